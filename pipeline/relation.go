@@ -1,0 +1,154 @@
+package pipeline
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// FirstUserOID is the lowest OID that PostgreSQL gives to objects made after initdb. Types from here on have
+// different OIDs in different databases and are known by name only.
+const FirstUserOID = 16384
+
+// Relation is one version of a table's description: a Relation message ('R') and the names of its
+// user-defined types (the 'Y' messages before it). It is immutable; a changed table is a new Relation, so two
+// equal pointers are the same version.
+type Relation struct {
+	ID        uint32 // OID on its shard
+	Namespace string // schema; an empty one on the wire means pg_catalog and is stored as such
+	Name      string
+	Identity  byte // replica identity: 'd'efault, 'n'othing, 'f'ull, 'i'ndex
+	Columns   []Column
+	Types     []Type // of the columns whose type OID is FirstUserOID or higher
+	Raw       []byte // the whole 'R' message, as it was received
+}
+
+// Column is a column of a Relation, in the order of the tuples.
+type Column struct {
+	Name     string
+	Key      bool // part of the replica identity (every column, when the identity is full)
+	Type     uint32
+	Modifier int32
+}
+
+// Type is the name of a user-defined type, from a Type message ('Y'). Of a domain PostgreSQL sends the
+// domain's OID with its base type's name.
+type Type struct {
+	OID       uint32
+	Namespace string // empty on the wire means pg_catalog and is stored as such
+	Name      string
+}
+
+// String is the table's name as PostgreSQL writes it without quotes: schema.table.
+func (r *Relation) String() string { return r.Namespace + "." + r.Name }
+
+// TypeName finds the name of a user-defined type among r.Types.
+func (r *Relation) TypeName(oid uint32) (Type, bool) {
+	for _, t := range r.Types {
+		if t.OID == oid {
+			return t, true
+		}
+	}
+	return Type{}, false
+}
+
+var errShort = errors.New("message is too short")
+
+// ParseRelation decodes a Relation message ('R', the type byte included). The result keeps its own copy of
+// msg. types lists user-defined types known so far; those that the columns use are kept.
+func ParseRelation(msg []byte, types func(oid uint32) (Type, bool)) (*Relation, error) {
+	if len(msg) < 5 || msg[0] != 'R' {
+		return nil, fmt.Errorf("relation: %w", errShort)
+	}
+	r := &Relation{Raw: bytes.Clone(msg)}
+	c := cursor{b: r.Raw[1:]}
+	r.ID = c.uint32()
+	r.Namespace = c.cstring()
+	if r.Namespace == "" {
+		r.Namespace = "pg_catalog"
+	}
+	r.Name = c.cstring()
+	r.Identity = c.byte()
+	n := int(c.uint16())
+	if c.short || n*10 > len(c.b) {
+		return nil, fmt.Errorf("relation %s: %w", r, errShort)
+	}
+	r.Columns = make([]Column, n)
+	for i := range r.Columns {
+		col := &r.Columns[i]
+		col.Key = c.byte()&1 != 0
+		col.Name = c.cstring()
+		col.Type = c.uint32()
+		col.Modifier = int32(c.uint32())
+		if col.Type >= FirstUserOID && types != nil {
+			if t, ok := types(col.Type); ok {
+				if _, have := r.TypeName(col.Type); !have {
+					r.Types = append(r.Types, t)
+				}
+			}
+		}
+	}
+	if c.short {
+		return nil, fmt.Errorf("relation %s: %w", r, errShort)
+	}
+	if len(c.b) != 0 {
+		return nil, fmt.Errorf("relation %s: %d bytes too many", r, len(c.b))
+	}
+	return r, nil
+}
+
+// cursor walks a message; the first read past the end sets short and every later read gives zero values.
+type cursor struct {
+	b     []byte
+	short bool
+}
+
+func (c *cursor) take(n int) []byte {
+	if n < 0 || len(c.b) < n {
+		c.short, c.b = true, nil
+		return nil
+	}
+	v := c.b[:n:n]
+	c.b = c.b[n:]
+	return v
+}
+
+func (c *cursor) byte() byte {
+	if v := c.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+func (c *cursor) uint16() uint16 {
+	if v := c.take(2); v != nil {
+		return binary.BigEndian.Uint16(v)
+	}
+	return 0
+}
+
+func (c *cursor) uint32() uint32 {
+	if v := c.take(4); v != nil {
+		return binary.BigEndian.Uint32(v)
+	}
+	return 0
+}
+
+func (c *cursor) uint64() uint64 {
+	if v := c.take(8); v != nil {
+		return binary.BigEndian.Uint64(v)
+	}
+	return 0
+}
+
+func (c *cursor) cstring() string {
+	i := bytes.IndexByte(c.b, 0)
+	if i < 0 {
+		c.short, c.b = true, nil
+		return ""
+	}
+	s := string(c.b[:i])
+	c.b = c.b[i+1:]
+	return s
+}
