@@ -1,0 +1,118 @@
+package wire
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"shardcdc/pipeline"
+)
+
+const (
+	checkpointVersion = 1
+
+	shardBytesMin   = 3
+	pendingBytesMin = 2
+	openBytesMin    = 2
+)
+
+// AppendCheckpoint appends the checkpoint's encoding:
+//
+//	version 1 byte | uvarint watermark | uvarint shards, each:
+//	    uvarint through
+//	    uvarint pending, each: uvarint through less start | uvarint end less start
+//	    uvarint open, each: uvarint xid | string gid
+//	CRC-32C 4 bytes, of everything before
+//
+// Differences wrap around, so every checkpoint comes back as it was.
+func AppendCheckpoint(dst []byte, c *pipeline.Checkpoint) []byte {
+	start := len(dst)
+	dst = append(dst, checkpointVersion)
+	dst = binary.AppendUvarint(dst, uint64(c.Watermark))
+	dst = binary.AppendUvarint(dst, uint64(len(c.Shards)))
+	for i := range c.Shards {
+		s := &c.Shards[i]
+		dst = binary.AppendUvarint(dst, uint64(s.Through))
+		dst = binary.AppendUvarint(dst, uint64(len(s.Pending)))
+		for _, p := range s.Pending {
+			dst = binary.AppendUvarint(dst, uint64(s.Through-p.Start))
+			dst = binary.AppendUvarint(dst, uint64(p.End-p.Start))
+		}
+		dst = binary.AppendUvarint(dst, uint64(len(s.Open)))
+		for _, o := range s.Open {
+			dst = binary.AppendUvarint(dst, uint64(o.XID))
+			dst = appendString(dst, o.GID)
+		}
+	}
+	return appendChecksum(dst, dst[start:])
+}
+
+// DecodeCheckpoint reads what AppendCheckpoint wrote. The result shares no memory with b.
+func DecodeCheckpoint(b []byte) (pipeline.Checkpoint, error) {
+	c, err := decodeCheckpoint(b)
+	if err != nil {
+		return pipeline.Checkpoint{}, fmt.Errorf("decode checkpoint: %w", err)
+	}
+	return c, nil
+}
+
+func decodeCheckpoint(b []byte) (c pipeline.Checkpoint, err error) {
+	if len(b) == 0 {
+		return c, errShort
+	}
+	if b[0] != checkpointVersion {
+		return c, fmt.Errorf("version %d is unknown; this build reads version %d. Try: upgrade this reader to the release of the writing node", b[0], checkpointVersion)
+	}
+	if len(b) < 1+2+checksumSize {
+		return c, fmt.Errorf("%w: %d bytes", errShort, len(b))
+	}
+	end := len(b) - checksumSize
+	if have, want := crc32.Checksum(b[:end], castagnoli), binary.BigEndian.Uint32(b[end:]); have != want {
+		return c, fmt.Errorf("damaged: checksum %08x, want %08x", have, want)
+	}
+	r := reader{b: b[1:end]}
+	c.Watermark = pipeline.CSN(r.uvarint())
+	if n := r.count(shardBytesMin); n > 0 {
+		c.Shards = make([]pipeline.ShardCheckpoint, n)
+	}
+	for i := range c.Shards {
+		c.Shards[i] = r.shardCheckpoint()
+	}
+	if r.err == nil && len(r.b) != 0 {
+		r.fail(fmt.Errorf("%d bytes too many", len(r.b)))
+	}
+	return c, r.err
+}
+
+func (r *reader) shardCheckpoint() (s pipeline.ShardCheckpoint) {
+	s.Through = pipeline.LSN(r.uvarint())
+	if n := r.count(pendingBytesMin); n > 0 {
+		s.Pending = make([]pipeline.PendingPrepare, n)
+	}
+	for i := range s.Pending {
+		start := s.Through - pipeline.LSN(r.uvarint())
+		s.Pending[i] = pipeline.PendingPrepare{Start: start, End: start + pipeline.LSN(r.uvarint())}
+	}
+	if n := r.count(openBytesMin); n > 0 {
+		s.Open = make([]pipeline.OpenPrepare, n)
+	}
+	for i := range s.Open {
+		s.Open[i] = pipeline.OpenPrepare{XID: pipeline.XID(r.uint32()), GID: r.string("")}
+	}
+	return s
+}
+
+// CheckpointHeader is the checkpoint as the value of HeaderCheckpoint.
+func CheckpointHeader(c *pipeline.Checkpoint) string {
+	return base64.StdEncoding.EncodeToString(AppendCheckpoint(nil, c))
+}
+
+// ParseCheckpointHeader reads what CheckpointHeader wrote.
+func ParseCheckpointHeader(value string) (pipeline.Checkpoint, error) {
+	b, err := base64.StdEncoding.DecodeString(value)
+	if err != nil {
+		return pipeline.Checkpoint{}, fmt.Errorf("header %s: %w", HeaderCheckpoint, err)
+	}
+	return DecodeCheckpoint(b)
+}
