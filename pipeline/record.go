@@ -180,7 +180,9 @@ type Record struct {
 // Checkpoint is how far the stream has come: everything that a node needs to go on after a crash. It is
 // stored with every unit, so the last complete unit of a stream holds it.
 type Checkpoint struct {
-	// Watermark: no transaction with this CSN or a lower one will follow.
+	// Last is the CSN of the last transaction in the stream.
+	Last CSN
+	// Watermark, at least Last: no transaction with this CSN or a lower one will follow.
 	Watermark CSN
 	Shards    []ShardCheckpoint // indexed by ShardID
 }

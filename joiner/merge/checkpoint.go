@@ -1,0 +1,46 @@
+package merge
+
+import "shardcdc/pipeline"
+
+// checkpoint describes the state after everything up to watermark has been taken, and forgets what no later
+// checkpoint will need.
+func (m *Merger) checkpoint(watermark pipeline.CSN) pipeline.Checkpoint {
+	c := pipeline.Checkpoint{Last: m.last, Watermark: watermark, Shards: make([]pipeline.ShardCheckpoint, len(m.shards))}
+	for i, s := range m.shards {
+		c.Shards[i] = s.checkpoint(watermark)
+	}
+	return c
+}
+
+// checkpoint follows from I5: what is taken lies before the first one-phase commit that is not, but for
+// prepared fragments.
+func (s *shard) checkpoint(watermark pipeline.CSN) pipeline.ShardCheckpoint {
+	for s.untaken.len() > 0 && s.untaken.first().csn <= watermark {
+		s.untaken.pop()
+	}
+	c := pipeline.ShardCheckpoint{Through: s.processed}
+	if s.untaken.len() > 0 {
+		c.Through = s.untaken.first().before
+	}
+	keep := s.members[:0]
+	for _, mb := range s.members {
+		switch {
+		case mb.rolledBack:
+			continue
+		case mb.awaited:
+			c.Pending = append(c.Pending, pipeline.PendingPrepare{Start: mb.start, End: mb.end})
+		case !mb.txn.done():
+			if mb.end <= c.Through {
+				c.Pending = append(c.Pending, pipeline.PendingPrepare{Start: mb.start, End: mb.end})
+			}
+		case mb.second == 0 || mb.second > c.Through:
+			c.Open = append(c.Open, pipeline.OpenPrepare{XID: mb.xid, GID: mb.gid})
+		default:
+			continue
+		}
+		keep = append(keep, mb)
+	}
+	clear(s.members[len(keep):])
+	s.members = keep
+	return c
+}

@@ -1,0 +1,207 @@
+package merge
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/btree"
+
+	"shardcdc/pipeline"
+)
+
+// Config says what to merge.
+type Config struct {
+	// Shards is their number; they are ShardID 0 to Shards-1.
+	Shards int
+	// MaxClockSkew is the most by which two shards' clocks may differ at one instant.
+	MaxClockSkew time.Duration
+	// GlobalID maps the gid of a PREPARE TRANSACTION to the id that all fragments of its transaction share.
+	GlobalID func(gid string) string
+	// Start is where to go on: the checkpoint of the stream's last unit; for a new stream one entry per shard
+	// whose Through is the position that its slot was made at.
+	Start pipeline.Checkpoint
+	// BytesMax bounds the bytes of row data held, over all shards; 0 means no bound. When it is exceeded,
+	// Admits holds back the shards that nothing waits for. A shard that is waited for may exceed it.
+	BytesMax int
+}
+
+// Merger is the state machine. Its methods must not be called at the same time.
+type Merger struct {
+	conf   Config
+	skew   time.Duration
+	shards []*shard
+
+	byGlobal map[string][]*txn // transactions that have a member whose second phase is not processed
+	tree     *btree.BTreeG[*placed]
+	runnable []*shard // queues to process, and
+	sealed   []*txn   // transactions to place; see run
+
+	last    pipeline.CSN // of the last transaction taken
+	sent    pipeline.Checkpoint
+	flying  fifo[int] // bytes of the batches taken and not durable
+	held    int       // bytes of row data from Offer to Durable
+	failure error
+	counts  Counts
+
+	asserted pipeline.CSN // the highest watermark seen by assertInvariants
+}
+
+// Counts are running totals.
+type Counts struct {
+	Commits   uint64 // one-phase commits with changes, processed
+	Prepares  uint64 // PREPAREs processed
+	Placed    uint64 // distributed transactions that got their CSN
+	Taken     uint64 // transactions handed out
+	Pauses    uint64 // times that a stream stopped at a decision
+	ByProbe   uint64 // shards closed for a transaction by a probe
+	ByDate    uint64 // by the date of a later record
+	RolledOut uint64 // prepared fragments rolled back
+}
+
+// placed is a transaction that has its CSN, in the tree.
+type placed struct {
+	tx  pipeline.Transaction
+	one [1]*pipeline.Fragment // backs tx.Fragments of a one-phase commit: one allocation for both
+	t   *txn                  // nil for a one-phase commit
+}
+
+// New makes a Merger that goes on from c.Start.
+func New(c Config) (*Merger, error) {
+	if c.Shards < 1 {
+		return nil, errors.New("merge: no shards")
+	}
+	if len(c.Start.Shards) != c.Shards {
+		return nil, fmt.Errorf("merge: checkpoint of %d shards for %d", len(c.Start.Shards), c.Shards)
+	}
+	if c.MaxClockSkew <= 0 {
+		return nil, errors.New("merge: max clock skew must be positive")
+	}
+	if c.GlobalID == nil {
+		return nil, errors.New("merge: no gid rule")
+	}
+	m := &Merger{
+		conf:     c,
+		skew:     c.MaxClockSkew,
+		byGlobal: map[string][]*txn{},
+		tree:     btree.NewG(32, func(a, b *placed) bool { return a.tx.CSN < b.tx.CSN }),
+		last:     c.Start.Last,
+		sent:     c.Start,
+	}
+	for i := range c.Shards {
+		m.shards = append(m.shards, newShard(pipeline.ShardID(i), c.Start.Watermark, &c.Start.Shards[i]))
+	}
+	return m, nil
+}
+
+// Watermark is W: everything at or below it has been placed.
+func (m *Merger) Watermark() pipeline.CSN {
+	w := m.shards[0].floor
+	for _, s := range m.shards[1:] {
+		w = min(w, s.floor)
+	}
+	return w
+}
+
+// Admits says whether more of the shard's records may be offered. It is false only while more than BytesMax
+// is held and nothing waits for this shard.
+func (m *Merger) Admits(id pipeline.ShardID) bool {
+	return m.conf.BytesMax <= 0 || m.held < m.conf.BytesMax || m.waitsFor(m.shards[id])
+}
+
+// waitsFor says whether progress needs more of the shard's stream.
+func (m *Merger) waitsFor(s *shard) bool {
+	if s.unclosed.len() > 0 || len(s.marks) > 0 {
+		return true
+	}
+	return s.queue.len() == 0 && m.holdsBack(s)
+}
+
+// holdsBack says whether the lowest transaction of the tree waits for the shard's floor.
+func (m *Merger) holdsBack(s *shard) bool {
+	first, ok := m.tree.Min()
+	return ok && s.floor < first.tx.CSN
+}
+
+// Take hands out the transactions that may leave, at least one if ok, in rising CSN: about bytesMax bytes of
+// row data, more only if the first transaction alone is larger.
+func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
+	w := m.Watermark()
+	b := pipeline.Batch{Previous: m.last}
+	size, complete := 0, true
+	for {
+		first, ok := m.tree.Min()
+		if !ok || first.tx.CSN > w {
+			break
+		}
+		n := first.tx.Bytes()
+		if len(b.Transactions) > 0 && size+n > bytesMax {
+			complete = false
+			break
+		}
+		m.tree.DeleteMin()
+		size += n
+		m.last = first.tx.CSN
+		b.Transactions = append(b.Transactions, &first.tx)
+		if first.t != nil {
+			first.t.taken = true
+			first.t.release()
+		}
+	}
+	if len(b.Transactions) == 0 {
+		return b, false
+	}
+	if !complete {
+		w = m.last
+	}
+	m.counts.Taken += uint64(len(b.Transactions))
+	m.flying.push(size)
+	b.Checkpoint = m.checkpoint(w)
+	m.sent = b.Checkpoint
+	return b, true
+}
+
+// Heartbeat hands out a batch without transactions if the checkpoint has moved since the last batch although
+// nothing may leave. Publishing it lets the slots of quiet shards move on.
+func (m *Merger) Heartbeat() (pipeline.Batch, bool) {
+	if first, ok := m.tree.Min(); ok && first.tx.CSN <= m.Watermark() {
+		return pipeline.Batch{}, false
+	}
+	c := m.checkpoint(m.Watermark())
+	moved := false
+	for i := range c.Shards {
+		was, is := &m.sent.Shards[i], &c.Shards[i]
+		moved = moved || is.Through != was.Through || is.Safe() != was.Safe()
+	}
+	if !moved {
+		return pipeline.Batch{}, false
+	}
+	m.flying.push(0)
+	m.sent = c
+	return pipeline.Batch{Previous: m.last, Checkpoint: c}, true
+}
+
+// Durable says that the unit with this checkpoint is durable in the stream. Calls follow the order of Take
+// and Heartbeat.
+func (m *Merger) Durable(c *pipeline.Checkpoint) {
+	m.held -= m.flying.pop()
+	for i, s := range m.shards {
+		s.confirmed = max(s.confirmed, c.Shards[i].Safe())
+	}
+}
+
+// Confirmed is the position that may be confirmed to the shard's slot.
+func (m *Merger) Confirmed(id pipeline.ShardID) pipeline.LSN { return m.shards[id].confirmed }
+
+// place puts a transaction with its CSN, or the next unused one, into the tree.
+func (m *Merger) place(p *placed) {
+	for m.tree.Has(p) {
+		p.tx.CSN++
+	}
+	m.tree.ReplaceOrInsert(p)
+}
+
+func (m *Merger) fail(format string, args ...any) error {
+	m.failure = fmt.Errorf("merge: "+format, args...)
+	return m.failure
+}

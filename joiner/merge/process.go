@@ -1,0 +1,187 @@
+package merge
+
+import (
+	"cmp"
+	"slices"
+
+	"shardcdc/pipeline"
+)
+
+// wake schedules a shard's queue to be processed.
+func (m *Merger) wake(s *shard) { m.runnable = append(m.runnable, s) }
+
+// run processes until nothing moves.
+func (m *Merger) run() error {
+	for len(m.runnable) > 0 || len(m.sealed) > 0 {
+		for len(m.sealed) > 0 {
+			t := m.sealed[len(m.sealed)-1]
+			m.sealed = m.sealed[:len(m.sealed)-1]
+			if err := m.tryPlace(t); err != nil {
+				return err
+			}
+		}
+		if len(m.runnable) == 0 {
+			break
+		}
+		s := m.runnable[len(m.runnable)-1]
+		m.runnable = m.runnable[:len(m.runnable)-1]
+		if err := m.process(s); err != nil {
+			return err
+		}
+	}
+	m.assertInvariants()
+	return nil
+}
+
+// process takes records from the head of a shard's queue until it is empty or a decision has to wait.
+func (m *Merger) process(s *shard) error {
+	if s.pausedAt != nil && s.pausedAt.csn == 0 {
+		return nil
+	}
+	s.pausedAt = nil
+	for s.queue.len() > 0 {
+		e := s.queue.first()
+		if !m.step(s, e) {
+			return m.failure
+		}
+		s.processed = max(s.processed, e.end)
+		s.queue.pop()
+	}
+	s.processed = max(s.processed, s.received)
+	return m.failure
+}
+
+// step processes one entry. It returns false when the entry has to stay where it is.
+func (m *Merger) step(s *shard, e *entry) bool {
+	switch {
+	case e.kind == 0:
+		s.floor = max(s.floor, e.csn)
+		return true
+	case e.member != nil:
+		return m.stepMember(s, e)
+	case e.fragment != nil:
+		m.stepCommit(s, e.fragment)
+	}
+	return true
+}
+
+// stepCommit gives a one-phase commit its CSN.
+func (m *Merger) stepCommit(s *shard, f *pipeline.Fragment) {
+	csn := s.floor + 1
+	if f.Origin == "" {
+		csn = max(csn, pipeline.CSNAt(f.Time))
+	}
+	if f.Changes == 0 {
+		s.floor = max(s.floor, csn)
+		return
+	}
+	p := &placed{tx: pipeline.Transaction{CSN: csn, CommitTime: f.Time}}
+	p.one[0] = f
+	p.tx.Fragments = p.one[:]
+	m.place(p)
+	s.floor = p.tx.CSN
+	s.untaken.push(untakenCommit{before: s.processed, csn: p.tx.CSN})
+	m.counts.Commits++
+}
+
+// stepMember processes a record of a distributed transaction.
+func (m *Merger) stepMember(s *shard, e *entry) bool {
+	mb, t := e.member, e.member.txn
+	switch e.kind {
+	case pipeline.Prepare:
+		m.bind(s, mb)
+		return true
+	case pipeline.Commit: // a decision with rows of its own
+		if !mb.processed {
+			m.bind(s, mb)
+		}
+		if t.csn == 0 {
+			m.pause(s, t)
+			return false
+		}
+		s.floor = max(s.floor, t.csn)
+		if !t.empty {
+			s.untaken.push(untakenCommit{before: s.processed, csn: t.csn})
+		}
+		return true
+	default: // COMMIT PREPARED
+		if t.csn == 0 {
+			m.pause(s, t)
+			return false
+		}
+		s.floor = max(s.floor, t.csn)
+		m.settled(mb)
+		return true
+	}
+}
+
+// bind processes a PREPARE, or the own rows of a decision.
+func (m *Merger) bind(s *shard, mb *member) {
+	if mb.rolledBack {
+		return
+	}
+	mb.bound = s.floor
+	mb.processed = true
+	mb.txn.unprocessed--
+	m.counts.Prepares++
+	if mb.txn.unprocessed == 0 && mb.txn.sealed {
+		m.sealed = append(m.sealed, mb.txn)
+	}
+}
+
+// pause stops a stream until t is placed. It may be placed right after this step: run looks again.
+func (m *Merger) pause(s *shard, t *txn) {
+	if s.pausedAt == t {
+		return
+	}
+	s.pausedAt = t
+	t.paused = append(t.paused, s)
+	m.counts.Pauses++
+}
+
+// settled notes that a member's second phase is processed; the last one lets the transaction go.
+func (m *Merger) settled(mb *member) {
+	t := mb.txn
+	t.members = slices.DeleteFunc(t.members, func(o *member) bool { return o == mb || o == t.decider })
+	if len(t.members) == 0 && t.global != "" {
+		m.forget(t)
+	}
+}
+
+// tryPlace gives t its CSN once it is whole: sealed, and every fragment processed.
+func (m *Merger) tryPlace(t *txn) error {
+	if !t.sealed || t.unprocessed > 0 || t.csn != 0 || len(t.members) == 0 {
+		return nil
+	}
+	csn := m.Watermark() + 1
+	p := &placed{tx: pipeline.Transaction{GID: t.global, CommitTime: t.decidedAt}, t: t}
+	for _, mb := range t.members {
+		csn = max(csn, mb.bound+1)
+		if mb.fragment.Origin == "" {
+			csn = max(csn, pipeline.CSNAt(mb.fragment.Time))
+		}
+		if mb.fragment.Changes > 0 {
+			p.tx.Fragments = append(p.tx.Fragments, mb.fragment)
+		}
+	}
+	p.tx.CSN = csn
+	t.empty = len(p.tx.Fragments) == 0
+	if t.empty {
+		t.release()
+	} else {
+		slices.SortFunc(p.tx.Fragments, func(a, b *pipeline.Fragment) int {
+			return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Start, b.Start))
+		})
+		m.place(p)
+	}
+	t.csn = p.tx.CSN
+	m.counts.Placed++
+	for _, s := range t.paused {
+		m.wake(s)
+	}
+	t.paused = nil
+	if len(t.members) == 1 && t.members[0] == t.decider {
+		m.forget(t) // no second phase will come
+	}
+	return nil
+}

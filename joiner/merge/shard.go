@@ -1,0 +1,151 @@
+package merge
+
+import (
+	"shardcdc/pipeline"
+)
+
+// shard is one stream's state.
+type shard struct {
+	id        pipeline.ShardID
+	through   pipeline.LSN // of the checkpoint started from: what ends at or below is dealt with
+	received  pipeline.LSN
+	processed pipeline.LSN
+	confirmed pipeline.LSN
+	floor     pipeline.CSN
+	ownDate   pipeline.Timestamp // the latest date of a record of its own, received
+	lastEnd   pipeline.LSN       // of the last record offered
+
+	queue    fifo[entry]
+	pausedAt *txn // the decision at the head of the queue waits for this transaction
+
+	prepared map[prepareKey]*member   // received or known from the checkpoint; second phase not received
+	resent   map[pipeline.LSN]*member // pending by the checkpoint and not received again yet, by PREPARE end
+
+	// For checkpoints: prepared fragments that are processed and not yet behind everything, in order of
+	// their PREPAREs; and one-phase commits that are not taken yet, in order of position and so of CSN (I5).
+	members []*member
+	untaken fifo[untakenCommit]
+
+	// Probes. asked is the number of the last one asked, answered of the last one answered; wanted > asked
+	// means that one must be asked.
+	asked, answered, wanted uint64
+	answers                 fifo[answer] // those that an unclosed transaction may need, oldest first
+	marks                   []mark       // answers whose position has not been received
+	unclosed                fifo[*txn]   // decided transactions that wait for this shard, in order of decision
+}
+
+// entry is a record that waits to be processed, or the instant of a probe.
+type entry struct {
+	kind     pipeline.RecordKind // 0: a mark
+	fragment *pipeline.Fragment  // one-phase commit
+	member   *member             // the others; nil when there is nothing left to do but to pass
+	end      pipeline.LSN
+	csn      pipeline.CSN // mark
+}
+
+type prepareKey struct {
+	gid string
+	xid pipeline.XID
+}
+
+// untakenCommit is a one-phase commit in the tree; before is where processing stood ahead of it.
+type untakenCommit struct {
+	before pipeline.LSN
+	csn    pipeline.CSN
+}
+
+type answer struct {
+	id      uint64
+	flushed pipeline.LSN
+}
+
+type mark struct {
+	at  pipeline.LSN
+	csn pipeline.CSN
+}
+
+func newShard(id pipeline.ShardID, floor pipeline.CSN, c *pipeline.ShardCheckpoint) *shard {
+	s := &shard{
+		id: id, through: c.Through, confirmed: c.Safe(), floor: floor,
+		received: c.Safe(), processed: c.Through, lastEnd: c.Safe(),
+		prepared: map[prepareKey]*member{},
+		resent:   map[pipeline.LSN]*member{},
+	}
+	for _, p := range c.Pending {
+		// Until it is received again it stands in checkpoints by its position alone.
+		mb := &member{shard: s, start: p.Start, end: p.End, awaited: true}
+		s.resent[p.End] = mb
+		s.members = append(s.members, mb)
+	}
+	for _, o := range c.Open {
+		t := &txn{csn: floor, sealed: true, taken: true}
+		mb := &member{shard: s, txn: t, gid: o.GID, xid: o.XID, processed: true}
+		t.members = append(t.members, mb)
+		s.prepared[prepareKey{o.GID, o.XID}] = mb
+		s.members = append(s.members, mb)
+	}
+	return s
+}
+
+// member is a fragment of a distributed transaction, from its PREPARE on; or the one-phase commit that decides
+// such a transaction and has rows of its own (gid is empty then).
+type member struct {
+	shard      *shard
+	txn        *txn
+	gid        string
+	xid        pipeline.XID
+	start, end pipeline.LSN
+	fragment   *pipeline.Fragment
+	bound      pipeline.CSN
+	processed  bool
+	rolledBack bool
+	awaited    bool         // pending by the checkpoint started from, and not received again yet
+	second     pipeline.LSN // where its second phase ends, once received
+}
+
+// txn is a distributed transaction.
+type txn struct {
+	global  string
+	members []*member
+
+	decided   bool
+	decidedAt pipeline.Timestamp // time of the second phase received first
+	trusted   bool               // decidedAt is that shard's own clock
+	need      []uint64           // per shard: the first probe asked after the decision
+	closed    []bool             // per shard
+	left      int                // shards not closed
+	listed    map[string]bool    // gids of a decision that lists them, not received yet
+	decider   *member
+
+	rolledBackAt  pipeline.Timestamp // latest rollback of a member, 0 if none
+	rolledBackOn  *shard
+	rolledBackGID string
+
+	sealed      bool
+	unprocessed int // members received and not processed
+	csn         pipeline.CSN
+	empty       bool // placed, and there is nothing to hand out
+	taken       bool
+	paused      []*shard
+}
+
+// changes counts those of all members.
+func (t *txn) changes() int {
+	n := 0
+	for _, mb := range t.members {
+		if mb.fragment != nil {
+			n += mb.fragment.Changes
+		}
+	}
+	return n
+}
+
+// release lets go of the row data once it is handed out, or if there is none.
+func (t *txn) release() {
+	for _, mb := range t.members {
+		mb.fragment = nil
+	}
+}
+
+// done says whether the transaction's content is handed out, or there is none.
+func (t *txn) done() bool { return t.taken || t.empty }
