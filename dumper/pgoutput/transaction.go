@@ -1,0 +1,200 @@
+package pgoutput
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"shardcdc/pipeline"
+)
+
+// begin takes B or b.
+func (a *Assembler) begin(msg []byte) error {
+	if a.fragment != nil {
+		return errInside
+	}
+	f := &pipeline.Fragment{Shard: a.shard}
+	r := reader{b: msg[1:]}
+	f.Start = pipeline.LSN(r.uint64())
+	if msg[0] == 'b' {
+		f.End = pipeline.LSN(r.uint64())
+	}
+	f.Time = pipeline.Timestamp(r.uint64())
+	f.XID = pipeline.XID(r.uint32())
+	if msg[0] == 'b' {
+		f.GID = r.cstring()
+	}
+	if err := r.end(); err != nil {
+		return err
+	}
+	if msg[0] == 'b' && f.GID == "" {
+		return errors.New("the gid is empty")
+	}
+	a.fragment, a.prepare = f, msg[0] == 'b'
+	a.serial++
+	return nil
+}
+
+// origin takes O: where the transaction came from. The name counts, the position there does not.
+func (a *Assembler) origin(msg []byte) error {
+	if a.fragment == nil {
+		return errOutside
+	}
+	if a.fragment.Origin != "" || len(a.fragment.Body) > 0 {
+		return errors.New("not directly after the begin")
+	}
+	r := reader{b: msg[1:]}
+	r.uint64() // the position on the origin
+	name := r.cstring()
+	if err := r.end(); err != nil {
+		return err
+	}
+	if name == "" {
+		return errors.New("the origin has no name")
+	}
+	a.fragment.Origin = name
+	return nil
+}
+
+// commit takes C.
+func (a *Assembler) commit(msg []byte) (pipeline.Record, error) {
+	f := a.fragment
+	if f == nil || a.prepare {
+		return pipeline.Record{}, errors.New("without the B before")
+	}
+	r := reader{b: msg[1:]}
+	r.flags()
+	start, end := pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
+	time := pipeline.Timestamp(r.uint64())
+	if err := r.end(); err != nil {
+		return pipeline.Record{}, err
+	}
+	if start != f.Start || end <= start || time != f.Time {
+		return pipeline.Record{}, fmt.Errorf("record %s..%s at %s does not match the begin: %s at %s",
+			start, end, time, f.Start, f.Time)
+	}
+	f.End = end
+	return a.finish(pipeline.Commit), nil
+}
+
+// prepared takes P.
+func (a *Assembler) prepared(msg []byte) (pipeline.Record, error) {
+	f := a.fragment
+	if f == nil || !a.prepare {
+		return pipeline.Record{}, errors.New("without the b before")
+	}
+	r := reader{b: msg[1:]}
+	r.flags()
+	start, end := pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
+	time := pipeline.Timestamp(r.uint64())
+	xid, gid := pipeline.XID(r.uint32()), r.cstring()
+	if err := r.end(); err != nil {
+		return pipeline.Record{}, err
+	}
+	if start != f.Start || end != f.End || end <= start || time != f.Time || xid != f.XID || gid != f.GID {
+		return pipeline.Record{}, fmt.Errorf("record %s..%s at %s xid %d gid %q does not match the begin: %s..%s at %s xid %d gid %q",
+			start, end, time, xid, gid, f.Start, f.End, f.Time, f.XID, f.GID)
+	}
+	return a.finish(pipeline.Prepare), nil
+}
+
+// finish ends the transaction.
+func (a *Assembler) finish(kind pipeline.RecordKind) pipeline.Record {
+	f := a.fragment
+	a.fragment = nil
+	return pipeline.Record{
+		Kind: kind, Fragment: f, GID: f.GID, XID: f.XID, Start: f.Start, End: f.End, Time: f.Time,
+	}
+}
+
+// secondPhase takes K or r. PostgreSQL does not say where a ROLLBACK PREPARED record begins: its Start is 0.
+func (a *Assembler) secondPhase(msg []byte) (pipeline.Record, error) {
+	if a.fragment != nil {
+		return pipeline.Record{}, errInside
+	}
+	rec := pipeline.Record{Kind: pipeline.CommitPrepared}
+	r := reader{b: msg[1:]}
+	r.flags()
+	if msg[0] == 'r' {
+		rec.Kind = pipeline.RollbackPrepared
+		rec.PrepareEnd, rec.End = pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
+		r.uint64() // the time of the PREPARE
+	} else {
+		rec.Start, rec.End = pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
+	}
+	rec.Time = pipeline.Timestamp(r.uint64())
+	rec.XID, rec.GID = pipeline.XID(r.uint32()), r.cstring()
+	if err := r.end(); err != nil {
+		return pipeline.Record{}, err
+	}
+	if rec.GID == "" {
+		return pipeline.Record{}, errors.New("the gid is empty")
+	}
+	if rec.End <= rec.Start || rec.End <= rec.PrepareEnd {
+		return pipeline.Record{}, fmt.Errorf("%s gid %q ends at %s, before it begins", rec.Kind, rec.GID, rec.End)
+	}
+	return rec, nil
+}
+
+// reader walks a message. The first read past the end makes it short; what follows reads as zero.
+type reader struct {
+	b     []byte
+	short bool
+	odd   byte // flags that are not zero
+}
+
+func (r *reader) take(n int) []byte {
+	if n < 0 || len(r.b) < n {
+		r.short, r.b = true, nil
+		return nil
+	}
+	v := r.b[:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) uint32() uint32 {
+	if v := r.take(4); v != nil {
+		return binary.BigEndian.Uint32(v)
+	}
+	return 0
+}
+
+func (r *reader) uint64() uint64 {
+	if v := r.take(8); v != nil {
+		return binary.BigEndian.Uint64(v)
+	}
+	return 0
+}
+
+func (r *reader) cstring() string {
+	i := bytes.IndexByte(r.b, 0)
+	if i < 0 {
+		r.short, r.b = true, nil
+		return ""
+	}
+	s := string(r.b[:i])
+	r.b = r.b[i+1:]
+	return s
+}
+
+// flags takes a byte that no version of the protocol uses yet.
+func (r *reader) flags() {
+	if v := r.take(1); v != nil {
+		r.odd |= v[0]
+	}
+}
+
+// end checks that the message had exactly what was read.
+func (r *reader) end() error {
+	switch {
+	case r.short:
+		return errors.New("the message is too short")
+	case len(r.b) != 0:
+		return fmt.Errorf("%d bytes too many", len(r.b))
+	case r.odd != 0:
+		return fmt.Errorf("unknown flags %#x", r.odd)
+	}
+	return nil
+}
