@@ -44,3 +44,22 @@ func (s *shard) checkpoint(watermark pipeline.CSN) pipeline.ShardCheckpoint {
 	s.members = keep
 	return c
 }
+
+// Settled is the position up to which every commit and every second phase of the shard is taken. It says what
+// a reader of the stream can expect to see; Safe, by contrast, says what need not be read again.
+func (m *Merger) Settled(id pipeline.ShardID) pipeline.LSN {
+	s := m.shards[id]
+	to := s.processed
+	for i := s.untaken.head; i < len(s.untaken.items); i++ {
+		if s.untaken.items[i].csn > m.last {
+			to = s.untaken.items[i].before
+			break
+		}
+	}
+	for _, mb := range s.members {
+		if mb.second != 0 && !mb.txn.done() {
+			to = min(to, mb.second-1)
+		}
+	}
+	return to
+}

@@ -24,6 +24,8 @@ type Config struct {
 	// BytesMax bounds the bytes of row data held, over all shards; 0 means no bound. When it is exceeded,
 	// Admits holds back the shards that nothing waits for. A shard that is waited for may exceed it.
 	BytesMax int
+	// BatchMax bounds the number of transactions in a batch; 0 means no bound.
+	BatchMax int
 }
 
 // Merger is the state machine. Its methods must not be called at the same time.
@@ -135,7 +137,8 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 			break
 		}
 		n := first.tx.Bytes()
-		if len(b.Transactions) > 0 && size+n > bytesMax {
+		count := len(b.Transactions)
+		if count > 0 && (size+n > bytesMax || count == m.conf.BatchMax) {
 			complete = false
 			break
 		}

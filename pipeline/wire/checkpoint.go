@@ -19,7 +19,7 @@ const (
 
 // AppendCheckpoint appends the checkpoint's encoding:
 //
-//	version 1 byte | uvarint watermark | uvarint shards, each:
+//	version 1 byte | uvarint last | uvarint watermark | uvarint shards, each:
 //	    uvarint through
 //	    uvarint pending, each: uvarint through less start | uvarint end less start
 //	    uvarint open, each: uvarint xid | string gid
@@ -29,6 +29,7 @@ const (
 func AppendCheckpoint(dst []byte, c *pipeline.Checkpoint) []byte {
 	start := len(dst)
 	dst = append(dst, checkpointVersion)
+	dst = binary.AppendUvarint(dst, uint64(c.Last))
 	dst = binary.AppendUvarint(dst, uint64(c.Watermark))
 	dst = binary.AppendUvarint(dst, uint64(len(c.Shards)))
 	for i := range c.Shards {
@@ -64,7 +65,7 @@ func decodeCheckpoint(b []byte) (c pipeline.Checkpoint, err error) {
 	if b[0] != checkpointVersion {
 		return c, fmt.Errorf("version %d is unknown; this build reads version %d. Try: upgrade this reader to the release of the writing node", b[0], checkpointVersion)
 	}
-	if len(b) < 1+2+checksumSize {
+	if len(b) < 1+3+checksumSize {
 		return c, fmt.Errorf("%w: %d bytes", errShort, len(b))
 	}
 	end := len(b) - checksumSize
@@ -72,6 +73,7 @@ func decodeCheckpoint(b []byte) (c pipeline.Checkpoint, err error) {
 		return c, fmt.Errorf("damaged: checksum %08x, want %08x", have, want)
 	}
 	r := reader{b: b[1:end]}
+	c.Last = pipeline.CSN(r.uvarint())
 	c.Watermark = pipeline.CSN(r.uvarint())
 	if n := r.count(shardBytesMin); n > 0 {
 		c.Shards = make([]pipeline.ShardCheckpoint, n)

@@ -1,0 +1,188 @@
+// Package joiner is the shell around joiner/merge: it lets the dumpers of all shards, the prober and the
+// publisher work on one merge at the same time, and it makes those wait who have to.
+//
+//	dumper i  ──Offer──►┌────────┐
+//	dumper j  ──Offer──►│ merge  │──Next──► encode, publish ──► Durable
+//	prober    ──Probed─►└───┬────┘
+//	                        └─► ask(shard, probe)
+//
+// Offer blocks while the merge is full and nothing waits for the shard that offers; a shard that others wait
+// for is never blocked. Next blocks until transactions may leave. Every other method returns at once.
+package joiner
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"shardcdc/joiner/merge"
+	"shardcdc/pipeline"
+)
+
+// Joiner merges the streams of a subscription's shards.
+type Joiner struct {
+	ask func(pipeline.ShardID, uint64)
+
+	mu      sync.Mutex
+	merger  *merge.Merger
+	flying  [][]pipeline.LSN // per batch handed out and not durable: where each shard was settled
+	settled []pipeline.LSN   // per shard: every commit and second phase up to here is durable in the stream
+	err     error            // the merge's fatal error
+	probes  []merge.Probe    // scratch
+	room    chan struct{}    // closed and replaced when something changed; those who wait for room listen
+	waiting int              // listeners of room
+	ready   chan struct{}    // holds one token when Next should look again
+}
+
+// New makes a joiner. ask is called to have a shard probed; it must return at once and must not call back.
+func New(c merge.Config, ask func(shard pipeline.ShardID, probe uint64)) (*Joiner, error) {
+	m, err := merge.New(c)
+	if err != nil {
+		return nil, err
+	}
+	j := &Joiner{ask: ask, merger: m, room: make(chan struct{}), ready: make(chan struct{}, 1)}
+	for i := range c.Start.Shards {
+		j.settled = append(j.settled, c.Start.Shards[i].Safe())
+	}
+	return j, nil
+}
+
+// Offer hands over a shard's records and the position that its stream has reached. It waits for room.
+func (j *Joiner) Offer(ctx context.Context, shard pipeline.ShardID, records []pipeline.Record, received pipeline.LSN) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for j.err == nil && len(records) > 0 && !j.merger.Admits(shard) {
+		if err := j.waitForRoom(ctx); err != nil {
+			return err
+		}
+	}
+	if j.err == nil {
+		j.err = j.merger.Offer(shard, records, received)
+	}
+	j.changed()
+	return j.err
+}
+
+// waitForRoom gives up the lock until something has changed.
+func (j *Joiner) waitForRoom(ctx context.Context) error {
+	room := j.room
+	j.waiting++
+	j.mu.Unlock()
+	var err error
+	select {
+	case <-room:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	j.mu.Lock()
+	j.waiting--
+	return err
+}
+
+// changed wakes who may go on, and has the shards probed that the merge waits for.
+func (j *Joiner) changed() {
+	if j.waiting > 0 {
+		close(j.room)
+		j.room = make(chan struct{})
+	}
+	select {
+	case j.ready <- struct{}{}:
+	default:
+	}
+	if j.err != nil {
+		return
+	}
+	j.probes = j.merger.Probes(j.probes[:0])
+	for _, p := range j.probes {
+		j.ask(p.Shard, p.ID)
+	}
+}
+
+// Probed takes the answer to a probe: the shard's clock, and then its flushed WAL position.
+func (j *Joiner) Probed(shard pipeline.ShardID, probe uint64, clock pipeline.Timestamp, flushed pipeline.LSN) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		j.err = j.merger.Probed(shard, probe, clock, flushed)
+	}
+	j.changed()
+	return j.err
+}
+
+// Next waits for the next batch: transactions that may leave, about bytesMax bytes of them; or, when none came
+// for the time of idle, a batch with only a checkpoint, if that has moved.
+func (j *Joiner) Next(ctx context.Context, bytesMax int, idle time.Duration) (pipeline.Batch, error) {
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
+	for {
+		b, ok, err := j.take(func() (pipeline.Batch, bool) { return j.merger.Take(bytesMax) })
+		if ok || err != nil {
+			return b, err
+		}
+		select {
+		case <-j.ready:
+		case <-timer.C:
+			if b, ok, err = j.take(j.merger.Heartbeat); ok || err != nil {
+				return b, err
+			}
+			timer.Reset(idle)
+		case <-ctx.Done():
+			return pipeline.Batch{}, ctx.Err()
+		}
+	}
+}
+
+func (j *Joiner) take(from func() (pipeline.Batch, bool)) (pipeline.Batch, bool, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err != nil {
+		return pipeline.Batch{}, false, j.err
+	}
+	b, ok := from()
+	if ok {
+		j.flying = append(j.flying, j.settledNow())
+		j.changed() // the next transaction in line may wait for another shard now
+	}
+	return b, ok, nil
+}
+
+// Durable says that the batch with this checkpoint is durable in the stream; in the order of Next. It returns
+// what may be confirmed to each shard's slot.
+func (j *Joiner) Durable(c *pipeline.Checkpoint) []pipeline.LSN {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.merger.Durable(c)
+	j.settled, j.flying = j.flying[0], j.flying[1:]
+	confirmed := make([]pipeline.LSN, len(c.Shards))
+	for i := range confirmed {
+		confirmed[i] = j.merger.Confirmed(pipeline.ShardID(i))
+	}
+	j.changed()
+	return confirmed
+}
+
+func (j *Joiner) settledNow() []pipeline.LSN {
+	to := make([]pipeline.LSN, len(j.settled))
+	for i := range to {
+		to[i] = j.merger.Settled(pipeline.ShardID(i))
+	}
+	return to
+}
+
+// Status is the merge's, and per shard the position up to which every commit and every second phase is
+// durable in the stream.
+type Status struct {
+	merge.Status
+	Published []pipeline.LSN
+}
+
+// Status reports the present state.
+func (j *Joiner) Status() Status {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	st := Status{Status: j.merger.Status(), Published: j.settled}
+	if len(j.flying) == 0 {
+		st.Published = j.settledNow()
+	}
+	return st
+}
