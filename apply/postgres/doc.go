@@ -1,0 +1,60 @@
+// Package postgres is the apply.Target for PostgreSQL (tested on 15).
+//
+//	Open:   connect, pin the session's settings, make cdc.progress if absent
+//	Apply:  resolve the tables of the group, then in one pipeline
+//	            BEGIN; UPDATE cdc.progress … WHERE stream_seq = old   -- 1 row, or another worker is ahead
+//	            SET CONSTRAINTS ALL DEFERRED
+//	            INSERT / UPDATE / DELETE …                            -- 1 row each
+//	        read every result; COMMIT                                 -- the commit point
+//
+// The compare-and-swap comes first, so that a second worker waits for the row's lock before it touches data, and
+// a new session that reads the progress FOR UPDATE waits until an older one of its own is over. COMMIT is sent
+// only after every result was seen to be right.
+//
+// # Values
+//
+// A value is never decoded: the bytes that pgoutput sent are the statement's parameter, in text or binary as they
+// came, of the target column's type. NULL is NULL, an empty string is an empty string, and an unchanged TOAST
+// value is a column that the UPDATE does not mention.
+//
+// # Which row
+//
+// An UPDATE or DELETE finds its row by the source's replica identity: the old key when it was sent, else the key
+// in the new row. Keys are compared with the operator of an index on the target (OPERATOR(schema.=), so citext
+// and friends are right although the search path is empty), by text when there is none.
+//
+// With REPLICA IDENTITY FULL the target's own primary key locates the row, or a unique index on NOT NULL columns,
+// if the source sent those columns. Else the old row is compared column by column by its text, and exactly one
+// such row is taken (by ctid, since rows may be equal). The type's "=" will not do: json, xml and point have
+// none, and box, circle, path, interval, numeric and -0.0 call different values equal. Text and back is exact for
+// every type that PostgreSQL can dump. "=" is added only where an index can serve it.
+//
+// A statement that touches no row, or more than one, is an error, never a shrug.
+//
+// # What the target may have of its own
+//
+// Columns are matched by name; order does not matter. Columns that the source does not send keep their default
+// or value. A column GENERATED ALWAYS AS (…) on the target is computed there, and what the source sends for it
+// is left out. Identity columns take the source's values; GENERATED ALWAYS AS IDENTITY cannot be updated by
+// anybody, so an UPDATE that would change one is Blocked, with the ALTER TABLE that mends it.
+//
+// session_replication_role is replica: ordinary triggers, foreign keys and rules do not fire, because their
+// effects come from the source as rows. Triggers ENABLEd REPLICA or ALWAYS fire.
+//
+// # TRUNCATE
+//
+// Many shards feed one table. A TRUNCATE that every shard ran in one transaction empties the target's table:
+// once, before the transaction's other changes to it, and what a fragment did to the table before its own
+// TRUNCATE is dropped, because that was wiped on the source. (Each TRUNCATE holds its table's exclusive lock until
+// its fragment ends, so nothing else could see or write what it wiped.) Tables of other names are not affected by
+// the reordering. A TRUNCATE that only some shards ran cannot be told from the others' rows on the target; see
+// TruncatePolicy.
+//
+// # Not promised
+//
+// BUG(apply): under session_replication_role replica PostgreSQL does not recheck DEFERRABLE unique constraints
+// (the recheck is a trigger), neither for us nor for its own apply worker. The source checked them per shard.
+//
+// Sequences are not replicated. DDL is not replicated. Behind a connection pooler in transaction mode nothing
+// here holds; give the server's own address.
+package postgres

@@ -1,0 +1,113 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"shardcdc/apply"
+	"shardcdc/pipeline"
+)
+
+// plan is how the changes of one version of a source's table become statements on a table of the target.
+type plan struct {
+	relation *pipeline.Relation
+	table    *table
+	columns  []*column // of the target, in the source's order
+	identity []int     // the source's replica identity: places in columns
+	full     []int     // the target's key that locates a row under REPLICA IDENTITY FULL; nil: the whole row does
+	prepared map[string]*statement
+}
+
+// statement is a prepared statement, or one that is about to be.
+type statement struct {
+	name   string
+	sql    string
+	params []param
+	plan   *plan
+	key    string // in plan.prepared
+}
+
+// param takes a value from the old or the new row.
+type param struct {
+	old    bool
+	column int
+}
+
+// plansMax limits the table versions in memory; the least that can happen above it is that all are read again.
+const plansMax = 4096
+
+// resolve makes sure that every table of a fragment has a plan. It runs before the group's pipeline, since it
+// asks the catalog.
+func (s *session) resolve(ctx context.Context, f *pipeline.Fragment) error {
+	for _, use := range f.Relations {
+		if s.plans[use.Relation] != nil {
+			continue
+		}
+		raw := string(use.Relation.Raw[5:]) // behind the type byte and the OID, which each shard has its own of
+		p := s.plansByRaw[raw]
+		if p == nil {
+			var err error
+			if p, err = s.plan(ctx, use.Relation); err != nil {
+				return err
+			}
+			s.plansByRaw[raw] = p
+		}
+		s.plans[use.Relation] = p
+	}
+	return nil
+}
+
+func (s *session) targetName(r *pipeline.Relation) tableName {
+	schema, name := s.cfg.Map(r.Namespace, r.Name)
+	return tableName{schema, name}
+}
+
+func (s *session) plan(ctx context.Context, r *pipeline.Relation) (*plan, error) {
+	t, err := s.table(ctx, s.targetName(r))
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{relation: r, table: t, prepared: map[string]*statement{}}
+	for i, c := range r.Columns {
+		target := t.columns[c.Name]
+		if target == nil {
+			return nil, &apply.Blocked{
+				Table: t.name.String(), Problem: fmt.Sprintf("column %s of the source is not on the target", quote(c.Name)),
+				Try: fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s …, with the type and default of the source; it goes on by itself", t.name, quote(c.Name)),
+			}
+		}
+		p.columns = append(p.columns, target)
+		if c.Key && r.Identity != 'f' {
+			p.identity = append(p.identity, i)
+		}
+	}
+	p.full = p.keyOfTarget()
+	return p, nil
+}
+
+// keyOfTarget is the first key of the target whose columns the source sends all.
+func (p *plan) keyOfTarget() []int {
+	for _, key := range p.table.keys {
+		var at []int
+		for _, c := range key {
+			if i := slices.Index(p.columns, c); i >= 0 && !c.generated {
+				at = append(at, i)
+			}
+		}
+		if len(at) == len(key) {
+			return at
+		}
+	}
+	return nil
+}
+
+// forget drops what was learned, at the limit.
+func (s *session) forget() {
+	if len(s.plans) <= plansMax {
+		return
+	}
+	clear(s.plans)
+	// Statements stay prepared on the server until they are the oldest; their plans are no longer found.
+	clear(s.plansByRaw)
+}

@@ -1,0 +1,231 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardcdc/apply"
+	"shardcdc/pipeline"
+)
+
+// Target is a PostgreSQL database.
+type Target struct {
+	cfg  Config
+	conn *pgconn.Config
+}
+
+// New checks the configuration; it does not connect.
+func New(cfg Config) (*Target, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("target of %s: %w", cfg.Subscription, err)
+	}
+	cfg.setDefaults()
+	conn, err := pgconn.ParseConfig(cfg.DSN)
+	if err != nil {
+		return nil, fmt.Errorf("target of %s: %w", cfg.Subscription, err)
+	}
+	conn.RuntimeParams["application_name"] = applicationName(cfg.Subscription)
+	conn.RuntimeParams["client_encoding"] = "UTF8"
+	if cfg.Dial != nil {
+		conn.DialFunc = cfg.Dial
+	}
+	return &Target{cfg: cfg, conn: conn}, nil
+}
+
+// applicationName: PostgreSQL keeps 63 bytes.
+func applicationName(subscription string) string { return "cdc apply " + subscription }
+
+var _ apply.Target = (*Target)(nil)
+
+// session is one connection and what it learned. Owned by the caller's goroutine.
+type session struct {
+	cfg  *Config
+	conn *pgconn.PgConn
+
+	tables     map[tableName]*table
+	plans      map[*pipeline.Relation]*plan
+	plansByRaw map[string]*plan // by the R message behind the OID: shards with equal tables share statements
+	statements []*statement     // prepared, the oldest first
+	serial     int              // of the last statement's name
+
+	old, now row    // scratch of one change
+	state    []byte // scratch of a statement's key
+}
+
+// row is a tuple's values.
+type row []pipeline.Value
+
+// Open connects.
+func (t *Target) Open(ctx context.Context) (apply.Session, error) {
+	conn, err := pgconn.ConnectConfig(ctx, t.conn)
+	if err != nil {
+		return nil, classify(fmt.Errorf("connect to the target: %w", err), nil)
+	}
+	s := &session{
+		cfg: &t.cfg, conn: conn,
+		tables: map[tableName]*table{}, plans: map[*pipeline.Relation]*plan{}, plansByRaw: map[string]*plan{},
+	}
+	for _, step := range []func(context.Context) error{s.settings, s.makeProgress, s.prepareFixed} {
+		if err := step(ctx); err != nil {
+			s.Close(ctx)
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Close ends the connection; the server rolls back what is open.
+func (s *session) Close(ctx context.Context) { _ = s.conn.Close(ctx) }
+
+// settings pins everything that the meaning of a value or the fate of a row may depend on.
+func (s *session) settings(ctx context.Context) error {
+	pinned := [][2]string{
+		{"search_path", ""},
+		{"DateStyle", "ISO, MDY"},
+		{"IntervalStyle", "postgres"},
+		{"TimeZone", "UTC"},
+		{"lc_monetary", "C"},
+		{"extra_float_digits", "1"},
+		{"bytea_output", "hex"},
+		{"xmloption", "content"},
+		{"standard_conforming_strings", "on"},
+		{"array_nulls", "on"},
+		{"default_transaction_isolation", "read committed"},
+		{"default_transaction_read_only", "off"},
+		{"default_transaction_deferrable", "off"},
+		{"row_security", "off"}, // an error where a policy would hide rows
+		{"statement_timeout", "0"},
+		{"lock_timeout", strconv.FormatInt(s.cfg.LockTimeout.Milliseconds(), 10)},
+		// A connection that hangs must not hold the progress row for hours.
+		{"idle_in_transaction_session_timeout", "60000"},
+		{"tcp_keepalives_idle", "10"},
+		{"tcp_keepalives_interval", "5"},
+		{"tcp_keepalives_count", "3"},
+		// Every statement finds one row by an index if there is one. A plan made while the table was empty must
+		// not stay a sequential scan when it has grown.
+		{"plan_cache_mode", "force_generic_plan"},
+		{"enable_seqscan", "off"},
+		{"jit", "off"},
+	}
+	if s.cfg.SynchronousCommit != "" {
+		pinned = append(pinned, [2]string{"synchronous_commit", s.cfg.SynchronousCommit})
+	}
+	var sql strings.Builder
+	for _, p := range pinned {
+		fmt.Fprintf(&sql, "SET %s = %s;\n", p[0], literal(p[1]))
+	}
+	if _, err := s.conn.Exec(ctx, sql.String()).ReadAll(); err != nil {
+		return classify(fmt.Errorf("settings of the target's session: %w", err), nil)
+	}
+	_, err := s.conn.Exec(ctx, "SET session_replication_role = replica").ReadAll()
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "42501" {
+		return &apply.Blocked{
+			Problem: "the target's triggers would fire a second time", Err: err,
+			Try: fmt.Sprintf("GRANT SET ON PARAMETER session_replication_role TO %s (PostgreSQL 15 or later; a superuser before that)",
+				quote(s.user())),
+		}
+	}
+	if err != nil {
+		return classify(fmt.Errorf("settings of the target's session: %w", err), nil)
+	}
+	return nil
+}
+
+func (s *session) user() string {
+	if u := s.conn.ParameterStatus("session_authorization"); u != "" {
+		return u
+	}
+	return "the_user"
+}
+
+const makeProgressSQL = `
+CREATE SCHEMA IF NOT EXISTS cdc;
+CREATE TABLE IF NOT EXISTS cdc.progress (
+	subscription text PRIMARY KEY,
+	stream_id text NOT NULL,
+	csn bigint NOT NULL,
+	stream_seq bigint NOT NULL,
+	updated timestamptz NOT NULL);
+COMMENT ON TABLE cdc.progress IS 'How far each subscription is applied; changes together with the data. Do not edit.';`
+
+// makeProgress creates the table, if it is absent: a role without the right to create may use one that is there.
+func (s *session) makeProgress(ctx context.Context) error {
+	there, err := s.query(ctx, "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'cdc' AND c.relname = 'progress'")
+	if err != nil {
+		return classify(fmt.Errorf("look for cdc.progress: %w", err), nil)
+	}
+	if len(there) == 0 {
+		// The lock is for two workers that begin at the same time; CREATE IF NOT EXISTS does not see the other.
+		_, err := s.conn.Exec(ctx, "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('cdc.progress', 0));"+makeProgressSQL+"COMMIT").ReadAll()
+		if err != nil {
+			return blockedIfRight(fmt.Errorf("create cdc.progress on the target: %w", err),
+				fmt.Sprintf("as its owner: GRANT CREATE ON DATABASE … TO %s", quote(s.user())))
+		}
+	}
+	_, err = s.query(ctx, "INSERT INTO cdc.progress VALUES ($1, '', 0, 0, now()) ON CONFLICT DO NOTHING", s.cfg.Subscription)
+	if err != nil {
+		return blockedIfRight(fmt.Errorf("write cdc.progress on the target: %w", err), fmt.Sprintf(
+			"GRANT USAGE ON SCHEMA cdc TO %[1]s; GRANT SELECT, INSERT, UPDATE ON cdc.progress TO %[1]s", quote(s.user())))
+	}
+	return nil
+}
+
+// Progress reads the row under its lock, so it waits for an older session that may still commit.
+func (s *session) Progress(ctx context.Context) (p apply.Progress, err error) {
+	rows, err := s.query(ctx, "SELECT stream_id, csn::text, stream_seq::text FROM cdc.progress WHERE subscription = $1 FOR UPDATE", s.cfg.Subscription)
+	if err != nil {
+		return p, classify(fmt.Errorf("read cdc.progress: %w", err), nil)
+	}
+	if len(rows) != 1 {
+		return p, fmt.Errorf("read cdc.progress: the row of subscription %s is gone", s.cfg.Subscription)
+	}
+	p.StreamID = string(rows[0][0])
+	if p.CSN, err = pipeline.ParseCSN(string(rows[0][1])); err != nil {
+		return p, fmt.Errorf("read cdc.progress: %w", err)
+	}
+	seq, err := strconv.ParseUint(string(rows[0][2]), 10, 64)
+	if err != nil {
+		return p, fmt.Errorf("read cdc.progress: %w", err)
+	}
+	p.Seq = pipeline.Seq(seq)
+	return p, nil
+}
+
+// query runs one statement outside of the pipeline and returns its rows as text.
+func (s *session) query(ctx context.Context, sql string, args ...string) ([][][]byte, error) {
+	params := make([][]byte, len(args))
+	for i, a := range args {
+		params[i] = []byte(a)
+	}
+	r := s.conn.ExecParams(ctx, sql, params, nil, nil, nil).Read()
+	return r.Rows, r.Err
+}
+
+// Names of the prepared statements that every group needs.
+const (
+	stBegin    = "cdc_begin"
+	stProgress = "cdc_progress"
+	stDefer    = "cdc_defer"
+	stCommit   = "cdc_commit"
+)
+
+func (s *session) prepareFixed(ctx context.Context) error {
+	for _, p := range [][2]string{
+		{stBegin, "BEGIN"},
+		{stProgress, "UPDATE cdc.progress SET stream_id = $2, csn = $3, stream_seq = $4, updated = clock_timestamp()" +
+			" WHERE subscription = $1 AND stream_seq = $5 AND stream_id = $6"},
+		{stDefer, "SET CONSTRAINTS ALL DEFERRED"},
+		{stCommit, "COMMIT"},
+	} {
+		if _, err := s.conn.Prepare(ctx, p[0], p[1], nil); err != nil {
+			return classify(fmt.Errorf("prepare %s: %w", p[1], err), nil)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"shardcdc/apply"
+	"shardcdc/pipeline"
+)
+
+// order is what a transaction's TRUNCATEs do to it. The zero order: there are none.
+type order struct {
+	truncates []truncation
+	last      map[place]int // of each fragment and table: the index of its last TRUNCATE that counts
+}
+
+type truncation struct {
+	sql  string
+	plan *plan // of one of its tables, for errors
+}
+
+type place struct {
+	fragment int
+	table    *table
+}
+
+// wiped says whether change i of a fragment was undone by a later TRUNCATE of the same fragment.
+func (o *order) wiped(fragment, i int, t *table) bool {
+	last, ok := o.last[place{fragment, t}]
+	return ok && i < last
+}
+
+// found is what the transaction says about one table.
+type found struct {
+	table  *table
+	plan   *plan
+	shards map[pipeline.ShardID]bool
+	flags  byte
+	at     map[int]int // fragment: index of the last TRUNCATE
+}
+
+// order looks for TRUNCATEs; see the package doc for what they mean.
+func (s *session) order(tx *pipeline.Transaction) (o order, err error) {
+	if !truncates(tx) {
+		return o, nil
+	}
+	var tables []*found // in the order of their first TRUNCATE
+	for n, f := range tx.Fragments {
+		i := -1
+		err := f.Walk(func(c *pipeline.Change) error {
+			i++
+			for _, r := range c.Truncated {
+				p := s.plans[r]
+				at := slices.IndexFunc(tables, func(x *found) bool { return x.table == p.table })
+				if at < 0 {
+					at = len(tables)
+					tables = append(tables, &found{table: p.table, plan: p, shards: map[pipeline.ShardID]bool{}, at: map[int]int{}})
+				}
+				x := tables[at]
+				x.shards[f.Shard] = true
+				x.flags |= c.TruncateFlags
+				x.at[n] = i
+			}
+			return nil
+		})
+		if err != nil {
+			return o, &apply.Fatal{Problem: "the stream holds what cannot be read", Err: err}
+		}
+	}
+	return s.decide(tables)
+}
+
+// decide applies the policy, and makes one statement of the tables with equal flags: a table that another one
+// refers to can only be truncated together with it.
+func (s *session) decide(tables []*found) (o order, err error) {
+	o.last = map[place]int{}
+	byFlags := map[byte][]*found{}
+	for _, x := range tables {
+		if len(x.shards) < s.cfg.Shards {
+			switch s.cfg.Truncate {
+			case TruncateIgnore:
+				continue
+			case TruncateStop:
+				return o, x.partial(s.cfg.Shards)
+			case TruncateApply:
+			}
+		}
+		for fragment, i := range x.at {
+			o.last[place{fragment, x.table}] = i
+		}
+		byFlags[x.flags] = append(byFlags[x.flags], x)
+	}
+	for flags := byte(0); flags <= pipeline.TruncateCascade|pipeline.TruncateRestartIdentity; flags++ {
+		if same := byFlags[flags]; len(same) > 0 {
+			o.truncates = append(o.truncates, truncation{truncateSQL(same, flags), same[0].plan})
+		}
+	}
+	return o, nil
+}
+
+func (x *found) partial(shards int) error {
+	return &apply.Blocked{
+		Table: x.table.name.String(),
+		Problem: fmt.Sprintf("TRUNCATE ran on %d of %d shards; on the target the rows of all shards are in one table, and all of them would go",
+			len(x.shards), shards),
+		Try: "set the truncate policy of this target to apply (empty the table) or ignore (keep it, then DELETE that shard's rows by hand)",
+	}
+}
+
+func truncateSQL(tables []*found, flags byte) string {
+	var b strings.Builder
+	for n, x := range tables {
+		b.WriteString(separator(n, "TRUNCATE ", ", "))
+		b.WriteString(x.table.from())
+	}
+	if flags&pipeline.TruncateRestartIdentity != 0 {
+		b.WriteString(" RESTART IDENTITY")
+	}
+	if flags&pipeline.TruncateCascade != 0 {
+		b.WriteString(" CASCADE")
+	}
+	return b.String()
+}
+
+// truncates looks at the type bytes only: most transactions have none.
+func truncates(tx *pipeline.Transaction) bool {
+	for _, f := range tx.Fragments {
+		for at := 0; at+4 < len(f.Body); {
+			if f.Body[at+4] == byte(pipeline.Truncate) {
+				return true
+			}
+			at += 4 + int(uint32(f.Body[at])<<24|uint32(f.Body[at+1])<<16|uint32(f.Body[at+2])<<8|uint32(f.Body[at+3]))
+		}
+	}
+	return false
+}

@@ -1,0 +1,367 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardcdc/apply"
+	"shardcdc/pipeline"
+)
+
+// change is what an error needs to know about one row's statement. The tuples are views into the group.
+type change struct {
+	op       pipeline.Op
+	csn      pipeline.CSN
+	plan     *plan
+	oldKind  byte
+	old, new pipeline.Tuple
+}
+
+// expected is one result that is on its way.
+type expected struct {
+	what   what
+	change change // of a prepare or a row
+}
+
+type what uint8
+
+const (
+	anything what = iota // any success will do
+	progress             // the compare-and-swap: one row
+	oneRow
+	sync
+)
+
+// writer sends one group's statements and checks their results, in order.
+type writer struct {
+	s       *session
+	p       *pgconn.Pipeline
+	queue   []expected // ring: results from head on are still to be read
+	head    int
+	chunks  int // syncs in the queue
+	bytes   int // sent since the last sync
+	params  [][]byte
+	formats []int16
+}
+
+// chunksMax: one chunk is being filled and sent while the server works on the other.
+const chunksMax = 2
+
+// Apply is described by apply.Session.
+func (s *session) Apply(ctx context.Context, g apply.Group) error {
+	s.forget()
+	err := g.Transactions(func(tx *pipeline.Transaction) error {
+		for _, f := range tx.Fragments {
+			if err := s.resolve(ctx, f); err != nil {
+				return classify(at(tx.CSN, err), &where{Blocked: apply.Blocked{CSN: tx.CSN}})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w := &writer{s: s, p: s.conn.StartPipeline(ctx)}
+	if err := w.group(&g); err != nil {
+		return err
+	}
+	if err := w.commit(); err != nil {
+		return err
+	}
+	if err := w.p.Close(); err != nil {
+		return fmt.Errorf("end the pipeline: %w", err)
+	}
+	return nil
+}
+
+// at puts the CSN into an error that does not know it.
+func at(csn pipeline.CSN, err error) error {
+	var blocked *apply.Blocked
+	if errors.As(err, &blocked) && blocked.CSN == 0 {
+		blocked.CSN = csn
+	}
+	return err
+}
+
+func (w *writer) group(g *apply.Group) error {
+	w.send(stBegin, nil, expected{})
+	w.send(stProgress, [][]byte{
+		[]byte(w.s.cfg.Subscription), []byte(g.To.StreamID), number(uint64(g.To.CSN)), number(uint64(g.To.Seq)),
+		number(uint64(g.From.Seq)), []byte(g.From.StreamID),
+	}, expected{what: progress})
+	w.send(stDefer, nil, expected{})
+	if err := g.Transactions(w.transaction); err != nil {
+		return err
+	}
+	if err := w.sync(); err != nil {
+		return err
+	}
+	for w.chunks > 0 {
+		if err := w.readChunk(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }
+
+// commit is the commit point: what is in the target's WAL when the answer comes is applied.
+func (w *writer) commit() error {
+	w.p.SendQueryPrepared(stCommit, nil, nil, nil)
+	if err := w.p.Sync(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	result, err := w.p.GetResults()
+	if err != nil {
+		return classify(fmt.Errorf("commit: %w", err), nil)
+	}
+	tag, err := result.(*pgconn.ResultReader).Close()
+	if err != nil {
+		return classify(fmt.Errorf("commit: %w", err), nil)
+	}
+	if tag.String() != "COMMIT" {
+		return fmt.Errorf("commit: the target answered %s", tag)
+	}
+	if _, err := w.p.GetResults(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// transaction sends one source transaction.
+func (w *writer) transaction(tx *pipeline.Transaction) error {
+	order, err := w.s.order(tx)
+	if err != nil {
+		return at(tx.CSN, err)
+	}
+	for _, t := range order.truncates {
+		w.p.SendQueryParams(t.sql, nil, nil, nil, nil)
+		w.expect(expected{change: change{op: pipeline.Truncate, csn: tx.CSN, plan: t.plan}})
+	}
+	for n, f := range tx.Fragments {
+		i := -1
+		err := f.Walk(func(c *pipeline.Change) error {
+			i++
+			if c.Op == pipeline.Message || c.Op == pipeline.Truncate {
+				return nil // a truncation was in order.truncates; a message is for other readers
+			}
+			p := w.s.plans[c.Relation]
+			if order.wiped(n, i, p.table) {
+				return nil
+			}
+			return w.change(tx.CSN, p, c)
+		})
+		if err != nil {
+			return at(tx.CSN, malformed(err))
+		}
+	}
+	return nil
+}
+
+// malformed: an error that is none of ours came from reading the fragment.
+func malformed(err error) error {
+	var (
+		blocked *apply.Blocked
+		fatal   *apply.Fatal
+		ours    *sendError
+	)
+	if errors.As(err, &blocked) || errors.As(err, &fatal) || errors.As(err, &ours) {
+		return err
+	}
+	return &apply.Fatal{Problem: "the stream holds what cannot be read", Err: err}
+}
+
+// sendError marks errors of the connection and of results on their way through Walk.
+type sendError struct{ error }
+
+func (e *sendError) Unwrap() error { return e.error }
+
+func (w *writer) change(csn pipeline.CSN, p *plan, c *pipeline.Change) error {
+	s := w.s
+	s.old, s.now = c.Old.Values(s.old[:0]), c.New.Values(s.now[:0])
+	var (
+		st  *statement
+		err error
+	)
+	switch c.Op {
+	case pipeline.Insert:
+		st, err = s.insert(p, s.now)
+	case pipeline.Update:
+		st, err = s.update(p, c.OldKind, s.old, s.now)
+	case pipeline.Delete:
+		st, err = s.delete(p, c.OldKind, s.old)
+	default:
+		err = &apply.Fatal{Problem: fmt.Sprintf("a change of kind %s cannot be applied", c.Op), Try: "run a newer version"}
+	}
+	if err != nil {
+		return err
+	}
+	ch := change{op: c.Op, csn: csn, plan: p, oldKind: c.OldKind, old: c.Old, new: c.New}
+	if st.name == "" {
+		w.prepare(st, ch)
+	}
+	w.bind(st)
+	w.p.SendQueryPrepared(st.name, w.params, w.formats, nil)
+	w.expect(expected{what: oneRow, change: ch})
+	if w.bytes < s.cfg.ChunkBytes {
+		return nil
+	}
+	if err := w.sync(); err != nil {
+		return &sendError{err}
+	}
+	for w.chunks >= chunksMax {
+		if err := w.readChunk(); err != nil {
+			return &sendError{err}
+		}
+	}
+	return nil
+}
+
+// bind fills the parameters from s.old and s.now.
+func (w *writer) bind(st *statement) {
+	w.params, w.formats = w.params[:0], nil
+	for n, p := range st.params {
+		v := &w.s.now
+		if p.old {
+			v = &w.s.old
+		}
+		value := (*v)[p.column]
+		w.params = append(w.params, value.Data)
+		w.bytes += len(value.Data) + 4
+		if value.Kind == pipeline.Binary {
+			for len(w.formats) < len(st.params) {
+				w.formats = append(w.formats, 0)
+			}
+			w.formats[n] = 1
+		}
+	}
+	w.bytes += 64 // what a statement costs besides its values, here and in the answer
+}
+
+// prepare sends a new statement, and the oldest away at the limit.
+func (w *writer) prepare(st *statement, ch change) {
+	s := w.s
+	if len(s.statements) >= s.cfg.Statements {
+		oldest := s.statements[0]
+		s.statements = s.statements[1:]
+		delete(oldest.plan.prepared, oldest.key)
+		w.p.SendDeallocate(oldest.name)
+		w.expect(expected{})
+	}
+	s.serial++
+	st.name = "cdc_" + strconv.Itoa(s.serial)
+	s.statements = append(s.statements, st)
+	st.plan.prepared[st.key] = st
+	w.p.SendPrepare(st.name, st.sql, nil)
+	w.expect(expected{change: ch})
+	w.bytes += len(st.sql)
+}
+
+func (w *writer) send(statement string, params [][]byte, e expected) {
+	w.p.SendQueryPrepared(statement, params, nil, nil)
+	w.expect(e)
+}
+
+func (w *writer) expect(e expected) { w.queue = append(w.queue, e) }
+
+func (w *writer) sync() error {
+	if err := w.p.Sync(); err != nil {
+		return fmt.Errorf("send to the target: %w", err)
+	}
+	w.expect(expected{what: sync})
+	w.chunks++
+	w.bytes = 0
+	return nil
+}
+
+// readChunk reads and checks the results up to the next sync.
+func (w *writer) readChunk() error {
+	for {
+		e := &w.queue[w.head]
+		w.head++
+		result, err := w.p.GetResults()
+		if err != nil {
+			return w.failed(e, err)
+		}
+		if e.what == sync {
+			if _, ok := result.(*pgconn.PipelineSync); !ok {
+				return fmt.Errorf("read from the target: %T where the end of a chunk was expected", result)
+			}
+			w.queue = append(w.queue[:0], w.queue[w.head:]...)
+			w.head = 0
+			w.chunks--
+			return nil
+		}
+		if err := w.check(e, result); err != nil {
+			return err
+		}
+	}
+}
+
+func (w *writer) check(e *expected, result any) error {
+	var tag pgconn.CommandTag
+	switch r := result.(type) {
+	case *pgconn.ResultReader:
+		var err error
+		if tag, err = r.Close(); err != nil {
+			return w.failed(e, err)
+		}
+	case *pgconn.StatementDescription, *pgconn.CloseComplete:
+		if e.what != anything {
+			return fmt.Errorf("read from the target: %T where a statement's result was expected", result)
+		}
+	default:
+		return fmt.Errorf("read from the target: %T where a result was expected", result)
+	}
+	switch rows := tag.RowsAffected(); {
+	case e.what == progress && rows != 1:
+		return w.fenced()
+	case e.what == oneRow && rows != 1:
+		return e.change.wrongRows(rows)
+	}
+	return nil
+}
+
+func (w *writer) fenced() error {
+	return &apply.Fatal{
+		Problem: fmt.Sprintf("the progress of subscription %s is no longer what this worker wrote: another worker is ahead", w.s.cfg.Subscription),
+		Try: fmt.Sprintf("on the target: SELECT pid, client_addr, backend_start FROM pg_stat_activity WHERE application_name = %s; SELECT * FROM cdc.progress; then stop one of them",
+			literal(applicationName(w.s.cfg.Subscription))),
+	}
+}
+
+func (w *writer) failed(e *expected, err error) error {
+	c := &e.change
+	at := &where{Blocked: apply.Blocked{CSN: c.csn}}
+	doing := "apply"
+	if c.plan != nil {
+		doing = c.op.String()
+		at.Table = c.plan.table.name.String()
+		if c.op != pipeline.Truncate {
+			at.Row = c.plan.rowText(c)
+		}
+	}
+	return classify(fmt.Errorf("%s: %w", doing, err), at)
+}
+
+// wrongRows: a statement for one row touched none, or several.
+func (c *change) wrongRows(rows int64) error {
+	b := &apply.Blocked{CSN: c.csn, Table: c.plan.table.name.String(), Row: c.plan.rowText(c)}
+	switch {
+	case c.op == pipeline.Insert:
+		b.Problem = "the insert was swallowed on the target"
+		b.Try = "drop the trigger ENABLEd REPLICA or ALWAYS, or the rule, that does it; it goes on by itself"
+	case rows == 0:
+		b.Problem = fmt.Sprintf("%s: the row is not on the target", c.op)
+		b.Try = "find out who else writes to this table; INSERT the row as it is on the source, and it goes on by itself"
+	default:
+		b.Problem = fmt.Sprintf("%s: %d rows of the target match one of the source", c.op, rows)
+		b.Try = "DELETE the surplus rows, then create the source's primary key on the target; it goes on by itself"
+	}
+	return b
+}

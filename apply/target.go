@@ -1,0 +1,62 @@
+package apply
+
+import (
+	"context"
+	"fmt"
+
+	"shardcdc/pipeline"
+)
+
+// Target is a place to replay on.
+type Target interface {
+	// Open begins a session. It prepares what progress needs (schema and table) if that is absent, and sees to it
+	// that no transaction of an earlier session of this subscription can still commit once Progress has
+	// returned. Several sessions may be open at a time.
+	Open(ctx context.Context) (Session, error)
+}
+
+// Session is one connection to a target. Its methods are not for concurrent use. After an error of any method
+// only Close may be called.
+type Session interface {
+	// Progress reads how far the target is; the zero Progress when nothing was ever applied.
+	Progress(ctx context.Context) (Progress, error)
+
+	// Apply replays the group's transactions in order and sets the progress to g.To, in one target transaction.
+	// It returns nil only when that transaction is durable by the target's own rules. An error that is Blocked
+	// or Fatal means that it did not happen; after any other error it may or may not have: read Progress.
+	// A group without transactions sets the progress only.
+	Apply(ctx context.Context, g Group) error
+
+	// Close ends the session, undoing what was not committed. It does not wait longer than ctx.
+	Close(ctx context.Context)
+}
+
+// Group is work for one target transaction: consecutive units, whole.
+type Group struct {
+	From, To Progress
+	Units    []Unit
+}
+
+// Progress is how far a target is in a stream.
+type Progress struct {
+	StreamID string       // which stream; see StreamInfo.ID
+	CSN      pipeline.CSN // of the last transaction applied
+	Seq      pipeline.Seq // of the last message dealt with
+}
+
+func (p Progress) String() string { return fmt.Sprintf("csn %s, stream sequence %d", p.CSN, p.Seq) }
+
+// Transactions calls fn with every transaction of the group, in order.
+func (g *Group) Transactions(fn func(*pipeline.Transaction) error) error {
+	for _, u := range g.Units {
+		if u.Unit == nil {
+			continue
+		}
+		for _, tx := range u.Unit.Transactions {
+			if err := fn(tx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
