@@ -1,0 +1,57 @@
+// Package output turns batches of whole transactions into payloads of messages. What a format looks like is the
+// business of its encoder: the one here (internal), output/json, output/sql; how payloads become durable messages is
+// the business of output/jetstream, which knows no format.
+//
+//	batch from the joiner ─► Encoder ─► payloads ─► publisher: split, pack into a unit, publish, wait for the ack
+//
+// Encoding is pure: the same batch gives the same bytes, so a publish whose outcome is unknown may be repeated.
+package output
+
+import (
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/wire"
+)
+
+// Encoder turns a batch into payloads.
+//
+//   - Order: payloads are in the order of the batch's transactions, and every transaction is in exactly one. A
+//     payload holds whole transactions only.
+//   - A batch without transactions has no payloads; its checkpoint travels without one.
+//   - Memory: payloads belong to the caller. The encoder keeps nothing of them, and nothing of the batch but its
+//     relations, which are immutable. They are as large as their transactions make them; the limit is set where
+//     batches are made.
+//   - Concurrency: none. An Encoder has one owner.
+//   - Errors are fatal and name the transaction: the same batch would fail again. Nothing was encoded then.
+type Encoder interface {
+	Encode(b *pipeline.Batch) ([]Payload, error)
+}
+
+// Payload is the content of one message, or of several when it is larger than a message may be.
+type Payload struct {
+	Data         []byte
+	CSN          pipeline.CSN // of the last transaction in it
+	Transactions int          // at least 1
+}
+
+// NewInternal returns the encoder of the internal format: one payload for the whole batch, a frame of package wire.
+func NewInternal() Encoder { return &internal{} }
+
+type internal struct{ wire wire.Encoder }
+
+// descriptionBytes is a guess at what a frame adds to the bodies: relations and the heads of transactions.
+const descriptionBytes, headBytes = 1024, 64
+
+func (e *internal) Encode(b *pipeline.Batch) ([]Payload, error) {
+	if len(b.Transactions) == 0 {
+		return nil, nil
+	}
+	size := descriptionBytes
+	for _, tx := range b.Transactions {
+		size += headBytes*len(tx.Fragments) + tx.Bytes()
+	}
+	data, err := e.wire.AppendUnit(make([]byte, 0, size), b)
+	if err != nil {
+		return nil, err
+	}
+	return []Payload{{Data: data, CSN: b.Last(), Transactions: len(b.Transactions)}}, nil
+}

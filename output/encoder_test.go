@@ -1,0 +1,49 @@
+package output
+
+import (
+	"testing"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/wire"
+)
+
+func batch(previous pipeline.CSN, csns ...pipeline.CSN) *pipeline.Batch {
+	b := &pipeline.Batch{Previous: previous}
+	for _, csn := range csns {
+		f := &pipeline.Fragment{XID: 7}
+		b.Transactions = append(b.Transactions, &pipeline.Transaction{CSN: csn, Fragments: []*pipeline.Fragment{f}})
+	}
+	return b
+}
+
+func TestInternal(t *testing.T) {
+	e := NewInternal()
+	first, err := e.Encode(batch(1, 2, 5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := e.Encode(batch(5, 6)) // must leave the first payload alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(first) != 1 || first[0].CSN != 5 || first[0].Transactions != 2 || second[0].CSN != 6 {
+		t.Errorf("%+v %+v", first, second)
+	}
+	u, err := wire.DecodeUnit(first[0].Data)
+	if err != nil || u.Previous != 1 || u.Last != 5 || len(u.Transactions) != 2 {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
+func TestInternalWithoutTransactions(t *testing.T) {
+	if p, err := NewInternal().Encode(batch(9)); p != nil || err != nil {
+		t.Error(p, err)
+	}
+}
+
+func TestInternalRefuses(t *testing.T) {
+	p, err := NewInternal().Encode(batch(9, 9))
+	if p != nil || err == nil || err.Error() != "encode unit: transaction csn 9 follows csn 9: CSNs must rise" {
+		t.Error(p, err)
+	}
+}

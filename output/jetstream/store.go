@@ -1,0 +1,221 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/wire"
+)
+
+// store publishes messages that are stored all or none, and returns when they are durable.
+func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
+	first := msgs[0].Header
+	first.Set(natsjs.ExpectedLastSeqHeader, strconv.FormatUint(uint64(p.last), 10))
+	first.Set(natsjs.ExpectedLastSubjSeqHeader, strconv.FormatUint(uint64(p.epoch), 10))
+	first.Set(natsjs.ExpectedLastSubjSeqSubjHeader, wire.EpochSubject(p.conf.Subscription))
+	pause := retryFirst
+	for {
+		seq, err := p.send(ctx, msgs)
+		if err == nil {
+			if want := p.last + pipeline.Seq(len(msgs)); seq != want {
+				return fmt.Errorf("stored at sequence %d, expected %d: someone else writes to the stream. Try: nats stream report", seq, want)
+			}
+			p.last = seq // the commit point: the unit, or its next chunk, is durable
+			p.stalled(nil)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		p.stalled(err)
+		if final(err) {
+			return err
+		}
+		stored, err := p.resolve(ctx, len(msgs), msgs[len(msgs)-1])
+		if err != nil {
+			return err
+		}
+		if stored {
+			p.last += pipeline.Seq(len(msgs))
+			p.stalled(nil)
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+			pause = min(pause*2, retryMost)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (p *Publisher) stalled(err error) {
+	if p.conf.Stalled != nil {
+		p.conf.Stalled(err)
+	}
+}
+
+// resolve finds out what became of a publish without a clear answer: stored, not stored (the stream is where
+// it was), or an error: fenced, or a stream that someone else changed.
+func (p *Publisher) resolve(ctx context.Context, n int, end *nats.Msg) (stored bool, err error) {
+	pause := retryFirst
+	for {
+		stored, err = p.look(ctx, n, end)
+		var fatal *FatalError
+		if err == nil || errors.Is(err, ErrFenced) || errors.As(err, &fatal) {
+			return stored, err
+		}
+		p.stalled(err)
+		select {
+		case <-time.After(pause):
+			pause = min(pause*2, retryMost)
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+}
+
+func (p *Publisher) look(ctx context.Context, n int, end *nats.Msg) (bool, error) {
+	epoch, err := lastOn(ctx, p.stream, wire.EpochSubject(p.conf.Subscription))
+	if err != nil {
+		return false, err
+	}
+	if epoch != p.epoch {
+		return false, ErrFenced
+	}
+	info, err := p.stream.Info(ctx)
+	if err != nil {
+		return false, err
+	}
+	last := pipeline.Seq(info.State.LastSeq)
+	switch {
+	case last == p.last:
+		return false, nil
+	case last == p.last+pipeline.Seq(n):
+		m, err := p.stream.GetMsg(ctx, uint64(last))
+		if err != nil {
+			return false, err
+		}
+		same := m.Header.Get(wire.HeaderEpoch) == end.Header.Get(wire.HeaderEpoch) &&
+			m.Header.Get(wire.HeaderUnit) == end.Header.Get(wire.HeaderUnit) &&
+			m.Header.Get(wire.HeaderCSN) == end.Header.Get(wire.HeaderCSN) &&
+			m.Header.Get(wire.HeaderPart) == end.Header.Get(wire.HeaderPart)
+		if same {
+			return true, nil
+		}
+	}
+	return false, &FatalError{
+		What: fmt.Sprintf("stream %s ends at sequence %d, expected %d or %d: it was changed by someone else, or rolled back", info.Config.Name, last, p.last, p.last+pipeline.Seq(n)),
+		Try:  "cdcctl status; a restart of the node goes on from what the stream holds if the shards' slots still reach back to it",
+	}
+}
+
+// send publishes one message, or several as an atomic batch, and waits for the acknowledgement.
+func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (pipeline.Seq, error) {
+	if len(msgs) == 1 {
+		return p.request(ctx, msgs[0])
+	}
+	id := nuid.Next()
+	unconfirmed := 0
+	for i, m := range msgs {
+		m.Header.Set("Nats-Batch-Id", id)
+		m.Header.Set("Nats-Batch-Sequence", strconv.Itoa(i+1))
+		if i == len(msgs)-1 {
+			m.Header.Set("Nats-Batch-Commit", "1")
+			return p.request(ctx, m)
+		}
+		unconfirmed += len(m.Data)
+		if i > 0 && unconfirmed < batchBytes/2 {
+			if err := p.nc.PublishMsg(m); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		// The first message asks for an answer, so that a refusal is known before the rest is sent; later
+		// ones now and then, so that the server's ingest queue does not overflow.
+		unconfirmed = 0
+		if err := p.staged(ctx, m); err != nil {
+			return 0, err
+		}
+	}
+	return 0, errors.New("empty batch")
+}
+
+// staged sends a message of a batch and waits until the server has taken it in.
+func (p *Publisher) staged(ctx context.Context, m *nats.Msg) error {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	reply, err := p.nc.RequestMsgWithContext(ctx, m)
+	if err != nil {
+		return err
+	}
+	if len(reply.Data) == 0 {
+		return nil
+	}
+	_, err = parseAck(reply.Data)
+	return err
+}
+
+func (p *Publisher) request(ctx context.Context, m *nats.Msg) (pipeline.Seq, error) {
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	reply, err := p.nc.RequestMsgWithContext(ctx, m)
+	if err != nil {
+		return 0, err
+	}
+	return parseAck(reply.Data)
+}
+
+// parseAck reads JetStream's publish acknowledgement.
+func parseAck(data []byte) (pipeline.Seq, error) {
+	var ack struct {
+		Seq   uint64           `json:"seq"`
+		Error *natsjs.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(data, &ack); err != nil {
+		return 0, fmt.Errorf("acknowledgement %q: %w", data, err)
+	}
+	if ack.Error != nil {
+		return 0, ack.Error
+	}
+	if ack.Seq == 0 {
+		return 0, fmt.Errorf("acknowledgement without a sequence: %q", data)
+	}
+	return pipeline.Seq(ack.Seq), nil
+}
+
+// JetStream's error codes that publishing meets.
+const (
+	codeNoSpace         = 10077 // the stream is at its limit
+	codeServerFull      = 10023 // the server is
+	codeLastSeq         = 10071 // the stream is not where it was expected
+	codeLastSubjectSeq  = 10164 // the epoch is not the last one, or (replicated) a publish is in flight
+	codeBatchIncomplete = 10176
+	codeTooManyBatches  = 10210
+	codeTooManyRequests = 10167
+	codeNotLeader       = 10009 // and other passing states of a cluster
+	codeNoQuorum        = 10008
+)
+
+// final says that trying again cannot help: the server understood and refused.
+func final(err error) bool {
+	var api *natsjs.APIError
+	if !errors.As(err, &api) {
+		return false // the connection, a time-out, no responders
+	}
+	switch int(api.ErrorCode) {
+	case codeNoSpace, codeServerFull, codeLastSeq, codeLastSubjectSeq, codeBatchIncomplete, codeTooManyBatches,
+		codeTooManyRequests, codeNotLeader, codeNoQuorum:
+		return false
+	}
+	return api.Code < 500
+}

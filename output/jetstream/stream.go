@@ -1,0 +1,108 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"shardcdc/pipeline/wire"
+)
+
+// MetadataIncarnation is the key of the stream's metadata that holds its incarnation: a random name that its
+// creator gave. A stream that was deleted and made again is another one.
+const MetadataIncarnation = "cdc_incarnation"
+
+// StreamConfig says how a subscription's stream is made.
+type StreamConfig struct {
+	Subscription string
+	Incarnation  string
+	Replicas     int   // 1 with one server; 3 in a cluster
+	BytesMax     int64 // the stream refuses more; 0: no limit of its own
+}
+
+// CreateStream makes the stream of a new subscription. A stream that exists already is an error.
+func CreateStream(ctx context.Context, js natsjs.JetStream, c StreamConfig) error {
+	name := wire.StreamName(c.Subscription)
+	bytesMax := c.BytesMax
+	if bytesMax == 0 {
+		bytesMax = -1
+	}
+	_, err := js.CreateStream(ctx, natsjs.StreamConfig{
+		Name:               name,
+		Description:        "transactions of subscription " + c.Subscription,
+		Subjects:           []string{wire.AllSubjects(c.Subscription)},
+		Retention:          natsjs.LimitsPolicy,
+		Discard:            natsjs.DiscardNew,
+		MaxBytes:           bytesMax,
+		Storage:            natsjs.FileStorage,
+		Replicas:           max(c.Replicas, 1),
+		Duplicates:         30 * time.Second, // not relied on; the shorter the less memory
+		DenyDelete:         true,
+		AllowAtomicPublish: true,
+		Metadata:           map[string]string{MetadataIncarnation: c.Incarnation},
+	})
+	if errors.Is(err, natsjs.ErrStreamNameAlreadyInUse) {
+		return fmt.Errorf("create stream %s: it exists already, left by another subscription of this name. Try: cdcctl drop-subscription %s", name, c.Subscription)
+	}
+	if err != nil {
+		return fmt.Errorf("create stream %s: %w", name, err)
+	}
+	return nil
+}
+
+// DeleteStream removes the subscription's stream; one that does not exist is fine. It says whether it did.
+func DeleteStream(ctx context.Context, js natsjs.JetStream, subscription string) (bool, error) {
+	err := js.DeleteStream(ctx, wire.StreamName(subscription))
+	if errors.Is(err, natsjs.ErrStreamNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("delete stream %s: %w", wire.StreamName(subscription), err)
+	}
+	return true, nil
+}
+
+// openStream finds the stream and checks that it is the one the subscription was made with, and that it is as
+// durable as it was made.
+func openStream(ctx context.Context, js natsjs.JetStream, subscription, incarnation string) (natsjs.Stream, error) {
+	name := wire.StreamName(subscription)
+	s, err := js.Stream(ctx, name)
+	if errors.Is(err, natsjs.ErrStreamNotFound) {
+		return nil, &FatalError{What: fmt.Sprintf("stream %s is gone", name), Try: "restore it, or cdcctl drop-subscription " + subscription + " and create it again"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", name, err)
+	}
+	c := s.CachedInfo().Config
+	if got := c.Metadata[MetadataIncarnation]; got != incarnation {
+		return nil, &FatalError{
+			What: fmt.Sprintf("stream %s is another one than subscription %s was made with (incarnation %q, want %q)", name, subscription, got, incarnation),
+			Try:  "restore the stream, or cdcctl drop-subscription " + subscription + " and create it again",
+		}
+	}
+	switch {
+	case c.Storage != natsjs.FileStorage:
+		err = errors.New("it is kept in memory")
+	case c.PersistMode != natsjs.DefaultPersistMode:
+		err = errors.New("its persist mode is async: an acknowledged message may be lost")
+	case c.Discard != natsjs.DiscardNew:
+		err = errors.New("it discards old messages when it is full")
+	case !c.AllowAtomicPublish:
+		err = errors.New("it does not allow atomic batches")
+	}
+	if err != nil {
+		return nil, &FatalError{What: fmt.Sprintf("stream %s was changed: %v", name, err), Try: "nats stream edit " + name + ", back to file storage, default persist mode, discard new, atomic publish"}
+	}
+	return s, nil
+}
+
+// FatalError stops a publisher: going on would break a promise.
+type FatalError struct{ What, Try string }
+
+func (e *FatalError) Error() string { return e.What + ". Try: " + e.Try }
+
+// ErrFenced says that another node has taken the subscription over.
+var ErrFenced = errors.New("another node has taken the stream over")

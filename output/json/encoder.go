@@ -1,0 +1,200 @@
+package json
+
+import (
+	"fmt"
+	"strconv"
+
+	"shardcdc/output"
+	"shardcdc/pipeline"
+)
+
+// Guesses at a payload's size, to start with a buffer that seldom grows.
+const (
+	transactionBytes = 512
+	bytesPerByte     = 4
+)
+
+// Encoder writes one payload per transaction; it is an output.Encoder. It allocates per batch and per fragment,
+// never per row.
+type Encoder struct {
+	shards []string
+	names  [][]byte // of the shards, as JSON strings
+	tables tables
+
+	// Of the running Encode.
+	buf      []byte
+	index    int // of the next change in the transaction
+	old, new []pipeline.Value
+}
+
+var _ output.Encoder = (*Encoder)(nil)
+
+// New makes an Encoder. shards are the shards' names, by ShardID.
+func New(shards []string) *Encoder {
+	e := &Encoder{shards: shards}
+	for _, name := range shards {
+		e.names = append(e.names, appendText(nil, []byte(name)))
+	}
+	return e
+}
+
+// Encode writes the batch's transactions, each as one payload.
+func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
+	if len(b.Transactions) == 0 {
+		return nil, nil
+	}
+	size := 0
+	for _, tx := range b.Transactions {
+		size += transactionBytes + bytesPerByte*tx.Bytes()
+	}
+	e.buf = make([]byte, 0, size)
+	defer func() { e.buf = nil }() // the payloads own it
+
+	payloads, ends := make([]output.Payload, len(b.Transactions)), make([]int, len(b.Transactions))
+	previous := b.Previous
+	for i, tx := range b.Transactions {
+		if err := e.transaction(tx, previous); err != nil {
+			return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
+		}
+		previous, ends[i] = tx.CSN, len(e.buf)
+	}
+	start := 0
+	for i, tx := range b.Transactions { // only now: the buffer has stopped moving
+		payloads[i] = output.Payload{Data: e.buf[start:ends[i]:ends[i]], CSN: tx.CSN, Transactions: 1}
+		start = ends[i]
+	}
+	return payloads, nil
+}
+
+func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN) error {
+	if tx.CSN <= previous {
+		return fmt.Errorf("it follows csn %s: CSNs must rise", previous)
+	}
+	e.buf = append(e.buf, `{"csn":"`...)
+	e.buf = strconv.AppendUint(e.buf, uint64(tx.CSN), 10)
+	e.buf = append(e.buf, `","previous":"`...)
+	e.buf = strconv.AppendUint(e.buf, uint64(previous), 10)
+	e.buf = append(e.buf, `","gid":`...)
+	if tx.GID == "" {
+		e.buf = append(e.buf, `null`...)
+	} else {
+		e.buf = appendText(e.buf, []byte(tx.GID))
+	}
+	e.buf = append(e.buf, `,"commit_time":"`...)
+	e.buf = appendTime(e.buf, tx.CommitTime)
+	e.buf = append(e.buf, `","fragments":[`...)
+	for i, f := range tx.Fragments {
+		if int(f.Shard) >= len(e.names) {
+			return fmt.Errorf("fragment %s: the subscription has %d shards only", f, len(e.names))
+		}
+		e.comma(i)
+		e.fragment(f)
+	}
+	total := tx.Changes()
+	e.buf = append(e.buf, `],"total":`...)
+	e.buf = strconv.AppendInt(e.buf, int64(total), 10)
+	e.buf = append(e.buf, `,"changes":[`...)
+	e.index = 0
+	for _, f := range tx.Fragments {
+		if err := f.Walk(func(c *pipeline.Change) error { return e.change(f, c) }); err != nil {
+			return err
+		}
+	}
+	if e.index != total {
+		return fmt.Errorf("%d changes in the bodies, %d announced", e.index, total)
+	}
+	e.buf = append(e.buf, `]}`...)
+	return nil
+}
+
+func (e *Encoder) fragment(f *pipeline.Fragment) {
+	e.buf = append(e.buf, `{"shard":`...)
+	e.buf = append(e.buf, e.names[f.Shard]...)
+	e.buf = append(e.buf, `,"xid":`...)
+	e.buf = strconv.AppendUint(e.buf, uint64(f.XID), 10)
+	e.buf = append(e.buf, `,"lsn":"`...)
+	e.buf = appendHex(e.buf, uint32(f.End>>32))
+	e.buf = append(e.buf, '/')
+	e.buf = appendHex(e.buf, uint32(f.End))
+	e.buf = append(e.buf, `","changes":`...)
+	e.buf = strconv.AppendInt(e.buf, int64(f.Changes), 10)
+	if f.Origin != "" {
+		e.buf = append(e.buf, `,"origin":`...)
+		e.buf = appendText(e.buf, []byte(f.Origin))
+	}
+	e.buf = append(e.buf, '}')
+}
+
+// change writes one change. Its errors name the shard; the column, too, where there is one.
+func (e *Encoder) change(f *pipeline.Fragment, c *pipeline.Change) error {
+	e.comma(e.index)
+	e.buf = append(e.buf, `{"index":`...)
+	e.buf = strconv.AppendInt(e.buf, int64(e.index), 10)
+	e.index++
+	e.buf = append(e.buf, `,"shard":`...)
+	e.buf = append(e.buf, e.names[f.Shard]...)
+	var err error
+	switch c.Op {
+	case pipeline.Insert:
+		err = e.row(`,"op":"insert",`, c)
+	case pipeline.Update:
+		err = e.row(`,"op":"update",`, c)
+	case pipeline.Delete:
+		err = e.row(`,"op":"delete",`, c)
+	case pipeline.Truncate:
+		err = e.truncate(c)
+	case pipeline.Message:
+		e.buf = append(e.buf, `,"op":"message","prefix":`...)
+		e.buf = appendText(e.buf, []byte(c.Prefix))
+		e.buf = append(e.buf, `,"content":`...)
+		e.buf = appendText(e.buf, c.Content)
+	default:
+		err = fmt.Errorf("%s has no form", c.Op)
+	}
+	if err != nil {
+		return fmt.Errorf("shard %q: %s: %w", e.shards[f.Shard], c.Op, err)
+	}
+	e.buf = append(e.buf, '}')
+	return nil
+}
+
+func (e *Encoder) truncate(c *pipeline.Change) error {
+	e.buf = append(e.buf, `,"op":"truncate","tables":[`...)
+	for i, r := range c.Truncated {
+		t, err := e.tables.of(r)
+		if err != nil {
+			return err
+		}
+		e.comma(i)
+		e.buf = append(e.buf, '{')
+		e.buf = append(e.buf, t.head...)
+		e.buf = append(e.buf, '}')
+	}
+	e.buf = append(e.buf, `],"cascade":`...)
+	e.buf = strconv.AppendBool(e.buf, c.TruncateFlags&pipeline.TruncateCascade != 0)
+	e.buf = append(e.buf, `,"restart_identity":`...)
+	e.buf = strconv.AppendBool(e.buf, c.TruncateFlags&pipeline.TruncateRestartIdentity != 0)
+	return nil
+}
+
+// comma stands before every element but the first.
+func (e *Encoder) comma(i int) {
+	if i > 0 {
+		e.buf = append(e.buf, ',')
+	}
+}
+
+func appendTime(dst []byte, t pipeline.Timestamp) []byte {
+	return t.Time().AppendFormat(dst, "2006-01-02T15:04:05.000000Z")
+}
+
+func appendHex(dst []byte, v uint32) []byte {
+	for shift := 28; shift > 0; shift -= 4 {
+		if v>>shift != 0 {
+			dst = append(dst, upperHex[v>>shift&15])
+		}
+	}
+	return append(dst, upperHex[v&15])
+}
+
+const upperHex = "0123456789ABCDEF"

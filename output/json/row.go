@@ -1,0 +1,176 @@
+package json
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"shardcdc/pipeline"
+)
+
+// tablesMax bounds the memory of relations; when it is reached it starts anew.
+const tablesMax = 10_000
+
+// tables remembers what is the same for all rows of a relation.
+type tables struct {
+	byRelation map[*pipeline.Relation]*table
+	relation   *pipeline.Relation // the last one asked for: rows of a table come together
+	table      *table
+}
+
+// table is a relation, ready to be written.
+type table struct {
+	head    []byte // "schema":"…","table":"…"
+	columns []column
+	keys    int // columns of the identity; 0 when it does not tell which they are
+}
+
+type column struct {
+	name []byte // as a JSON string
+	kind valueKind
+	key  bool
+}
+
+func (t *tables) of(r *pipeline.Relation) (*table, error) {
+	if r == t.relation {
+		return t.table, nil
+	}
+	found := t.byRelation[r]
+	if found == nil {
+		var err error
+		if found, err = newTable(r); err != nil {
+			return nil, err
+		}
+		if t.byRelation == nil || len(t.byRelation) >= tablesMax {
+			t.byRelation = make(map[*pipeline.Relation]*table)
+		}
+		t.byRelation[r] = found
+	}
+	t.relation, t.table = r, found
+	return found, nil
+}
+
+var errName = errors.New("the name is not valid UTF-8 and has no form in JSON. Try: ALTER TABLE … RENAME, or the internal format")
+
+func newTable(r *pipeline.Relation) (*table, error) {
+	if !utf8.ValidString(r.Namespace) || !utf8.ValidString(r.Name) {
+		return nil, fmt.Errorf("table %q: %w", r, errName)
+	}
+	t := &table{columns: make([]column, len(r.Columns))}
+	t.head = append(t.head, `"schema":`...)
+	t.head = appendText(t.head, []byte(r.Namespace))
+	t.head = append(t.head, `,"table":`...)
+	t.head = appendText(t.head, []byte(r.Name))
+	for i, c := range r.Columns {
+		if !utf8.ValidString(c.Name) {
+			return nil, fmt.Errorf("table %s: column %q: %w", r, c.Name, errName)
+		}
+		t.columns[i] = column{name: appendText(nil, []byte(c.Name)), kind: kindOf(r, c.Type), key: c.Key && r.Identity != 'f'}
+		if t.columns[i].key {
+			t.keys++
+		}
+	}
+	return t, nil
+}
+
+// row writes an insert, update or delete behind its op.
+func (e *Encoder) row(op string, c *pipeline.Change) error {
+	t, err := e.tables.of(c.Relation)
+	if err != nil {
+		return err
+	}
+	e.buf = append(e.buf, op...)
+	e.buf = append(e.buf, t.head...)
+	e.old, e.new = c.Old.Values(e.old[:0]), c.New.Values(e.new[:0])
+	for _, values := range [2][]pipeline.Value{e.old, e.new} {
+		if i := findBinary(values); i >= 0 {
+			return fmt.Errorf("table %s: column %q is in binary form, which JSON cannot show. Try: create the subscription with values in text form", c.Relation, c.Relation.Columns[i].Name)
+		}
+	}
+	key := e.new
+	if c.Old != nil {
+		key = e.old
+	}
+	if t.keyComplete(key) {
+		e.object(`,"key":{`, t, key, columnsOfKey)
+	}
+	if c.OldKind == pipeline.OldKey {
+		e.object(`,"before":{`, t, e.old, columnsOfKey)
+	} else if c.Old != nil {
+		e.object(`,"before":{`, t, e.old, allColumns)
+	}
+	if c.New != nil {
+		e.object(`,"after":{`, t, e.new, allColumns)
+		e.unchanged(t)
+	}
+	return nil
+}
+
+func findBinary(values []pipeline.Value) int {
+	for i := range values {
+		if values[i].Kind == pipeline.Binary {
+			return i
+		}
+	}
+	return -1
+}
+
+// keyComplete: every column of the identity has a value. Else there is no key, as a part of one would name
+// other rows.
+func (t *table) keyComplete(values []pipeline.Value) bool {
+	if t.keys == 0 {
+		return false
+	}
+	for i := range values {
+		if t.columns[i].key && values[i].Kind != pipeline.Text {
+			return false
+		}
+	}
+	return true
+}
+
+// Which columns object writes. Of a key tuple the other columns are Null and mean "not sent".
+const (
+	allColumns   = false
+	columnsOfKey = true
+)
+
+func (e *Encoder) object(open string, t *table, values []pipeline.Value, onlyKey bool) {
+	e.buf = append(e.buf, open...)
+	n := 0
+	for i := range values {
+		v, col := &values[i], &t.columns[i]
+		if v.Kind == pipeline.Unchanged || onlyKey && (!col.key || v.Kind == pipeline.Null) {
+			continue
+		}
+		e.comma(n)
+		n++
+		e.buf = append(e.buf, col.name...)
+		e.buf = append(e.buf, ':')
+		if v.Kind == pipeline.Null {
+			e.buf = append(e.buf, `null`...)
+		} else {
+			e.buf = appendValue(e.buf, col.kind, v.Data)
+		}
+	}
+	e.buf = append(e.buf, '}')
+}
+
+// unchanged names the columns of the new row that hold an unchanged TOAST value.
+func (e *Encoder) unchanged(t *table) {
+	n := 0
+	for i := range e.new {
+		if e.new[i].Kind != pipeline.Unchanged {
+			continue
+		}
+		if n == 0 {
+			e.buf = append(e.buf, `,"unchanged":[`...)
+		}
+		e.comma(n)
+		n++
+		e.buf = append(e.buf, t.columns[i].name...)
+	}
+	if n > 0 {
+		e.buf = append(e.buf, ']')
+	}
+}
