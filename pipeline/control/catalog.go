@@ -1,0 +1,143 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const catalogBucket = "CDC_SUBSCRIPTIONS"
+
+// Catalog holds the subscriptions.
+type Catalog struct{ kv jetstream.KeyValue }
+
+// Entry is a subscription with the revision that it was read at.
+type Entry struct {
+	*Subscription
+	Revision uint64
+}
+
+// ErrNotFound says that there is no subscription of this name.
+var ErrNotFound = errors.New("no such subscription")
+
+// OpenCatalog opens the catalog and makes it if it is not there.
+func OpenCatalog(ctx context.Context, js jetstream.JetStream, replicas int) (*Catalog, error) {
+	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: catalogBucket, Description: "subscriptions of shardcdc", History: 10, Replicas: max(replicas, 1),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the catalog: %w", err)
+	}
+	return &Catalog{kv: kv}, nil
+}
+
+// Create adds a subscription. One of the same name is an error.
+func (c *Catalog) Create(ctx context.Context, s *Subscription) error {
+	if err := s.Validate(); err != nil {
+		return err
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	_, err = c.kv.Create(ctx, s.Name, b)
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return fmt.Errorf("subscription %s exists already. Try: cdcctl status %s, or another name", s.Name, s.Name)
+	}
+	if err != nil {
+		return fmt.Errorf("create subscription %s: %w", s.Name, err)
+	}
+	return nil
+}
+
+// Get reads one subscription.
+func (c *Catalog) Get(ctx context.Context, name string) (Entry, error) {
+	if err := CheckName("subscription", name); err != nil {
+		return Entry{}, err
+	}
+	e, err := c.kv.Get(ctx, name)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return Entry{}, fmt.Errorf("subscription %s: %w. Try: cdcctl list", name, ErrNotFound)
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("read subscription %s: %w", name, err)
+	}
+	s, err := decodeSubscription(e.Value())
+	if err != nil {
+		return Entry{}, err
+	}
+	return Entry{Subscription: s, Revision: e.Revision()}, nil
+}
+
+// Put writes a changed subscription; it fails if somebody else changed it since it was read.
+func (c *Catalog) Put(ctx context.Context, e Entry) error {
+	if err := e.Validate(); err != nil {
+		return err
+	}
+	b, err := json.Marshal(e.Subscription)
+	if err != nil {
+		return err
+	}
+	if _, err = c.kv.Update(ctx, e.Name, b, e.Revision); err != nil {
+		return fmt.Errorf("change subscription %s: %w", e.Name, err)
+	}
+	return nil
+}
+
+// Delete removes a subscription.
+func (c *Catalog) Delete(ctx context.Context, name string) error {
+	if err := c.kv.Purge(ctx, name); err != nil {
+		return fmt.Errorf("delete subscription %s: %w", name, err)
+	}
+	return nil
+}
+
+// List reads all subscriptions, by name.
+func (c *Catalog) List(ctx context.Context) ([]Entry, error) {
+	names, err := c.kv.Keys(ctx)
+	if errors.Is(err, jetstream.ErrNoKeysFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list subscriptions: %w", err)
+	}
+	var all []Entry
+	for _, name := range names {
+		e, err := c.Get(ctx, name)
+		if errors.Is(err, ErrNotFound) {
+			continue // dropped between the two reads
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, e)
+	}
+	slices.SortFunc(all, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
+}
+
+// Watch calls changed once, and again whenever the catalog may have changed, until ctx ends.
+func (c *Catalog) Watch(ctx context.Context, changed func()) error {
+	w, err := c.kv.WatchAll(ctx, jetstream.MetaOnly())
+	if err != nil {
+		return fmt.Errorf("watch the catalog: %w", err)
+	}
+	defer w.Stop()
+	changed()
+	for {
+		select {
+		case _, ok := <-w.Updates():
+			if !ok {
+				return errors.New("watch the catalog: the watcher ended")
+			}
+			changed()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,153 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const leaseBucket = "CDC_LEASES"
+
+// Leases gives out leases: one owner at a time per key.
+type Leases struct {
+	js  jetstream.JetStream
+	kv  jetstream.KeyValue
+	ttl time.Duration
+}
+
+// Owner is who holds a lease.
+type Owner struct {
+	Node  string    `json:"node"`
+	Since time.Time `json:"since"`
+}
+
+// OpenLeases opens the leases and makes their bucket if it is not there. A lease that is not renewed ends
+// after ttl, at least one second.
+func OpenLeases(ctx context.Context, js jetstream.JetStream, replicas int, ttl time.Duration) (*Leases, error) {
+	if ttl < time.Second {
+		return nil, fmt.Errorf("lease time %s is too short, at least 1s", ttl)
+	}
+	// History must be 1, or the server raises the time to live of keys to that of their markers.
+	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: leaseBucket, Description: "leases of shardcdc", History: 1, Replicas: max(replicas, 1), LimitMarkerTTL: time.Minute,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the leases: %w", err)
+	}
+	return &Leases{js: js, kv: kv, ttl: ttl}, nil
+}
+
+// Holder says who holds the lease of a key; ok is false when nobody does.
+func (l *Leases) Holder(ctx context.Context, key string) (o Owner, ok bool, err error) {
+	e, err := l.kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return o, false, nil
+	}
+	if err != nil {
+		return o, false, fmt.Errorf("read lease %s: %w", key, err)
+	}
+	if err := json.Unmarshal(e.Value(), &o); err != nil {
+		return o, false, fmt.Errorf("lease %s: %w", key, err)
+	}
+	return o, true, nil
+}
+
+// Lease is held by this process until Release, or until it could not be renewed in time.
+type Lease struct {
+	// Context ends when the lease does.
+	Context context.Context
+
+	cancel context.CancelCauseFunc
+	done   sync.WaitGroup
+	leases *Leases
+	key    string
+	value  []byte
+	rev    uint64
+}
+
+// ErrLeaseLost is the cause of a Lease's Context when it could not be renewed in time.
+var ErrLeaseLost = errors.New("the lease was lost")
+
+// Acquire takes the lease of a key and renews it; nil without an error means that somebody else holds it.
+func (l *Leases) Acquire(ctx context.Context, key string, o Owner) (*Lease, error) {
+	value, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	rev, err := l.kv.Create(ctx, key, value, jetstream.KeyTTL(l.ttl))
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("acquire lease %s: %w", key, err)
+	}
+	ls := &Lease{leases: l, key: key, value: value, rev: rev}
+	ls.Context, ls.cancel = context.WithCancelCause(ctx)
+	ls.done.Add(1)
+	go ls.renew()
+	return ls, nil
+}
+
+// renew extends the lease at a third of its time, and gives it up when two thirds have passed without success:
+// before anyone else can have it.
+func (ls *Lease) renew() {
+	defer ls.done.Done()
+	ttl := ls.leases.ttl
+	tick := time.NewTicker(ttl / 3)
+	defer tick.Stop()
+	good := time.Now()
+	for {
+		select {
+		case <-tick.C:
+		case <-ls.Context.Done():
+			return
+		}
+		started := time.Now()
+		ctx, cancel := context.WithTimeout(ls.Context, ttl/3)
+		err := ls.extend(ctx)
+		cancel()
+		if err == nil {
+			good = started
+			continue
+		}
+		var api *jetstream.APIError
+		taken := errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+		if taken || time.Since(good) > ttl*2/3 {
+			ls.cancel(fmt.Errorf("%w: %w", ErrLeaseLost, err))
+			return
+		}
+	}
+}
+
+// extend publishes the key anew with its time to live, which kv.Update would drop.
+func (ls *Lease) extend(ctx context.Context) error {
+	msg := nats.NewMsg("$KV." + leaseBucket + "." + ls.key)
+	msg.Data = ls.value
+	ack, err := ls.leases.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(ls.rev),
+		jetstream.WithMsgTTL(ls.leases.ttl), jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return err
+	}
+	ls.rev = ack.Sequence
+	return nil
+}
+
+// Release ends the lease so that another process can have it at once.
+func (ls *Lease) Release(ctx context.Context) error {
+	lost := ls.Context.Err() != nil && errors.Is(context.Cause(ls.Context), ErrLeaseLost)
+	ls.cancel(context.Canceled)
+	ls.done.Wait()
+	if lost {
+		return nil
+	}
+	if err := ls.leases.kv.Delete(ctx, ls.key, jetstream.LastRevision(ls.rev)); err != nil {
+		return fmt.Errorf("release lease %s: %w", ls.key, err)
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"shardcdc/pipeline"
+)
+
+// State is what a subscription is asked to do.
+type State string
+
+const (
+	Active   State = "active"
+	Paused   State = "paused"   // nothing is read or published; the slots keep the WAL
+	Dropping State = "dropping" // cdcctl is removing it
+)
+
+// Formats of a stream.
+const (
+	FormatInternal = "internal"
+	FormatJSON     = "json"
+)
+
+// Subscription is an entry of the catalog.
+type Subscription struct {
+	Version     int       `json:"version"` // of this description; see subscriptionVersion
+	Name        string    `json:"name"`
+	Incarnation string    `json:"incarnation"` // a random name; the stream and the targets' progress carry it too
+	Created     time.Time `json:"created"`
+	State       State     `json:"state"`
+	Format      string    `json:"format"`
+	Tables      []string  `json:"tables,omitempty"` // the patterns it was made with
+	Shards      []Shard   `json:"shards"`           // indexed by ShardID
+	Targets     []Target  `json:"targets,omitempty"`
+	GIDRules    []GIDRule `json:"gid_rules,omitempty"` // before the built-in ones
+	// MaxClockSkew is the most by which the shards' clocks may differ; more stops the subscription.
+	MaxClockSkew Duration `json:"max_clock_skew"`
+	// MemoryBytesMax bounds the row data that a node holds for the subscription.
+	MemoryBytesMax int64 `json:"memory_bytes_max"`
+	// Truncate says what a target does with a TRUNCATE that reached only some shards: stop, apply, ignore.
+	Truncate string `json:"truncate"`
+}
+
+const subscriptionVersion = 1
+
+// Shard is one PostgreSQL database that is read.
+type Shard struct {
+	Name           string       `json:"name"`
+	DSN            string       `json:"dsn"` // never with a password; ${VAR} is expanded where it is used
+	SystemID       string       `json:"system_id"`
+	Timeline       int32        `json:"timeline"`
+	Slot           string       `json:"slot"`
+	OwnSlot        bool         `json:"own_slot"` // made by us, and dropped with the subscription
+	Publications   []string     `json:"publications"`
+	OwnPublication bool         `json:"own_publication"`
+	Start          pipeline.LSN `json:"start"` // where the slot was made
+}
+
+// Target is a database that the stream is replayed on.
+type Target struct {
+	Name string `json:"name"`
+	DSN  string `json:"dsn"`
+}
+
+// GIDRule maps the gids that Pattern matches to Template; see package joiner/gid.
+type GIDRule struct {
+	Pattern  string `json:"pattern"`
+	Template string `json:"template"`
+}
+
+// Duration is a time.Duration that JSON shows as "5s".
+type Duration time.Duration
+
+func (d Duration) String() string { return time.Duration(d).String() }
+
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// Limits and defaults of a Subscription.
+const (
+	NameBytesMax          = 40
+	ShardsMax             = 1000
+	DefaultMaxClockSkew   = 5 * time.Second
+	DefaultMemoryBytesMax = 256 << 20
+	memoryBytesMin        = 1 << 20
+)
+
+var nameRule = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+
+// CheckName says whether a subscription's, shard's or target's name is usable: it becomes part of slots,
+// subjects and keys.
+func CheckName(kind, name string) error {
+	if len(name) > NameBytesMax || !nameRule.MatchString(name) {
+		return fmt.Errorf("%s name %q: want a lower-case letter, then lower-case letters, digits and _, at most %d characters", kind, name, NameBytesMax)
+	}
+	return nil
+}
+
+// Validate lists everything that is wrong at once.
+func (s *Subscription) Validate() error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if s.Version != subscriptionVersion {
+		add("subscription %s has version %d of its description, this build knows %d. Try: upgrade", s.Name, s.Version, subscriptionVersion)
+	}
+	if err := CheckName("subscription", s.Name); err != nil {
+		errs = append(errs, err)
+	}
+	if len(s.Shards) == 0 {
+		add("subscription %s has no shard. Try: --shard NAME=DSN", s.Name)
+	}
+	if len(s.Shards) > ShardsMax {
+		add("subscription %s has %d shards, at most %d are possible", s.Name, len(s.Shards), ShardsMax)
+	}
+	seen := map[string]bool{}
+	for _, sh := range s.Shards {
+		if err := CheckName("shard", sh.Name); err != nil {
+			errs = append(errs, err)
+		}
+		if seen[sh.Name] {
+			add("shard %q is given twice. Try: give every --shard a name of its own", sh.Name)
+		}
+		seen[sh.Name] = true
+	}
+	seen = map[string]bool{}
+	for _, t := range s.Targets {
+		if err := CheckName("target", t.Name); err != nil {
+			errs = append(errs, err)
+		}
+		if seen[t.Name] {
+			add("target %q is given twice", t.Name)
+		}
+		seen[t.Name] = true
+	}
+	if s.Format != FormatInternal && s.Format != FormatJSON {
+		add("format %q is unknown. Try: --format internal or --format json", s.Format)
+	}
+	if s.Format != FormatInternal && len(s.Targets) > 0 {
+		add("targets are fed from the internal format only, not from %q. Try: make a second subscription for the consumers of %s", s.Format, s.Format)
+	}
+	if s.MaxClockSkew < Duration(time.Millisecond) {
+		add("max_clock_skew %s is too small, at least 1ms", s.MaxClockSkew)
+	}
+	if s.MemoryBytesMax < memoryBytesMin {
+		add("memory_bytes_max %d is too small, at least %d", s.MemoryBytesMax, memoryBytesMin)
+	}
+	switch s.Truncate {
+	case "stop", "apply", "ignore":
+	default:
+		add("truncate %q is unknown. Try: stop, apply or ignore", s.Truncate)
+	}
+	return errors.Join(errs...)
+}
+
+// NewSubscription is a description with the defaults.
+func NewSubscription(name, incarnation string, created time.Time) *Subscription {
+	return &Subscription{
+		Version: subscriptionVersion, Name: name, Incarnation: incarnation, Created: created,
+		State: Active, Format: FormatInternal, MaxClockSkew: Duration(DefaultMaxClockSkew),
+		MemoryBytesMax: DefaultMemoryBytesMax, Truncate: "stop",
+	}
+}
+
+func decodeSubscription(b []byte) (*Subscription, error) {
+	s := &Subscription{}
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("subscription: %w", err)
+	}
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
