@@ -50,7 +50,7 @@ func (t *tables) of(r *pipeline.Relation) (*table, error) {
 	return found, nil
 }
 
-var errName = errors.New("the name is not valid UTF-8 and has no form in JSON. Try: ALTER TABLE … RENAME, or the internal format")
+var errName = errors.New("the name is not valid UTF-8 and has no form in JSON. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal")
 
 func newTable(r *pipeline.Relation) (*table, error) {
 	if !utf8.ValidString(r.Namespace) || !utf8.ValidString(r.Name) {
@@ -84,7 +84,7 @@ func (e *Encoder) row(op string, c *pipeline.Change) error {
 	e.old, e.new = c.Old.Values(e.old[:0]), c.New.Values(e.new[:0])
 	for _, values := range [2][]pipeline.Value{e.old, e.new} {
 		if i := findBinary(values); i >= 0 {
-			return fmt.Errorf("table %s: column %q is in binary form, which JSON cannot show. Try: create the subscription with values in text form", c.Relation, c.Relation.Columns[i].Name)
+			return fmt.Errorf("table %s: column %q is in binary form, which JSON cannot show. Try: cdcctl create-subscription … --format internal", c.Relation, c.Relation.Columns[i].Name)
 		}
 	}
 	key := e.new
