@@ -3,6 +3,7 @@ package merge
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/btree"
@@ -106,9 +107,16 @@ func (m *Merger) Watermark() pipeline.CSN {
 }
 
 // Admits says whether more of the shard's records may be offered. It is false only while more than BytesMax
-// is held and nothing waits for this shard.
+// is held, nothing waits for this shard, and something is about to free memory: a transaction that may leave
+// or is on its way, or another shard that is waited for. When undecided transactions alone exceed BytesMax,
+// only reading on can free them, so every shard is admitted.
 func (m *Merger) Admits(id pipeline.ShardID) bool {
-	return m.conf.BytesMax <= 0 || m.held < m.conf.BytesMax || m.waitsFor(m.shards[id])
+	return m.conf.BytesMax <= 0 || m.held < m.conf.BytesMax || m.waitsFor(m.shards[id]) || m.exhausted()
+}
+
+// exhausted says that without new records nothing will ever leave.
+func (m *Merger) exhausted() bool {
+	return m.tree.Len() == 0 && m.flying.len() == 0 && !slices.ContainsFunc(m.shards, m.waitsFor)
 }
 
 // waitsFor says whether progress needs more of the shard's stream.

@@ -78,7 +78,7 @@ func newShard(id pipeline.ShardID, floor pipeline.CSN, c *pipeline.ShardCheckpoi
 		s.members = append(s.members, mb)
 	}
 	for _, o := range c.Open {
-		t := &txn{csn: floor, sealed: true, taken: true}
+		t := &txn{csn: max(floor, 1), sealed: true, taken: true} // 0 would say that it has no CSN yet
 		mb := &member{shard: s, txn: t, gid: o.GID, xid: o.XID, processed: true}
 		t.members = append(t.members, mb)
 		s.prepared[prepareKey{o.GID, o.XID}] = mb
