@@ -33,6 +33,8 @@ func (s *shard) checkpoint(watermark pipeline.CSN) pipeline.ShardCheckpoint {
 			if mb.end <= c.Through {
 				c.Pending = append(c.Pending, pipeline.PendingPrepare{Start: mb.start, End: mb.end})
 			}
+		case mb.end > c.Through:
+			// Only of an empty transaction: nothing of it is in the stream, and all of it is sent again.
 		case mb.second == 0 || mb.second > c.Through:
 			c.Open = append(c.Open, pipeline.OpenPrepare{XID: mb.xid, GID: mb.gid})
 		default:

@@ -121,6 +121,13 @@
 // the stream of a shard that only the later one touched lags behind, the later fragment joins the earlier
 // transaction.
 //
+// BUG(merge): that a transaction was rolled back on one shard and committed on another is noticed only if the
+// fragment that was rolled back is not the only one known at that time; else each shard's own outcome is
+// published.
+//
+// BUG(merge): that a fragment turns up too late, because clocks differ by more than MaxClockSkew, is noticed only
+// while a second phase of its transaction is outstanding.
+//
 // BUG(merge): a transaction that was prepared by a plain session and committed by a session with a replication
 // origin whose time lies between the PREPARE and the truth has a decision time that is too early; a record of
 // another shard may then close that shard too early. Every coordinator known uses one session for both or none.

@@ -106,6 +106,17 @@ func (m *Merger) receivedUpTo(s *shard, to pipeline.LSN) {
 	m.forgetAnswers(s)
 }
 
+// awaited is the first decided transaction that waits for what s will still receive, nil if there is none.
+func (s *shard) awaited() *txn {
+	for s.unclosed.len() > 0 {
+		if t := *s.unclosed.first(); !t.sealed && !t.closed[s.id] {
+			return t
+		}
+		s.unclosed.pop() // closed by other evidence meanwhile
+	}
+	return nil
+}
+
 // completes closes s for t if there is evidence that nothing of t is missing on s.
 func (m *Merger) completes(s *shard, t *txn) bool {
 	if t.sealed || t.closed[s.id] {

@@ -78,6 +78,9 @@ func (m *Merger) decideByList(s *shard, r *pipeline.Record) (*member, error) {
 			return nil, m.fail("%s decides gids of two transactions, %q and %q. Try: check the gid rules", f, global, g)
 		}
 	}
+	if err := m.refuseLate(s, r, global); err != nil {
+		return nil, err
+	}
 	t := m.find(global, func(t *txn) bool { return t.decider == nil && !m.closedAt(t, s, r.End) })
 	mb := &member{shard: s, txn: t, xid: r.XID, start: r.Start, end: r.End, fragment: f}
 	t.members = append(t.members, mb)
@@ -105,7 +108,11 @@ func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 		s.ownDate = max(s.ownDate, r.Time)
 	}
 	mb := s.resent[r.End]
-	if mb == nil && r.End <= s.through {
+	dealtWith := r.End <= s.through
+	if _, open := s.prepared[prepareKey{r.GID, r.XID}]; open {
+		dealtWith = true // of a transaction without changes, that was decided when the checkpoint was made
+	}
+	if mb == nil && dealtWith {
 		s.queue.push(entry{kind: pipeline.Prepare, end: r.End})
 		return nil
 	}
@@ -180,15 +187,15 @@ func (m *Merger) closedAt(t *txn, s *shard, end pipeline.LSN) bool {
 	return ok && end > at
 }
 
-// refuseLate stops when a PREPARE was, by its date, part of a transaction that is sealed without it.
+// refuseLate stops when a PREPARE, or a commit that lists gids, was by its date part of a transaction that is sealed without it.
 func (m *Merger) refuseLate(s *shard, r *pipeline.Record, global string) error {
 	if r.Fragment.Origin != "" {
 		return nil
 	}
 	for _, t := range m.byGlobal[global] {
 		if t.sealed && t.trusted && r.Time < t.decidedAt.Add(-m.skew) {
-			return m.fail("%s was prepared at %s and turned up after its transaction %q, decided at %s, was put together without it. "+
-				"Nothing after the last published transaction has left. Try: cdcctl check, compare the clocks of the shards", r.Fragment, r.Time, global, t.decidedAt)
+			return m.fail("%s (%s) is dated %s and turned up after its transaction %q, decided at %s, was put together without it. "+
+				"Nothing after the last published transaction has left. Try: cdcctl check, compare the clocks of the shards", r.Fragment, r.Kind, r.Time, global, t.decidedAt)
 		}
 	}
 	return nil
@@ -239,7 +246,7 @@ func (m *Merger) intakeRollback(s *shard, r *pipeline.Record) error {
 	t := mb.txn
 	if t.taken || t.csn != 0 || (t.decided && r.Time > t.earliestPrepare(mb)) {
 		return m.fail("transaction %q was committed on one shard and rolled back on shard %d (%s): its halves disagree. "+
-			"Try: compare the shards' data by hand, then cdcctl drop-subscription and cdcctl create-subscription", t.global, s.id, r.End)
+			"Try: compare the shards' data by hand, then cdcctl drop-subscription and cdcctl create-subscription", m.conf.GlobalID(r.GID), s.id, r.End)
 	}
 	m.detach(mb, r.Time)
 	return m.tryPlace(t)

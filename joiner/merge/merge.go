@@ -121,7 +121,7 @@ func (m *Merger) exhausted() bool {
 
 // waitsFor says whether progress needs more of the shard's stream.
 func (m *Merger) waitsFor(s *shard) bool {
-	if s.unclosed.len() > 0 || len(s.marks) > 0 {
+	if s.awaited() != nil || len(s.marks) > 0 {
 		return true
 	}
 	return s.queue.len() == 0 && m.holdsBack(s)
