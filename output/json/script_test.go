@@ -14,7 +14,7 @@ import (
 
 // TestScripts runs testdata/*.txt. Commands:
 //
-//	relation NAME id=N [identity=d|n|f|i]     a new version of a table; lines: column type-OID [key] [base=type]
+//	relation NAME id=N [identity=d|n|f|i]     a new version of a table; lines: column type-OID [key] [base=type|type=own]
 //	encode [previous=N]                       a batch, printed as its payloads
 //
 // Lines of encode:
@@ -68,6 +68,8 @@ func (s *script) relation(t *testing.T, d *datadriven.TestData) {
 		for _, option := range w[2:] {
 			if base, ok := strings.CutPrefix(option, "base="); ok {
 				types[uint32(oid)] = pipeline.Type{OID: uint32(oid), Namespace: "pg_catalog", Name: base}
+			} else if own, ok := strings.CutPrefix(option, "type="); ok {
+				types[uint32(oid)] = pipeline.Type{OID: uint32(oid), Namespace: "public", Name: own}
 			} else {
 				key = 1
 			}
