@@ -20,9 +20,10 @@ type Status struct {
 type ShardStatus struct {
 	Received, Processed, Through, Confirmed pipeline.LSN
 	Floor                                   pipeline.CSN
-	Queued                                  int    // records received and not processed
-	PausedAt                                string // global id of the transaction that the stream waits for
-	WaitedFor                               string // why progress needs this shard; empty if it does not
+	Date                                    pipeline.Timestamp // the latest of a record of its own, received
+	Queued                                  int                // records received and not processed
+	PausedAt                                string             // global id of the transaction that the stream waits for
+	WaitedFor                               string             // why progress needs this shard; empty if it does not
 }
 
 // Status reports the present state.
@@ -58,7 +59,7 @@ func (st *Status) count(t *txn) {
 func (m *Merger) shardStatus(s *shard) ShardStatus {
 	out := ShardStatus{
 		Received: s.received, Processed: s.processed, Through: s.processed, Confirmed: s.confirmed,
-		Floor: s.floor, Queued: s.queue.len(),
+		Floor: s.floor, Date: s.ownDate, Queued: s.queue.len(),
 	}
 	if s.untaken.len() > 0 {
 		out.Through = s.untaken.first().before
@@ -66,9 +67,10 @@ func (m *Merger) shardStatus(s *shard) ShardStatus {
 	if s.pausedAt != nil {
 		out.PausedAt = s.pausedAt.global
 	}
+	awaited := s.awaited()
 	switch {
-	case s.unclosed.len() > 0:
-		out.WaitedFor = "fragments of " + (*s.unclosed.first()).global
+	case awaited != nil:
+		out.WaitedFor = "fragments of " + awaited.global
 	case len(s.marks) > 0:
 		out.WaitedFor = "its stream to reach " + s.marks[len(s.marks)-1].at.String()
 	case s.queue.len() == 0 && m.holdsBack(s):

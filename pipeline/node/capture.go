@@ -1,0 +1,218 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"shardcdc/dumper"
+	"shardcdc/joiner"
+	"shardcdc/joiner/gid"
+	"shardcdc/joiner/merge"
+	"shardcdc/output"
+	"shardcdc/output/jetstream"
+	outputjson "shardcdc/output/json"
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/control"
+)
+
+const (
+	unitBytes     = 512 << 10 // row data in a unit; a larger transaction is a unit of its own
+	jsonUnitBytes = 256 << 10
+	unitCountMax  = 500 // JSON: one message each, and a unit has to fit an atomic batch of 1000
+	heartbeat     = 10 * time.Second
+	skewCheck     = time.Second
+)
+
+// Durability says what an acknowledgement of the NATS server is worth.
+type Durability string
+
+const (
+	// DurableAcks: the server syncs before it acknowledges (sync_interval: always).
+	DurableAcks Durability = "always"
+	// LazyAcks: the server syncs now and then. Positions are confirmed to the slots lazyDelay later, so that what
+	// a power failure takes from the stream can be read again.
+	LazyAcks Durability = "lazy"
+)
+
+// lazyDelay is twice the longest time that a server leaves acknowledged messages unsynced by default.
+const lazyDelay = 4 * time.Minute
+
+// capture runs one subscription until an error. It is made anew for each attempt.
+type capture struct {
+	node    *Node
+	sub     *control.Subscription
+	report  *captureReport
+	joiner  *joiner.Joiner
+	pub     *jetstream.Publisher
+	dumpers []*dumper.Dumper
+	later   []confirmation // LazyAcks: positions that may be confirmed later
+}
+
+type confirmation struct {
+	at   time.Time
+	lsns []pipeline.LSN
+}
+
+// sink hands what a dumper reads to the joiner.
+type sink struct{ *joiner.Joiner }
+
+// run takes the stream over, and captures until an error. First start and recovery are the same.
+func (c *capture) run(ctx context.Context) error {
+	encoder, err := newEncoder(c.sub)
+	if err != nil {
+		return err
+	}
+	pub, at, ok, err := jetstream.Open(ctx, c.node.bus.NC, c.node.bus.JS, jetstream.Config{
+		Subscription: c.sub.Name, Incarnation: c.sub.Incarnation, Node: c.node.conf.Name, Format: c.sub.Format,
+		Encoder: encoder, Stalled: c.report.stalled,
+	})
+	if err != nil {
+		return err
+	}
+	c.pub = pub
+	if !ok {
+		at = firstCheckpoint(c.sub)
+	}
+	if err := c.assemble(at); err != nil {
+		return err
+	}
+	c.report.start(c)
+	group, ctx := errgroup.WithContext(ctx)
+	for _, d := range c.dumpers {
+		group.Go(func() error { return d.Run(ctx) })
+	}
+	group.Go(func() error { return c.publish(ctx) })
+	group.Go(func() error { return c.watchClocks(ctx) })
+	return group.Wait()
+}
+
+func newEncoder(sub *control.Subscription) (output.Encoder, error) {
+	switch sub.Format {
+	case control.FormatInternal:
+		return output.NewInternal(), nil
+	case control.FormatJSON:
+		names := make([]string, len(sub.Shards))
+		for i, s := range sub.Shards {
+			names[i] = s.Name
+		}
+		return outputjson.New(names), nil
+	}
+	return nil, fmt.Errorf("format %q is unknown", sub.Format)
+}
+
+// firstCheckpoint is where a new stream begins: the positions that the slots were made at.
+func firstCheckpoint(sub *control.Subscription) pipeline.Checkpoint {
+	var at pipeline.Checkpoint
+	for _, s := range sub.Shards {
+		at.Shards = append(at.Shards, pipeline.ShardCheckpoint{Through: s.Start})
+	}
+	return at
+}
+
+// assemble makes the joiner and the dumpers, which begin where the checkpoint says.
+func (c *capture) assemble(at pipeline.Checkpoint) error {
+	if len(at.Shards) != len(c.sub.Shards) {
+		return fmt.Errorf("the stream's checkpoint is of %d shards, subscription %s has %d. Try: cdcctl drop-subscription %s and create it again", len(at.Shards), c.sub.Name, len(c.sub.Shards), c.sub.Name)
+	}
+	var user []gid.Rule
+	for _, r := range c.sub.GIDRules {
+		user = append(user, gid.Rule{Pattern: r.Pattern, Template: r.Template})
+	}
+	rules, err := gid.New(user)
+	if err != nil {
+		return err
+	}
+	conf := merge.Config{
+		Shards: len(c.sub.Shards), MaxClockSkew: time.Duration(c.sub.MaxClockSkew), GlobalID: rules.Global,
+		Start: at, BytesMax: int(c.sub.MemoryBytesMax),
+	}
+	if c.sub.Format == control.FormatJSON {
+		conf.BatchMax = unitCountMax
+	}
+	ask := func(shard pipeline.ShardID, probe uint64) { c.dumpers[shard].Probe(probe) }
+	if c.joiner, err = joiner.New(conf, ask); err != nil {
+		return err
+	}
+	for i, s := range c.sub.Shards {
+		c.dumpers = append(c.dumpers, dumper.New(dumper.Source{
+			Shard: pipeline.ShardID(i), Name: s.Name, DSN: s.DSN, Slot: s.Slot, Publications: s.Publications,
+			SystemID: s.SystemID, Timeline: s.Timeline, Start: at.Shards[i].Safe(),
+		}, sink{c.joiner}, dumper.Options{Nudge: !c.node.conf.NoNudge, ProbeInterval: c.node.conf.ProbeInterval}))
+	}
+	return nil
+}
+
+// publish is the loop behind the joiner. While one unit is on its way the next one fills up in the joiner.
+func (c *capture) publish(ctx context.Context) error {
+	bytesMax := unitBytes
+	if c.sub.Format == control.FormatJSON {
+		bytesMax = jsonUnitBytes
+	}
+	for {
+		batch, err := c.joiner.Next(ctx, bytesMax, heartbeat)
+		if err != nil {
+			return err
+		}
+		if err := c.pub.Publish(ctx, &batch); err != nil {
+			return err
+		}
+		c.confirm(c.joiner.Durable(&batch.Checkpoint))
+		c.report.published(&batch, c.pub.LastSeq())
+	}
+}
+
+// confirm passes positions on to the slots, when they may be.
+func (c *capture) confirm(lsns []pipeline.LSN) {
+	if c.node.conf.Durability == LazyAcks {
+		now := time.Now()
+		c.later = append(c.later, confirmation{at: now, lsns: lsns})
+		lsns = nil
+		for len(c.later) > 0 && now.Sub(c.later[0].at) >= lazyDelay {
+			lsns, c.later = c.later[0].lsns, c.later[1:]
+		}
+	}
+	for i, l := range lsns {
+		c.dumpers[i].Confirm(l)
+	}
+}
+
+// watchClocks stops the subscription when two shards' clocks differ by more than it allows: the merge relies on
+// that.
+func (c *capture) watchClocks(ctx context.Context) error {
+	tick := time.NewTicker(skewCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := c.checkClocks(); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *capture) checkClocks() error {
+	for i, a := range c.dumpers {
+		sa := a.Status()
+		if sa.ClockUncertainty == 0 {
+			continue
+		}
+		for _, b := range c.dumpers[:i] {
+			sb := b.Status()
+			if sb.ClockUncertainty == 0 {
+				continue
+			}
+			apart := (sa.ClockOffset - sb.ClockOffset).Abs() - sa.ClockUncertainty - sb.ClockUncertainty
+			if apart > time.Duration(c.sub.MaxClockSkew) {
+				return fmt.Errorf("the clocks of shards %s and %s are %s apart, more than max_clock_skew %s. Try: synchronise them (NTP); the subscription goes on by itself then",
+					sa.Name, sb.Name, apart.Round(time.Millisecond), c.sub.MaxClockSkew)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,196 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"shardcdc/pipeline/control"
+)
+
+// Config of a Node.
+type Config struct {
+	Name          string        // shown in status, unique among the processes
+	Durability    Durability    // of the NATS server's acknowledgements
+	LeaseTTL      time.Duration // after this time another node takes over from a dead one
+	ProbeInterval time.Duration // shortest time between two probes of a shard; 0: the dumper's default
+	NoNudge       bool          // never write a logical message to a shard, whatever waits
+	RetryMin      time.Duration // first pause after a failure; 0: 200 ms
+	RetryMax      time.Duration // 0: 10 s
+	Log           *slog.Logger
+}
+
+const acquireEvery = 250 * time.Millisecond
+
+// Node runs subscriptions that it has the lease of.
+type Node struct {
+	conf    Config
+	bus     *control.Bus
+	catalog *control.Catalog
+	leases  *control.Leases
+}
+
+// New makes a Node. Run starts it.
+func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
+	if c.RetryMin == 0 {
+		c.RetryMin = 200 * time.Millisecond
+	}
+	if c.RetryMax == 0 {
+		c.RetryMax = 10 * time.Second
+	}
+	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
+	if err != nil {
+		return nil, err
+	}
+	leases, err := control.OpenLeases(ctx, bus.JS, bus.Replicas, c.LeaseTTL)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{conf: c, bus: bus, catalog: catalog, leases: leases}, nil
+}
+
+// Run runs every active subscription until ctx ends.
+func (n *Node) Run(ctx context.Context) error {
+	return supervise(ctx, n.catalog, n.conf.Log, func(e control.Entry) []job {
+		return []job{{key: e.Name, run: func(ctx context.Context) { n.own(ctx, e.Subscription) }}}
+	})
+}
+
+// own waits for the subscription's lease and captures while it is held.
+func (n *Node) own(ctx context.Context, sub *control.Subscription) {
+	log := n.conf.Log.With("subscription", sub.Name)
+	for ctx.Err() == nil {
+		lease, err := n.leases.Acquire(ctx, "capture."+sub.Name, control.Owner{Node: n.conf.Name, Since: time.Now().UTC()})
+		if err != nil {
+			log.Warn("cannot get the lease", "error", err)
+		}
+		if lease == nil {
+			wait(ctx, acquireEvery)
+			continue
+		}
+		log.Info("has the lease")
+		n.captureWhile(lease, sub, log)
+		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		if err := lease.Release(release); err != nil && ctx.Err() == nil {
+			log.Warn("cannot release the lease; it ends by itself", "error", err)
+		}
+		cancel()
+	}
+}
+
+// captureWhile captures, with pauses after errors, until the lease ends.
+func (n *Node) captureWhile(lease *control.Lease, sub *control.Subscription, log *slog.Logger) {
+	ctx := lease.Context
+	report := newCaptureReport(n, sub)
+	stop, err := control.ServeCapture(n.bus.NC, sub.Name, report.status)
+	if err != nil {
+		log.Error("cannot serve status", "error", err)
+		return
+	}
+	defer stop()
+	pause := n.conf.RetryMin
+	for ctx.Err() == nil {
+		started := time.Now()
+		err := (&capture{node: n, sub: sub, report: report}).run(ctx)
+		if ctx.Err() != nil {
+			log.Info("capture ended", "cause", context.Cause(ctx))
+			return
+		}
+		if time.Since(started) > n.conf.RetryMax {
+			pause = n.conf.RetryMin
+		}
+		log.Error("capture failed", "error", err, "retry_in", pause)
+		report.failed(err)
+		wait(ctx, pause)
+		pause = min(pause*2, n.conf.RetryMax)
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// job is something that runs while its subscription is active and unchanged.
+type job struct {
+	key string
+	run func(context.Context)
+}
+
+// supervise keeps the jobs of all active subscriptions running, as the catalog changes, until ctx ends.
+func supervise(ctx context.Context, catalog *control.Catalog, log *slog.Logger, jobs func(control.Entry) []job) error {
+	s := &supervisor{log: log, jobs: jobs, running: map[string]*running{}}
+	defer s.stopAll()
+	for {
+		err := catalog.Watch(ctx, func() {
+			entries, err := catalog.List(ctx)
+			if err != nil {
+				if ctx.Err() == nil {
+					log.Warn("cannot read the catalog", "error", err)
+				}
+				return
+			}
+			s.adjust(ctx, entries)
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		log.Warn("cannot watch the catalog", "error", err)
+		wait(ctx, time.Second)
+	}
+}
+
+type supervisor struct {
+	log     *slog.Logger
+	jobs    func(control.Entry) []job
+	running map[string]*running
+}
+
+type running struct {
+	revision uint64
+	cancel   context.CancelFunc
+	done     sync.WaitGroup
+}
+
+// adjust stops what is not wanted any more, or was changed, and starts what is missing.
+func (s *supervisor) adjust(ctx context.Context, entries []control.Entry) {
+	wanted := map[string]control.Entry{}
+	for _, e := range entries {
+		if e.State == control.Active {
+			wanted[e.Name] = e
+		}
+	}
+	for name, r := range s.running {
+		if e, ok := wanted[name]; !ok || e.Revision != r.revision {
+			s.log.Info("subscription stops or changes", "subscription", name)
+			r.cancel()
+			r.done.Wait()
+			delete(s.running, name)
+		}
+	}
+	for name, e := range wanted {
+		if s.running[name] != nil {
+			continue
+		}
+		jobCtx, cancel := context.WithCancel(ctx)
+		r := &running{revision: e.Revision, cancel: cancel}
+		for _, j := range s.jobs(e) {
+			r.done.Go(func() { j.run(jobCtx) })
+		}
+		s.running[name] = r
+	}
+}
+
+func (s *supervisor) stopAll() {
+	for _, r := range s.running {
+		r.cancel()
+	}
+	for _, r := range s.running {
+		r.done.Wait()
+	}
+}

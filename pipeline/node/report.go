@@ -1,0 +1,116 @@
+package node
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/control"
+)
+
+// captureReport collects what the status of a subscription says. It outlives attempts.
+type captureReport struct {
+	mu      sync.Mutex
+	st      control.CaptureStatus
+	running *capture
+}
+
+func newCaptureReport(n *Node, sub *control.Subscription) *captureReport {
+	return &captureReport{st: control.CaptureStatus{
+		Subscription: sub.Name, Node: n.conf.Name, State: "starting", Since: time.Now(), Durability: string(n.conf.Durability),
+	}}
+}
+
+func (r *captureReport) start(c *capture) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running = c
+	r.st.Epoch, r.st.StreamSeq = c.pub.Epoch(), c.pub.LastSeq()
+	r.st.State, r.st.Error, r.st.Stalled, r.st.Since = "running", "", "", time.Now()
+}
+
+func (r *captureReport) failed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.st.State != "failed" {
+		r.st.Since = time.Now()
+	}
+	r.st.State, r.st.Error = "failed", err.Error()
+}
+
+func (r *captureReport) stalled(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.st.Stalled = ""
+	if err != nil {
+		r.st.Stalled = err.Error()
+	}
+}
+
+func (r *captureReport) published(b *pipeline.Batch, seq pipeline.Seq) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.st.StreamSeq = seq
+	r.st.PublishedCSN = b.Last()
+	for _, tx := range b.Transactions {
+		r.st.Transactions++
+		r.st.Changes += uint64(tx.Changes())
+		if len(tx.Fragments) > 1 {
+			r.st.Distributed++
+		}
+		at := tx.CommitTime.Time()
+		r.st.PublishedTime = &at
+	}
+}
+
+// status is the present state, of every stage.
+func (r *captureReport) status() control.CaptureStatus {
+	r.mu.Lock()
+	st, c := r.st, r.running
+	r.mu.Unlock()
+	if c == nil {
+		return st
+	}
+	now := time.Now()
+	j := c.joiner.Status()
+	st.Watermark, st.Waiting, st.Undecided, st.Decided, st.BytesHeld = j.Watermark, j.Waiting, j.Undecided, j.Decided, j.BytesHeld
+	if st.PublishedCSN == 0 {
+		st.PublishedCSN = j.Last
+	}
+	if j.OldestGID != "" {
+		since := j.OldestAt.Time()
+		st.OldestInDoubt, st.InDoubtSince = j.OldestGID, &since
+	}
+	for i, sh := range c.sub.Shards {
+		m, d := j.Shards[i], c.dumpers[i].Status()
+		out := control.ShardStatus{
+			Name: sh.Name, State: d.State.String(), Received: d.Received, Merged: m.Processed, Published: j.Published[i],
+			Confirmed: d.Confirmed, Flushed: max(d.Flushed, d.Received), RetainedWAL: int64(d.RetainedBytes), WALStatus: d.WALStatus,
+			ClockOffset: d.ClockOffset.Seconds(), Queued: m.Queued, PausedAt: m.PausedAt, Probes: d.Probes, Nudges: d.Nudges,
+			ServerVersion: version(d.ServerVersion),
+		}
+		if d.State.String() != "streaming" {
+			out.Error = d.Error
+		}
+		out.LagBytes = int64(out.Flushed - out.Published)
+		if out.LagBytes > 0 && m.Date > 0 && j.Published[i] < m.Received {
+			out.LagSeconds = max(0, now.Sub(m.Date.Time()).Seconds())
+		}
+		if m.WaitedFor != "" && (j.Waiting > 0 || j.Decided > 0) {
+			st.WaitsFor = append(st.WaitsFor, fmt.Sprintf("shard %s: %s", sh.Name, m.WaitedFor))
+		}
+		st.Shards = append(st.Shards, out)
+	}
+	if st.PublishedTime != nil && (st.Waiting > 0 || st.Decided > 0) {
+		st.LagSeconds = max(0, now.Sub(*st.PublishedTime).Seconds())
+	}
+	return st
+}
+
+func version(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d", n/10000, n%10000)
+}

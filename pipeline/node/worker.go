@@ -1,0 +1,172 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"shardcdc/apply"
+	"shardcdc/apply/postgres"
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/dsn"
+)
+
+// Worker replays subscriptions on their targets.
+type Worker struct {
+	conf    WorkerConfig
+	bus     *control.Bus
+	catalog *control.Catalog
+}
+
+// WorkerConfig of a Worker.
+type WorkerConfig struct {
+	Name string // of the process
+	// Subscription, if set, is the only one replayed, on Target (a DSN) if that is set; else every subscription on
+	// every target that the catalog names.
+	Subscription, Target string
+	RetryMax             time.Duration // longest pause after a failure; 0: 10 s
+	Observer             apply.Observer
+	Log                  *slog.Logger
+}
+
+// NewWorker makes a Worker. Run starts it.
+func NewWorker(ctx context.Context, bus *control.Bus, c WorkerConfig) (*Worker, error) {
+	if c.RetryMax == 0 {
+		c.RetryMax = 10 * time.Second
+	}
+	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
+	if err != nil {
+		return nil, err
+	}
+	return &Worker{conf: c, bus: bus, catalog: catalog}, nil
+}
+
+// Run replays until ctx ends.
+func (w *Worker) Run(ctx context.Context) error {
+	return supervise(ctx, w.catalog, w.conf.Log, func(e control.Entry) []job {
+		if w.conf.Subscription != "" && w.conf.Subscription != e.Name {
+			return nil
+		}
+		targets := e.Targets
+		if w.conf.Target != "" {
+			targets = []control.Target{{Name: "given", DSN: w.conf.Target}}
+		}
+		var jobs []job
+		for _, t := range targets {
+			jobs = append(jobs, job{key: e.Name + "." + t.Name, run: func(ctx context.Context) { w.replay(ctx, e.Subscription, t) }})
+		}
+		return jobs
+	})
+}
+
+// replay runs apply workers one after the other, with pauses after fatal errors: these need a person, and are
+// shown meanwhile.
+func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t control.Target) {
+	log := w.conf.Log.With("subscription", sub.Name, "target", t.Name)
+	r := &replayer{Worker: w, sub: sub, target: t, log: log}
+	stop, err := control.ServeApply(w.bus.NC, sub.Name, t.Name, r.status)
+	if err != nil {
+		log.Error("cannot serve status", "error", err)
+		return
+	}
+	defer stop()
+	pause := 200 * time.Millisecond
+	for ctx.Err() == nil {
+		err := r.once(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		r.failed(err)
+		log.Error("apply stopped", "error", err, "retry_in", pause)
+		wait(ctx, pause)
+		pause = min(pause*2, w.conf.RetryMax)
+	}
+}
+
+// replayer is one subscription on one target.
+type replayer struct {
+	*Worker
+	sub    *control.Subscription
+	target control.Target
+	log    *slog.Logger
+
+	mu      sync.Mutex
+	worker  *apply.Worker // the present one, or the last
+	err     error         // why the last one stopped, until the next one works
+	since   time.Time
+	secrets string // the expanded DSN: errors are scrubbed of its passwords
+}
+
+func (r *replayer) failed(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.since = time.Now()
+	}
+	r.err = err
+}
+
+func (r *replayer) status() control.ApplyStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := control.ApplyStatus{Subscription: r.sub.Name, Target: r.target.Name, Node: r.conf.Name, State: string(apply.Connecting), Since: r.since}
+	if r.worker != nil {
+		s := r.worker.Status()
+		out.State, out.Error = string(s.State), dsn.Scrub(s.Err, r.secrets)
+		out.AppliedCSN, out.AppliedSeq, out.Watermark = s.Applied.CSN, s.Applied.Seq, s.Watermark
+		out.LagSeconds, out.Transactions, out.Changes = s.Lag.Seconds(), s.Transactions, s.Rows
+		if !s.ErrSince.IsZero() {
+			out.Since = s.ErrSince
+		}
+	}
+	if r.err != nil && out.Error == "" {
+		out.State, out.Error = string(apply.Stopped), dsn.Scrub(r.err.Error(), r.secrets)
+	}
+	return out
+}
+
+// once runs a worker until ctx ends or a fatal error.
+func (r *replayer) once(ctx context.Context) error {
+	expanded, err := dsn.Expand(r.target.DSN, os.LookupEnv)
+	if err != nil {
+		return err
+	}
+	target, err := postgres.New(postgres.Config{
+		DSN: expanded, Subscription: r.sub.Name, Shards: len(r.sub.Shards), Truncate: postgres.TruncatePolicy(r.sub.Truncate),
+	})
+	if err != nil {
+		return errors.New(dsn.Scrub(err.Error(), expanded))
+	}
+	observer := r.conf.Observer
+	seen := observer.OnState
+	observer.OnState = func(s apply.Status) {
+		if s.Err != "" {
+			r.log.Error("apply cannot go on", "state", s.State, "error", dsn.Scrub(s.Err, expanded))
+		} else {
+			r.recovered()
+		}
+		if seen != nil {
+			seen(s)
+		}
+	}
+	worker := apply.New(apply.Config{
+		Subscription: r.sub.Name, Target: target, Source: apply.NewStream(r.bus.JS, r.sub.Name), Observer: observer,
+	})
+	r.mu.Lock()
+	r.worker, r.secrets = worker, expanded
+	r.mu.Unlock()
+	if err := worker.Run(ctx); err != nil {
+		return errors.New(dsn.Scrub(err.Error(), expanded))
+	}
+	return nil
+}
+
+// recovered forgets the error of the worker before.
+func (r *replayer) recovered() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err, r.since = nil, time.Now()
+}
