@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -231,6 +232,29 @@ func TestDecodeRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
+	}
+}
+
+// The largest counts that a frame's length allows must not cost more than the doc of DecodeUnit says.
+func TestDecodeAllocatesByInput(t *testing.T) {
+	const size = 1 << 20
+	frame := encode(t, &pipeline.Batch{})[:headerSize]
+	frame = append(frame, 0)
+	for _, bytesMin := range []int{transactionBytesMin, fragmentBytesMin, useBytesMin} {
+		frame = binary.AppendUvarint(frame, uint64((size-16)/bytesMin))
+	}
+	frame = seal(append(frame, make([]byte, size)...))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := DecodeUnit(frame)
+	runtime.ReadMemStats(&after)
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	if times := (after.TotalAlloc - before.TotalAlloc) / uint64(len(frame)); times > 35 {
+		t.Errorf("%d times the frame's length allocated: %v", times, err)
+	} else {
+		t.Logf("%d times the frame's length allocated: %v", times, err)
 	}
 }
 
