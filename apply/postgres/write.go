@@ -357,7 +357,7 @@ func (c *change) wrongRows(rows int64) error {
 		b.Problem = "the insert was swallowed on the target"
 		b.Try = "drop the trigger ENABLEd REPLICA or ALWAYS, or the rule, that does it; it goes on by itself"
 	case rows == 0:
-		b.Problem = fmt.Sprintf("%s: the row is not on the target", c.op)
+		b.Problem = fmt.Sprintf("%s: the row is not on the target%s", c.op, c.plan.guarded())
 		b.Try = "find out who else writes to this table; INSERT the row as it is on the source, and it goes on by itself"
 	default:
 		b.Problem = fmt.Sprintf("%s: %d rows of the target match one of the source", c.op, rows)
