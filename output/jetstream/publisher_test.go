@@ -1,0 +1,331 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"shardcdc/output"
+	outputjson "shardcdc/output/json"
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bench is a real server with one subscription's stream.
+type bench struct {
+	t   *testing.T
+	nc  *nats.Conn
+	js  natsjs.JetStream
+	ctx context.Context
+}
+
+func newBench(t *testing.T, c StreamConfig) *bench {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect("", srv.InProcess(), nats.ReconnectBufSize(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close(); srv.Close(); cancel() })
+	c.Subscription, c.Incarnation = "bank", "inc"
+	if err := CreateStream(ctx, js, c); err != nil {
+		t.Fatal(err)
+	}
+	return &bench{t: t, nc: nc, js: js, ctx: ctx}
+}
+
+func (b *bench) config() Config {
+	return Config{Subscription: "bank", Incarnation: "inc", Node: "n", Format: "internal", Encoder: output.NewInternal()}
+}
+
+func (b *bench) open(c Config) (*Publisher, pipeline.Checkpoint, bool) {
+	b.t.Helper()
+	p, at, ok, err := Open(b.ctx, b.nc, b.js, c)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return p, at, ok
+}
+
+// read returns the CSNs of the stream as a reader sees them.
+func (b *bench) read() []pipeline.CSN {
+	b.t.Helper()
+	s, err := b.js.Stream(b.ctx, wire.StreamName("bank"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	info, err := s.Info(b.ctx)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	collector := wire.NewCollector(1 << 30)
+	var seen []pipeline.CSN
+	for seq := uint64(1); seq <= info.State.LastSeq; seq++ {
+		m, err := s.GetMsg(b.ctx, seq)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if m.Subject != wire.Subject("bank") {
+			continue
+		}
+		payload, whole, err := collector.Add(m.Header.Get(wire.HeaderPart), m.Data)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if !whole {
+			continue
+		}
+		if m.Header.Get(wire.HeaderFormat) == "json" {
+			csn, err := pipeline.ParseCSN(m.Header.Get(wire.HeaderCSN))
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			seen = append(seen, csn)
+			continue
+		}
+		u, err := wire.DecodeUnit(payload)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		for _, tx := range u.Transactions {
+			seen = append(seen, tx.CSN)
+		}
+	}
+	return seen
+}
+
+// relation describes t(v text).
+func relation() *pipeline.Relation {
+	msg := []byte{'R', 0, 0, 0x40, 1}
+	msg = append(msg, "public\x00t\x00d\x00\x01\x01v\x00\x00\x00\x00\x19\xff\xff\xff\xff"...)
+	r, err := pipeline.ParseRelation(msg, nil)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// batch makes transactions with these CSNs of one inserted row with size bytes each.
+func batch(previous pipeline.CSN, size int, csns ...pipeline.CSN) *pipeline.Batch {
+	rel := relation()
+	b := &pipeline.Batch{Previous: previous}
+	for _, csn := range csns {
+		f := &pipeline.Fragment{XID: 7, Start: pipeline.LSN(csn), End: pipeline.LSN(csn) + 1, Relations: []pipeline.RelationUse{{Relation: rel}}}
+		msg := []byte{'I', 0, 0, 0x40, 1, 'N', 0, 1, 't'}
+		msg = binary.BigEndian.AppendUint32(msg, uint32(size))
+		msg = append(msg, strings.Repeat("x", size)...)
+		f.Append(msg)
+		b.Transactions = append(b.Transactions, &pipeline.Transaction{CSN: csn, Fragments: []*pipeline.Fragment{f}})
+	}
+	b.Checkpoint = pipeline.Checkpoint{Last: b.Last(), Watermark: b.Last(), Shards: []pipeline.ShardCheckpoint{{Through: pipeline.LSN(b.Last()) + 1}}}
+	return b
+}
+
+func (b *bench) publish(p *Publisher, batch *pipeline.Batch) {
+	b.t.Helper()
+	if err := p.Publish(b.ctx, batch); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) want(csns ...pipeline.CSN) {
+	b.t.Helper()
+	if got := b.read(); fmt.Sprint(got) != fmt.Sprint(csns) {
+		b.t.Fatalf("the stream holds %v, want %v", got, csns)
+	}
+}
+
+func TestRecoverLastUnit(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	p, _, ok := b.open(b.config())
+	if ok {
+		t.Fatal("a new stream has a checkpoint")
+	}
+	b.publish(p, batch(0, 10, 5, 6))
+	b.publish(p, batch(6, 10, 7))
+	p, at, ok := b.open(b.config())
+	if !ok || at.Last != 7 || at.Shards[0].Through != 8 {
+		t.Fatalf("recovered %+v, %t", at, ok)
+	}
+	// A checkpoint without transactions counts as well.
+	idle := batch(7, 0)
+	idle.Checkpoint.Shards[0].Through = 99
+	b.publish(p, idle)
+	if _, at, _ = b.open(b.config()); at.Shards[0].Through != 99 || at.Last != 7 {
+		t.Fatalf("recovered %+v", at)
+	}
+	b.want(5, 6, 7)
+}
+
+func TestFenced(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	old, _, _ := b.open(b.config())
+	b.publish(old, batch(0, 10, 5))
+	now, _, _ := b.open(b.config())
+	if err := old.Publish(b.ctx, batch(5, 10, 6)); !errors.Is(err, ErrFenced) {
+		t.Fatalf("the old writer got %v", err)
+	}
+	b.publish(now, batch(5, 10, 8))
+	if err := old.Publish(b.ctx, batch(5, 2<<20, 6)); !errors.Is(err, ErrFenced) {
+		t.Fatalf("the old writer got %v for an atomic batch", err)
+	}
+	b.want(5, 8)
+}
+
+// A publish that happened although its answer was lost is found at the stream's end and not repeated.
+func TestAnswerLost(t *testing.T) {
+	for name, size := range map[string]int{"one message": 10, "batch": 3 << 20} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, StreamConfig{})
+			p, _, _ := b.open(b.config())
+			b.publish(p, batch(0, 10, 5))
+			again := *p // does not know of the next publish
+			b.publish(p, batch(5, size, 6))
+			b.publish(&again, batch(5, size, 6))
+			b.publish(&again, batch(6, 10, 7))
+			b.want(5, 6, 7)
+		})
+	}
+}
+
+// A stream that somebody else wrote to, or that lost its end, stops the writer.
+func TestForeignWriter(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	p, _, _ := b.open(b.config())
+	b.publish(p, batch(0, 10, 5))
+	if _, err := b.js.Publish(b.ctx, wire.Subject("bank"), []byte("intruder")); err != nil {
+		t.Fatal(err)
+	}
+	var fatal *FatalError
+	if err := p.Publish(b.ctx, batch(5, 10, 6)); !errors.As(err, &fatal) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// A large transaction whose writer died between its batches is not in the stream; the next writer repeats it.
+func TestTornTransaction(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	p, _, _ := b.open(b.config())
+	b.publish(p, batch(0, 10, 5))
+	msgs, err := p.messages(batch(5, 20<<20, 6))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.store(b.ctx, msgs[:7]); err != nil {
+		t.Fatal(err)
+	}
+	next, at, ok := b.open(b.config())
+	if !ok || at.Last != 5 {
+		t.Fatalf("recovered %+v, %t", at, ok)
+	}
+	b.publish(next, batch(5, 20<<20, 6))
+	b.publish(next, batch(6, 10, 7))
+	b.want(5, 6, 7)
+}
+
+func TestTornFirstTransaction(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	p, _, _ := b.open(b.config())
+	msgs, err := p.messages(batch(0, 5<<20, 6))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.store(b.ctx, msgs[:2]); err != nil {
+		t.Fatal(err)
+	}
+	if _, at, ok := b.open(b.config()); ok {
+		t.Fatalf("recovered %+v from a stream without a complete unit", at)
+	}
+}
+
+func TestJSONUnit(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	c := b.config()
+	c.Format, c.Encoder = "json", outputjson.New([]string{"a"})
+	p, _, _ := b.open(c)
+	b.publish(p, batch(0, 10, 5, 6, 7))
+	b.publish(p, batch(7, 2<<20, 8))
+	if _, at, ok := b.open(c); !ok || at.Last != 8 {
+		t.Fatalf("recovered %+v", at)
+	}
+	b.want(5, 6, 7, 8)
+}
+
+// A full stream is back-pressure, not an error, and nothing is lost or doubled when there is room again.
+func TestFull(t *testing.T) {
+	b := newBench(t, StreamConfig{BytesMax: 64 << 10})
+	c := b.config()
+	stalled := make(chan error, 100)
+	c.Stalled = func(err error) {
+		if err != nil {
+			stalled <- err
+		}
+	}
+	p, _, _ := b.open(c)
+	b.publish(p, batch(0, 40<<10, 5))
+	done := make(chan error, 1)
+	go func() { done <- p.Publish(b.ctx, batch(5, 40<<10, 6)) }()
+	if err := <-stalled; !strings.Contains(err.Error(), "maximum bytes") {
+		t.Fatalf("stalled by %v", err)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("published into a full stream: %v", err)
+	default:
+	}
+	s, err := b.js.Stream(b.ctx, wire.StreamName("bank"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := s.CachedInfo().Config
+	conf.MaxBytes = 1 << 20
+	if _, err := b.js.UpdateStream(b.ctx, conf); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	b.want(5, 6)
+}
+
+func TestOpenRefuses(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	refused := func(c Config, want string) {
+		t.Helper()
+		_, _, _, err := Open(b.ctx, b.nc, b.js, c)
+		var fatal *FatalError
+		if !errors.As(err, &fatal) || !strings.Contains(err.Error(), want) {
+			t.Fatalf("got %v, want %q", err, want)
+		}
+	}
+	other := b.config()
+	other.Incarnation = "before"
+	refused(other, "stream CDC_bank is another one than subscription bank was made with")
+	missing := b.config()
+	missing.Subscription = "none"
+	refused(missing, "stream CDC_none is gone. Try: restore it, or cdcctl drop-subscription none")
+	if err := CreateStream(b.ctx, b.js, StreamConfig{Subscription: "bank", Incarnation: "x"}); err == nil {
+		t.Fatal("made a stream that exists")
+	}
+}
