@@ -1,0 +1,40 @@
+// Package dumper reads one shard: it holds the replication session with the shard's slot, turns what it gets
+// into records (package pgoutput) and hands them to a Sink in WAL order. It also asks the shard for its clock
+// and flushed position (probes), and prepares and clears away what a shard needs (Provision, Deprovision,
+// Check).
+//
+//	d := dumper.New(source, sink, dumper.Options{})
+//	go func() { err = d.Run(ctx) }()  // reconnects by itself; returns ctx.Err() or a *FatalError
+//	d.Probe(7)                        // answered by sink.Probed
+//	d.Confirm(lsn)                    // the slot may forget what ends at or below
+//
+// Two connections: the replication connection, and an SQL connection for probes. Four goroutines, all inside
+// Run: the reader (socket → Assembler → Sink.Offer), the writer (status updates, so that a blocked Offer does not
+// cost the session), the prober, and the one that reconnects.
+//
+//	           ┌──────────────── transient error ─────────────┐
+//	           ▼                                              │
+//	connecting ──► verified ──► streaming ⇄ waiting for room ─┴─► failed (*FatalError)
+//	   ▲   (backoff 100 ms … 5 s)
+//
+// What is promised:
+//
+//  1. Every record is offered once in a Dumper's life, in rising End, whatever happens to the connections. After a
+//     reconnect the stream is asked for from the End of the last record offered; a transaction half received is
+//     forgotten and comes again whole.
+//  2. The received position R means: every record that ends at or below R was offered, and Offer has returned. It is
+//     the maximum of the records' Ends and the positions in keepalives. A keepalive's position is the end of what the
+//     walsender has decoded, and everything before it is on the wire before it; but inside a transaction it counts
+//     no further than the beginning of the commit record.
+//  3. Nothing is confirmed but what Confirm says, and Source.Start, which was confirmed before.
+//  4. A slot that cannot give every record after Source.Start is refused: lost, invalidated, ahead, another server,
+//     another timeline, another plugin, not two-phase.
+//
+// A keepalive says nothing about time: the walsender may not have read what was committed before it answered. So a
+// probe first reads the clock and then the flushed position P; once R >= P every transaction that was acknowledged
+// before the clock was read has been offered (if it was committed with synchronous_commit on; an asynchronous commit
+// is visible before it is flushed).
+//
+// BUG(shardcdc): a fast shutdown of the server waits until everything sent is confirmed. While the sink keeps a
+// record unconfirmed (it waits for another shard), the server waits too.
+package dumper

@@ -1,0 +1,89 @@
+package dumper_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"shardcdc/dumper"
+	"shardcdc/pipeline"
+)
+
+// TestProbeCoversOwnCommits: what was committed before the probe has been offered once the position is reached.
+func TestProbeCoversOwnCommits(t *testing.T) {
+	s := newShard(t)
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{})
+	var before pipeline.Timestamp
+	for i := range 300 {
+		exec(t, s.conn, fmt.Sprintf("INSERT INTO t VALUES (%d)", i))
+		d.Probe(uint64(i))
+		got.wait(t, "the probed position", func() bool {
+			return len(got.answers) == i+1 && got.received >= got.answers[i].flushed
+		})
+		got.mu.Lock()
+		a, n := got.answers[i], len(got.records)
+		if a.id != uint64(i) || n != i+1 {
+			t.Fatalf("probe %d answered %d; %d records of %d have come", i, a.id, n, i+1)
+		}
+		if commit := got.records[i].Time; a.clock < commit || a.clock < before {
+			t.Fatalf("probe %d: clock %s, commit %s, the probe before %s", i, a.clock, commit, before)
+		}
+		before = a.clock
+		got.mu.Unlock()
+	}
+	st := d.Status()
+	if st.Probes != 300 || st.Nudges != 0 || st.ClockUncertainty <= 0 || st.ClockUncertainty > time.Second {
+		t.Errorf("%+v", st)
+	}
+	if off := st.ClockOffset.Abs(); off > st.ClockUncertainty+time.Millisecond {
+		t.Errorf("the clock of this very machine is off by %s ± %s", st.ClockOffset, st.ClockUncertainty)
+	}
+}
+
+// TestProbeIsNeverLost: every probe is answered though its connection is ended all the time.
+func TestProbeIsNeverLost(t *testing.T) {
+	s := newShard(t)
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{BackoffMin: time.Millisecond, BackoffMax: 2 * time.Millisecond})
+	const n = 100
+	for i := range n {
+		d.Probe(uint64(i))
+		if i%5 == 0 {
+			exec(t, s.conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cdc "+s.src.Slot+"' AND backend_type = 'client backend'")
+		}
+	}
+	got.wait(t, "all answers", func() bool { return len(got.answers) >= n })
+	for i, a := range got.answers {
+		if a.id != uint64(i) {
+			t.Fatalf("answer %d is for %d", i, a.id)
+		}
+	}
+}
+
+// TestNudge: a large open transaction leaves the flushed position inside a record; the stream would stand still below
+// it for seconds.
+func TestNudge(t *testing.T) {
+	s := newShard(t)
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{Nudge: true, NudgeAfter: 50 * time.Millisecond})
+	got.wait(t, "the stream", func() bool { return got.received > 0 })
+	watcher := connect(t, s.src.DSN)
+	exec(t, s.conn, "BEGIN")
+	for id, stuck := 0, false; !stuck; id++ {
+		if id == 2000 {
+			t.Skip("the server never flushed a position inside a record")
+		}
+		exec(t, s.conn, fmt.Sprintf("INSERT INTO t VALUES (%d, repeat('x', 5000))", id))
+		row(t, watcher, "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') % 8192 = 0", &stuck)
+	}
+	d.Probe(1)
+	got.wait(t, "the position", func() bool {
+		return len(got.answers) == 1 && got.received >= got.answers[0].flushed
+	})
+	if n := d.Status().Nudges; n > 1 {
+		t.Errorf("%d nudges", n)
+	}
+	t.Logf("%d nudges", d.Status().Nudges)
+	exec(t, s.conn, "ROLLBACK")
+}

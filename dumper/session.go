@@ -1,0 +1,279 @@
+package dumper
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"golang.org/x/sync/errgroup"
+
+	"shardcdc/pipeline"
+)
+
+// session is one START_REPLICATION.
+type session struct {
+	d      *Dumper
+	conn   net.Conn
+	frames *frames
+	batch  []pipeline.Record
+}
+
+// session connects, verifies and streams until something breaks. worked says that the server accepted the stream.
+func (d *Dumper) session(ctx context.Context) (worked bool, err error) {
+	d.setState(Connecting)
+	pg, err := dial(ctx, d.src.DSN, d.src.Slot, true)
+	if err != nil {
+		return false, err
+	}
+	if err := d.verify(ctx, pg); err != nil {
+		hangUp(pg)
+		return false, err
+	}
+	if err := pg.SyncConn(ctx); err != nil {
+		hangUp(pg)
+		return false, fmt.Errorf("settle the connection: %w", err)
+	}
+	hijacked, err := pg.Hijack() // before START_REPLICATION, so that every byte of the stream comes through our buffer
+	if err != nil {
+		hangUp(pg)
+		return false, fmt.Errorf("take the connection over: %w", err)
+	}
+	d.formerPID = hijacked.PID
+	s := &session{d: d, conn: hijacked.Conn, frames: newFrames(d.opts.ReadBytes)}
+	return s.run(ctx)
+}
+
+// run owns the connection from here. A broken connection does not end an Offer: what was handed over is handed over.
+func (s *session) run(ctx context.Context) (worked bool, err error) {
+	group, inner := errgroup.WithContext(ctx)
+	closed := make(chan struct{})
+	context.AfterFunc(inner, func() { // inner ends at the latest when Wait returns
+		defer close(closed)
+		s.goodbye()
+	})
+	defer func() { <-closed }()
+	s.d.assembler.Reset()
+	s.d.hear()
+	started := make(chan struct{})
+	group.Go(func() error {
+		if err := s.start(); err != nil {
+			return err
+		}
+		close(started)
+		return s.read(ctx)
+	})
+	group.Go(func() error {
+		select {
+		case <-started:
+			return s.write(inner)
+		case <-inner.Done():
+			return inner.Err()
+		}
+	})
+	err = group.Wait()
+	select {
+	case <-started:
+		worked = true
+	default:
+	}
+	return worked, err
+}
+
+// goodbye tells the walsender to end, so that the slot is free at once, and closes the connection, which wakes reader
+// and writer. Both steps are attempts: the connection may be broken already.
+func (s *session) goodbye() {
+	if s.conn.SetWriteDeadline(time.Now().Add(closeTimeout/10)) == nil {
+		s.conn.Write([]byte{'X', 0, 0, 0, 4})
+	}
+	s.conn.Close()
+}
+
+// startTimeout bounds the wait for the answer to START_REPLICATION: the server first waits for the slot.
+const startTimeout = 30 * time.Second
+
+// start sends START_REPLICATION, always with our own position: a server that crashed may have moved the slot's back.
+func (s *session) start() error {
+	src := &s.d.src
+	sql := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (proto_version '3', publication_names %s, messages 'true', two_phase 'on')",
+		identifier(src.Slot), s.d.resume, literal(list(src.Publications, identifier)))
+	if err := s.conn.SetDeadline(time.Now().Add(startTimeout)); err != nil {
+		return fmt.Errorf("start replication: %w", err)
+	}
+	if _, err := s.conn.Write(queryMessage(sql)); err != nil {
+		return fmt.Errorf("start replication: %w", err)
+	}
+	for {
+		kind, body, ok, err := s.frames.next()
+		if err != nil {
+			return fmt.Errorf("start replication: %w", err)
+		}
+		if !ok {
+			if err := s.frames.fill(s.conn); err != nil {
+				return fmt.Errorf("start replication: %w", err)
+			}
+			continue
+		}
+		switch kind {
+		case 'W': // CopyBothResponse
+			s.d.setState(Streaming)
+			return s.conn.SetDeadline(time.Time{})
+		case 'N', 'S': // notice, parameter status
+		case 'E':
+			return serverError("start replication", body)
+		default:
+			return protocolf("start replication: unexpected message %q", kind)
+		}
+	}
+}
+
+func serverError(verb string, body []byte) error {
+	var msg pgproto3.ErrorResponse
+	if err := msg.Decode(body); err != nil {
+		return protocolf("%s: an error that cannot be read: %w", verb, err)
+	}
+	return fmt.Errorf("%s: %w", verb, pgconn.ErrorResponseToPgError(&msg))
+}
+
+// read takes what each read of the socket delivered as one batch. Records before an error are offered.
+func (s *session) read(ctx context.Context) error {
+	for {
+		err := s.gather()
+		if offerErr := s.offer(ctx); offerErr != nil {
+			return offerErr
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.frames.fill(s.conn); err != nil {
+			return fmt.Errorf("read the stream: %w", err)
+		}
+		s.d.hear()
+	}
+}
+
+// gather takes every whole message of the buffer.
+func (s *session) gather() error {
+	for {
+		kind, body, ok, err := s.frames.next()
+		if err != nil || !ok {
+			return err
+		}
+		switch kind {
+		case 'd':
+			if err := s.copyData(body); err != nil {
+				return err
+			}
+		case 'N', 'S', 'A': // notice, parameter status, notification
+		case 'E':
+			return serverError("stream", body)
+		case 'c', 'C', 'Z': // a server that shuts down ends the stream in good order
+			return errEnded
+		default:
+			return protocolf("unexpected message %q in the stream", kind)
+		}
+	}
+}
+
+func (s *session) copyData(body []byte) error {
+	switch {
+	case len(body) > xlogDataHeader && body[0] == 'w':
+		return s.xlogData(pipeline.LSN(binary.BigEndian.Uint64(body[1:])), body[xlogDataHeader:])
+	case len(body) > 0 && body[0] == 'k':
+		return s.keepalive(body)
+	case len(body) == 0:
+		return protocolf("empty copy data")
+	}
+	return protocolf("copy data %q of %d bytes", body[0], len(body))
+}
+
+// xlogData takes one message of pgoutput. A record has to end after everything that was received before: this is what
+// tells a record sent twice or a keepalive that promised too much.
+func (s *session) xlogData(walStart pipeline.LSN, msg []byte) error {
+	rec, ok, err := s.d.assembler.Feed(walStart, msg)
+	if err != nil {
+		return &protocolError{err}
+	}
+	if !ok {
+		return nil
+	}
+	if rec.End <= s.d.position {
+		return protocolf("%s of xid %d gid %q ends at %s, but the stream had come to %s before", rec.Kind, rec.XID, rec.GID, rec.End, s.d.position)
+	}
+	s.d.position = rec.End
+	s.batch = append(s.batch, rec)
+	return nil
+}
+
+// keepalive moves the position, but never into a transaction that is half received.
+func (s *session) keepalive(body []byte) error {
+	k, err := parseKeepalive(body)
+	if err != nil {
+		return err
+	}
+	if start, open := s.d.assembler.Open(); open {
+		k.end = min(k.end, start)
+	}
+	s.d.position = max(s.d.position, k.end)
+	d := s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.replies++
+	if k.reply {
+		d.feedback.reply = true
+		signal(d.wakeWriter)
+	}
+	return nil
+}
+
+// offer hands over the batch and the position; only then does the position count as received.
+func (s *session) offer(ctx context.Context) error {
+	d := s.d
+	if len(s.batch) == 0 && d.position == d.received() {
+		return nil
+	}
+	d.mu.Lock()
+	d.handed, d.offering = d.position, time.Now()
+	d.mu.Unlock()
+	batch := s.batch
+	s.batch = nil
+	err := d.sink.Offer(ctx, d.src.Shard, batch, d.position)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.offering = time.Time{}
+	if err != nil {
+		return offerError(ctx, err)
+	}
+	if n := len(batch); n > 0 {
+		d.resume = batch[n-1].End
+	}
+	d.status.Received = d.position
+	d.heard = time.Now() // we did not listen meanwhile
+	return nil
+}
+
+func offerError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return &FatalError{What: "the records were not taken", Err: err}
+}
+
+func (d *Dumper) received() pipeline.LSN {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.status.Received
+}
+
+// hear notes that the server is alive.
+func (d *Dumper) hear() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.heard = time.Now()
+}
+
+var errSilent = errors.New("the server has said nothing, although asked")

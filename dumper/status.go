@@ -1,0 +1,87 @@
+package dumper
+
+import (
+	"time"
+
+	"shardcdc/pipeline"
+)
+
+// State says what a Dumper is doing.
+type State uint8
+
+const (
+	Connecting State = iota
+	Streaming
+	Waiting // Offer has been blocked for a while
+	Backoff // waiting before the next attempt to connect
+	Failed  // Run has returned a *FatalError
+)
+
+func (s State) String() string {
+	return [...]string{"connecting", "streaming", "waiting for room", "backoff", "failed"}[s]
+}
+
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// waitingAfter is how long an Offer has to take to be called waiting.
+const waitingAfter = 100 * time.Millisecond
+
+// Status is a Dumper's condition at one moment.
+type Status struct {
+	Shard      pipeline.ShardID
+	Name, Slot string
+	State      State
+	Received   pipeline.LSN // every record that ends at or below was offered
+	Confirmed  pipeline.LSN
+
+	Error      string    // the last one, without passwords; it may be over (see State)
+	ErrorAt    time.Time // when
+	Reconnects uint64
+
+	ServerVersion int          // like 150018
+	Flushed       pipeline.LSN // the server's flushed WAL position, when last looked at
+	RetainedBytes uint64       // WAL that the slot keeps
+	WALStatus     string       // of the slot: reserved, extended, unreserved, lost
+
+	// ClockOffset is the shard's clock minus this machine's, true to within ClockUncertainty (half of the probe's
+	// round trip): the best measurement of the last minute. Zero uncertainty: not measured yet.
+	ClockOffset, ClockUncertainty time.Duration
+	clockAt                       time.Time
+
+	Probes uint64 // answered
+	Nudges uint64 // logical messages written
+}
+
+// Status returns the present condition.
+func (d *Dumper) Status() Status {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.status
+	if s.State == Streaming && !d.offering.IsZero() && time.Since(d.offering) >= waitingAfter {
+		s.State = Waiting
+	}
+	return s
+}
+
+func (s *Status) fail(err error, now time.Time) {
+	s.Error, s.ErrorAt = err.Error(), now
+}
+
+// clockKept is how long a measurement of the clock is better than a less certain one.
+const clockKept = time.Minute
+
+// measured takes a measurement of the shard's clock, read between sent and back.
+func (s *Status) measured(clock pipeline.Timestamp, sent, back time.Time) {
+	uncertainty := max(back.Sub(sent)/2, time.Microsecond)
+	if s.ClockUncertainty != 0 && uncertainty > s.ClockUncertainty && back.Sub(s.clockAt) < clockKept {
+		return
+	}
+	s.ClockOffset = clock.Time().Sub(sent.Add(uncertainty))
+	s.ClockUncertainty, s.clockAt = uncertainty, back
+}
+
+func (d *Dumper) setState(s State) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.status.State = s
+}

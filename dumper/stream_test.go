@@ -1,0 +1,261 @@
+package dumper_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardcdc/dumper"
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/throwaway"
+)
+
+// TestEveryKindInOrder: whatever the size of the buffer, the same records.
+func TestEveryKindInOrder(t *testing.T) {
+	s := newShard(t)
+	exec(t, s.conn, "INSERT INTO t VALUES (1, 'x')",
+		"BEGIN; INSERT INTO t VALUES (2); PREPARE TRANSACTION 'g1'",
+		"INSERT INTO t VALUES (repeat('3', 1)::bigint, repeat('long', 100000))",
+		"BEGIN; INSERT INTO t VALUES (4); SELECT pg_logical_emit_message(true, 'app', 'x'); PREPARE TRANSACTION 'g2'",
+		"SELECT pg_logical_emit_message(false, 'app', 'loose')",
+		"COMMIT PREPARED 'g1'", "UPDATE t SET v = 'y' WHERE id = 1", "ROLLBACK PREPARED 'g2'",
+		"BEGIN; INSERT INTO t VALUES (5); ROLLBACK", "DELETE FROM t WHERE id = 1", "TRUNCATE t")
+	const want = "commit insert(1) prepare:g1 insert(2) commit insert(3) prepare:g2 insert(4) message(app) " +
+		"commit-prepared:g1 commit update(1) rollback-prepared:g2 commit delete commit truncate"
+	for _, bytes := range []int{7, 100, 0} {
+		t.Run(fmt.Sprint(bytes), func(t *testing.T) {
+			got := newSink()
+			d := start(t, s.src, got, dumper.Options{ReadBytes: bytes})
+			got.wait(t, "the last record", func() bool {
+				n := len(got.records)
+				return n > 0 && n >= 9
+			})
+			d.stop()
+			if got.story() != want {
+				t.Errorf("got  %s\nwant %s", got.story(), want)
+			}
+		})
+	}
+}
+
+// TestBrokenConnections: connections are ended again and again while transactions of every kind are made. Nothing may
+// be lost or come twice, and the slot may be confirmed to any position offered.
+func TestBrokenConnections(t *testing.T) {
+	s := newShard(t)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond})
+	killer := connect(t, server.DSN())
+	var want []string
+	for i := range 300 {
+		want = append(want, fmt.Sprint(i))
+		write(t, s.conn, random, i)
+		switch random.IntN(15) {
+		case 0:
+			exec(t, killer, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = 'cdc "+s.src.Slot+"'")
+		case 1:
+			exec(t, killer, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cdc "+s.src.Slot+"'")
+		case 2:
+			d.Confirm(d.Status().Received)
+		}
+	}
+	got.wait(t, "all", func() bool {
+		n := len(got.records)
+		return n > 0 && got.records[n-1].XID != 0 && inserts(got.records) >= len(want)
+	})
+	d.stop()
+	if ids := got.ids(); !slices.Equal(ids, want) {
+		t.Errorf("got %s", ids)
+	}
+	if d.Status().Reconnects == 0 {
+		t.Error("no connection broke: the test shows nothing")
+	}
+}
+
+// write makes transaction i, one-phase, two-phase, or large.
+func write(t *testing.T, conn *pgx.Conn, random *rand.Rand, i int) {
+	t.Helper()
+	insert := fmt.Sprintf("INSERT INTO t VALUES (%d)", i)
+	switch random.IntN(4) {
+	case 0:
+		exec(t, conn, fmt.Sprintf("BEGIN; %s; PREPARE TRANSACTION 'w%d'", insert, i), fmt.Sprintf("COMMIT PREPARED 'w%d'", i))
+	case 1:
+		exec(t, conn, "BEGIN; "+insert+"; UPDATE t SET v = repeat('x', 200) WHERE id > "+fmt.Sprint(i-20)+"; COMMIT")
+	default:
+		exec(t, conn, insert)
+	}
+}
+
+func inserts(records []pipeline.Record) (n int) {
+	for _, rec := range records {
+		if rec.Fragment != nil {
+			_ = rec.Fragment.Walk(func(c *pipeline.Change) error {
+				if c.Op == pipeline.Insert {
+					n++
+				}
+				return nil
+			})
+		}
+	}
+	return n
+}
+
+// TestServerCrash: after an immediate shutdown the server may have forgotten what was confirmed; we have not.
+func TestServerCrash(t *testing.T) {
+	s := newShard(t)
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond})
+	ctx := context.Background()
+	for round := range 3 {
+		conn := connect(t, s.src.DSN)
+		for i := range 10 {
+			exec(t, conn, fmt.Sprintf("INSERT INTO t VALUES (%d)", round*10+i))
+		}
+		if round < 2 {
+			d.Confirm(d.Status().Received)
+			mode := []throwaway.Mode{throwaway.Immediate, throwaway.Kill}[round]
+			if err := server.Stop(ctx, mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := server.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got.wait(t, "all", func() bool { return inserts(got.records) >= 30 })
+	d.Probe(1)
+	got.wait(t, "the probe", func() bool { return len(got.answers) == 1 })
+	var want []string
+	for i := range 30 {
+		want = append(want, fmt.Sprint(i))
+	}
+	if ids := got.ids(); !slices.Equal(ids, want) {
+		t.Errorf("got %s", ids)
+	}
+}
+
+// TestConfirm: what is confirmed reaches the slot, and the next Dumper goes on from there.
+func TestConfirm(t *testing.T) {
+	s := newShard(t)
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{ConfirmDelay: time.Millisecond})
+	exec(t, s.conn, "INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)")
+	got.wait(t, "both", func() bool { return len(got.records) == 2 })
+	end := got.records[0].End
+	d.Confirm(end)
+	d.Confirm(end - 1) // does not go back
+	await(t, "the slot is confirmed", func() bool { return confirmed(t, s) == end })
+	if d.Status().Confirmed != end {
+		t.Errorf("confirmed %s", d.Status().Confirmed)
+	}
+	d.stop()
+	s.src.Start = end
+	got = newSink()
+	start(t, s.src, got, dumper.Options{})
+	got.wait(t, "the second", func() bool { return len(got.records) == 1 })
+	if got.story() != "commit insert(2)" {
+		t.Errorf("got %s", got.story())
+	}
+}
+
+func confirmed(t *testing.T, s *shard) pipeline.LSN {
+	var text string
+	row(t, s.conn, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '"+s.src.Slot+"'", &text)
+	return lsn(t, text)
+}
+
+// TestIdleShardAdvances: commits elsewhere in the server move the received position without any record.
+func TestIdleShardAdvances(t *testing.T) {
+	s := newShard(t)
+	exec(t, s.conn, "CREATE TABLE unpublished (id int)")
+	got := newSink()
+	start(t, s.src, got, dumper.Options{})
+	exec(t, s.conn, "INSERT INTO unpublished VALUES (1)")
+	var text string
+	row(t, s.conn, "SELECT pg_current_wal_flush_lsn()::text", &text)
+	flushed := lsn(t, text)
+	got.wait(t, "the position", func() bool { return got.received >= flushed })
+	if len(got.records) != 0 {
+		t.Errorf("got %s", got.story())
+	}
+}
+
+// TestBlockedOfferKeepsTheSession: the server would give up a session that is silent for a second.
+func TestBlockedOfferKeepsTheSession(t *testing.T) {
+	s := newShard(t)
+	exec(t, s.conn, "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET wal_sender_timeout = ''1s'''; END $$")
+	got := newSink()
+	got.room = make(chan struct{})
+	d := start(t, s.src, got, dumper.Options{})
+	exec(t, s.conn, "INSERT INTO t VALUES (1)")
+	replied := func() (at time.Time) {
+		err := s.conn.QueryRow(context.Background(), "SELECT reply_time FROM pg_stat_replication WHERE application_name = 'cdc "+s.src.Slot+"'").Scan(&at)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			t.Fatal(err)
+		}
+		return at
+	}
+	await(t, "the session is blocked", func() bool { return d.Status().State == dumper.Waiting })
+	first := replied()
+	await(t, "three timeouts have passed", func() bool { return replied().Sub(first) > 3*time.Second })
+	close(got.room)
+	got.wait(t, "the record", func() bool { return len(got.records) == 1 })
+	if n := d.Status().Reconnects; n != 0 {
+		t.Errorf("%d reconnects: %s", n, d.Status().Error)
+	}
+}
+
+func TestSinkErrorIsFatal(t *testing.T) {
+	s := newShard(t)
+	got := newSink()
+	got.refuse = errors.New("no place for shard a")
+	d := start(t, s.src, got, dumper.Options{})
+	exec(t, s.conn, "INSERT INTO t VALUES (1)")
+	want := "shard a: the records were not taken: no place for shard a"
+	if err := d.failed(); err == nil || err.Error() != want {
+		t.Errorf("error %v", err)
+	}
+	if d.Status().State != dumper.Failed || d.Status().Error != want {
+		t.Errorf("status %+v", d.Status())
+	}
+}
+
+func TestConfirmBeyondWhatWasOfferedIsFatal(t *testing.T) {
+	s := newShard(t)
+	d := start(t, s.src, newSink(), dumper.Options{})
+	d.Confirm(1 << 60)
+	if err := d.failed(); err == nil || !strings.Contains(err.Error(), "a position was confirmed that was never offered") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestTransactionTooLargeIsFatal(t *testing.T) {
+	s := newShard(t)
+	d := start(t, s.src, newSink(), dumper.Options{FragmentBytesMax: 1000})
+	exec(t, s.conn, "INSERT INTO t SELECT generate_series(1, 100)")
+	if err := d.failed(); err == nil || !strings.Contains(err.Error(), "a transaction is too large") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestPublicationDroppedLater: the server notices at the next change, we stop and say so.
+func TestPublicationDroppedLater(t *testing.T) {
+	s := newShard(t)
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{})
+	exec(t, s.conn, "INSERT INTO t VALUES (1)")
+	got.wait(t, "the first", func() bool { return len(got.records) == 1 })
+	exec(t, s.conn, "DROP PUBLICATION p", "INSERT INTO t VALUES (2)")
+	if err := d.failed(); err == nil || !strings.Contains(err.Error(), "a publication does not exist, or did not when the changes were made") {
+		t.Errorf("error %v", err)
+	}
+}
