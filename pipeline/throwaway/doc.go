@@ -21,8 +21,8 @@
 //
 //   - Durability is PostgreSQL's own: fsync stays on. What a client saw committed is there after Stop with any mode.
 //     (Only initdb itself skips its fsync; a crash of the whole machine may leave a folder nobody wants any more.)
-//   - Every server has a system identifier of its own, as real shards have. So every server gets its own initdb; a
-//     copied folder would be faster (0.2 s instead of 0.6 s) and wrong. [StartMany] runs them in parallel.
+//   - Every server has a system identifier of its own, as real shards have. So every server gets its own initdb,
+//     about a second of work; a copied folder would be faster and wrong. [StartMany] runs them in parallel.
 //   - The settings are right for capture: wal_level=logical, prepared transactions, enough slots and walsenders.
 //   - Nothing is left behind, whatever ends this process; see the next section.
 //   - A server listens on 127.0.0.1 only and trusts whoever comes: every user of this machine is its superuser.

@@ -2,37 +2,17 @@ package throwaway
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 )
-
-// The test binary runs itself as the owner of a server, to be killed.
-const ownerEnv = "THROWAWAY_TEST_OWNER"
-
-// runOwner starts a server in the folder named by ownerEnv, prints "<postmaster> <folder>", and waits for standard
-// input to end. With a trailing "!paused" the server is paused first.
-func runOwner() {
-	dir, paused := strings.CutSuffix(os.Getenv(ownerEnv), "!paused")
-	s, err := Start(context.Background(), Options{Dir: dir, Name: "owned"})
-	if err == nil && paused {
-		err = s.Pause()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	fmt.Println(s.PID(), s.Dir())
-	bufio.NewReader(os.Stdin).ReadString('\n')
-	os.Exit(0) // Without Close.
-}
 
 // killedOwner starts a server in another process, kills that process, and returns the server's postmaster and folder.
 func killedOwner(t *testing.T, dir, suffix string) (pid int, path string) {
@@ -103,18 +83,58 @@ func TestLeftoverPostmaster(t *testing.T) {
 	}
 }
 
-// The process id in an old lock file may be anybody's: this test's own, here.
+// The process id in an old lock file may be anybody's by now.
 func TestLeftoverSparesStrangers(t *testing.T) {
+	stranger := exec.Command("cat")
+	stdin, errIn := stranger.StdinPipe()
+	if err := errors.Join(errIn, stranger.Start()); err != nil {
+		t.Skip(err)
+	}
 	f := &folder{path: t.TempDir()}
 	if err := os.Mkdir(f.data(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	stranger := fmt.Sprintf("%d\n%s\n", os.Getpid(), f.data())
-	if err := os.WriteFile(filepath.Join(f.data(), "postmaster.pid"), []byte(stranger), 0o600); err != nil {
+	lock := fmt.Sprintf("%d\n%s\n", stranger.Process.Pid, f.data())
+	if err := os.WriteFile(filepath.Join(f.data(), "postmaster.pid"), []byte(lock), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.killLeftover(); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(stdin.Close(), stranger.Wait()); err != nil {
+		t.Errorf("the stranger: %v", err) // "signal: killed", when it was not spared.
+	}
+}
+
+// The thread that calls Start may end; the server stays. (A goroutine that ends while locked takes its thread along.)
+func TestStarterThreadEnds(t *testing.T) {
+	if _, _, err := Find(); err != nil {
+		t.Skip(err)
+	}
+	var s *Server
+	var err error
+	var thread int
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread()
+		thread = syscall.Gettid()
+		s, err = Start(testContext(t), Options{Dir: t.TempDir(), Log: t.Output()})
+	}()
+	<-ended
+	if err != nil {
 		t.Fatal(err)
+	}
+	defer s.Close()
+	task := fmt.Sprintf("/proc/self/task/%d", thread)
+	if err := poll(testContext(t), func() (bool, error) {
+		_, err := os.Stat(task)
+		return errors.Is(err, os.ErrNotExist), nil
+	}); err != nil {
+		t.Fatalf("thread %d: %v", thread, err)
+	}
+	if got := query(t, s, "SELECT 'up'"); got != "up" {
+		t.Error(got)
 	}
 }
 
