@@ -1,0 +1,55 @@
+# Targets explain themselves: make help.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+GO ?= go
+BIN := bin
+export CGO_ENABLED ?= 0
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/cdcd and bin/cdcctl
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -o $(BIN)/ ./cmd/cdcd ./cmd/cdcctl
+
+.PHONY: demo
+demo: postgresql build ## A throw-away sharded cluster, a target, traffic, a killed node, proof (KEEP=1: leave it running)
+	$(BIN)/cdcd demo $(if $(KEEP),--keep) $(DEMOFLAGS)
+
+.PHONY: test
+test: postgresql ## Everything: unit, property, simulation, and tests on real PostgreSQL and NATS servers
+	$(GO) vet ./...
+	$(GO) test -timeout 20m $(TESTFLAGS) ./...
+	$(GO) test -timeout 5m -tags invariants ./joiner/...
+
+.PHONY: test-quick
+test-quick: ## Only tests that need no server
+	$(GO) test ./pipeline ./pipeline/wire ./dumper/pgoutput ./joiner/... ./output/... ./test/lint ./test/sim
+
+.PHONY: versions
+versions: postgresql ## The tests on real servers, on PostgreSQL 15, 16, 17 and 18
+	test/versions/run.sh
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZTIME (default 30s) each
+	test/fuzz.sh $(or $(FUZZTIME),30s)
+
+.PHONY: sim
+sim: ## The joiner's simulator with more seeds (SEEDS, default 100000)
+	CDC_SIM_SEEDS=$(or $(SEEDS),100000) $(GO) test -timeout 60m -run TestWorlds -v ./test/sim
+
+.PHONY: lint
+lint: ## Formatting, vet, import rules
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) test ./test/lint
+
+.PHONY: postgresql
+postgresql: ## Find PostgreSQL 15 or newer, or install the distribution's package
+	@test/ensure-postgresql.sh
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BIN) .cache
