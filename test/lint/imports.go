@@ -48,8 +48,8 @@ func forbidden(from, to string) string {
 	switch {
 	case from == "pipeline":
 		return "pipeline is the vocabulary, a leaf; move the shared type into it, or the code out of it"
-	case below(to, "cmd") && !sameCommand(from, to):
-		return "nobody imports cmd; move what is shared into the package that it is about"
+	case below(to, "cmd") && !below(from, "cmd"):
+		return "nobody outside cmd imports cmd; move what is shared into the package that it is about"
 	case below(to, "test") && !below(from, "test"):
 		return "only test imports test; a package's own fakes live beside it"
 	case stageOf(from) != "" && stageOf(to) != "" && stageOf(from) != stageOf(to):
@@ -58,12 +58,6 @@ func forbidden(from, to string) string {
 		return "a stage does not know who runs it; take an interface of your own, which pipeline/node fulfils"
 	}
 	return ""
-}
-
-// sameCommand: the sub-packages of one command may be imported by that command.
-func sameCommand(from, to string) bool {
-	parts := strings.Split(to, "/")
-	return len(parts) > 2 && below(from, strings.Join(parts[:2], "/"))
 }
 
 func stageOf(dir string) string {
