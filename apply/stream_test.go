@@ -1,0 +1,284 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/wire"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := goleak.Find(goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.init.0.func1")); code == 0 && err != nil {
+		println(err.Error())
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// stream is a real stream on a real server.
+type stream struct {
+	t    *testing.T
+	js   jetstream.JetStream
+	enc  wire.Encoder
+	last pipeline.CSN
+}
+
+func newStream(t *testing.T) *stream {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{
+		JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoSigs: true, SyncAlways: true, NoLog: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the server does not start")
+	}
+	nc, err := nats.Connect("", nats.InProcessServer(srv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close(); srv.Shutdown(); srv.WaitForShutdown() })
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stream{t: t, js: js}
+	s.create(nil)
+	return s
+}
+
+func (s *stream) create(metadata map[string]string) {
+	s.t.Helper()
+	if _, err := s.js.CreateStream(s.t.Context(), jetstream.StreamConfig{
+		Name: wire.StreamName("sub"), Subjects: []string{wire.AllSubjects("sub")}, Metadata: metadata,
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *stream) publish(subject string, header map[string]string, data []byte) {
+	s.t.Helper()
+	m := nats.NewMsg(subject)
+	for k, v := range header {
+		m.Header.Set(k, v)
+	}
+	m.Data = data
+	if _, err := s.js.PublishMsg(s.t.Context(), m); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// unit publishes one transaction in parts of at most limit bytes, but only the first of them if says less.
+func (s *stream) unit(csn pipeline.CSN, limit, only int) {
+	s.t.Helper()
+	f := &pipeline.Fragment{Start: 1, End: 2}
+	f.Append([]byte("M\x01\x00\x00\x00\x00\x00\x00\x00\x01p\x00\x00\x00\x00\x00"))
+	b := &pipeline.Batch{Previous: s.last, Transactions: []*pipeline.Transaction{{CSN: csn, Fragments: []*pipeline.Fragment{f}}}}
+	frame, err := s.enc.AppendUnit(nil, b)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	parts := wire.Split(frame, limit)
+	for i, p := range parts {
+		if i == only {
+			return
+		}
+		h := map[string]string{wire.HeaderCSN: csn.String()}
+		if len(parts) > 1 {
+			h[wire.HeaderPart] = wire.PartHeader(i+1, len(parts))
+		}
+		if i == len(parts)-1 {
+			h[wire.HeaderCheckpoint] = wire.CheckpointHeader(&b.Checkpoint)
+			h[wire.HeaderWatermark] = csn.String()
+		}
+		s.publish(wire.Subject("sub"), h, p)
+	}
+	s.last = csn
+}
+
+func (s *stream) open(after pipeline.Seq) Reader {
+	s.t.Helper()
+	r, err := NewStream(s.js, "sub").Open(s.t.Context(), after)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(r.Close)
+	return r
+}
+
+func (s *stream) next(r Reader) (Unit, error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	defer cancel()
+	return r.Next(ctx)
+}
+
+func TestStreamReadsUnits(t *testing.T) {
+	s := newStream(t)
+	s.publish(wire.EpochSubject("sub"), nil, []byte("1"))                                       // 1
+	s.unit(10, 1<<20, -1)                                                                       // 2
+	s.publish(wire.WatermarkSubject("sub"), map[string]string{wire.HeaderWatermark: "15"}, nil) // 3
+	s.unit(20, 20, -1)                                                                          // 4..
+	info, err := NewStream(s.js, "sub").Describe(t.Context())
+	if err != nil || info.First != 1 || info.Last < 6 || info.ID == "" {
+		t.Fatalf("got %+v, %v", info, err)
+	}
+	// A writer dies between the parts of a unit; the next one takes over and packs it anew.
+	s.unit(30, 20, 2)
+	s.publish(wire.EpochSubject("sub"), nil, []byte("2"))
+	s.unit(30, 30, -1)
+	type seen struct {
+		seq       pipeline.Seq
+		csn       pipeline.CSN
+		watermark pipeline.CSN
+	}
+	want := []seen{{1, 0, 0}, {2, 10, 10}, {3, 0, 15}, {info.Last, 20, 20}, {info.Last + 3, 0, 0}, {0, 30, 30}}
+	last, err := NewStream(s.js, "sub").Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want[5].seq = last.Last
+	for from := range want { // from every unit's end on
+		after := pipeline.Seq(0)
+		if from > 0 {
+			after = want[from-1].seq
+		}
+		r := s.open(after)
+		for _, w := range want[from:] {
+			u, err := s.next(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := seen{seq: u.Seq, watermark: u.Watermark}
+			if u.Unit != nil {
+				got.csn = u.Unit.Last
+			}
+			if got != w || (u.Pending == 0) != (u.Seq == last.Last) {
+				t.Errorf("from %d: got %+v pending %d, want %+v", after, got, u.Pending, w)
+			}
+		}
+	}
+}
+
+func TestStreamSeesHoles(t *testing.T) {
+	s := newStream(t)
+	for i := range 4 {
+		s.unit(pipeline.CSN(i+1), 1<<20, -1)
+	}
+	js, err := s.js.Stream(t.Context(), wire.StreamName("sub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := js.DeleteMsg(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	r := s.open(0)
+	for range 2 {
+		if _, err := s.next(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var fatal *Fatal
+	if _, err := s.next(r); !errors.As(err, &fatal) || !strings.Contains(err.Error(), "stream sequence 4 follows 2") {
+		t.Errorf("got %v", err)
+	}
+	if err := js.Purge(t.Context(), jetstream.WithPurgeSequence(3)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.next(s.open(1)); !errors.As(err, &fatal) {
+		t.Errorf("purged: got %v", err)
+	}
+}
+
+func TestStreamRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		header map[string]string
+		data   string
+		want   string
+	}{
+		{"other format", map[string]string{wire.HeaderFormat: "json", wire.HeaderCheckpoint: "x"}, "{}", "the stream's format is json, and only internal can be applied"},
+		{"no end mark", nil, "x", "a unit ends without header Cdc-Checkpoint"},
+		{"garbage", map[string]string{wire.HeaderCheckpoint: "x"}, "garbage", "unit: "},
+		{"second part first", map[string]string{wire.HeaderPart: "2/3"}, "x", "unit in parts: "},
+		{"watermark", map[string]string{wire.HeaderWatermark: "-1"}, "x", "header Cdc-Watermark"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newStream(t)
+			s.publish(wire.Subject("sub"), tc.header, []byte(tc.data))
+			_, err := s.next(s.open(0))
+			var fatal *Fatal
+			if !errors.As(err, &fatal) || !strings.Contains(err.Error(), "stream sequence 1: "+tc.want) {
+				t.Errorf("got %v, want %s", err, tc.want)
+			}
+		})
+	}
+}
+
+// TestStreamIdentity: the same name is not the same stream.
+func TestStreamIdentity(t *testing.T) {
+	s := newStream(t)
+	src := NewStream(s.js, "sub")
+	ids := map[string]bool{}
+	for i := range 3 {
+		info, err := src.Describe(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := src.Describe(t.Context())
+		if err != nil || again != info || ids[info.ID] {
+			t.Errorf("%d: got %+v and %+v, %v", i, info, again, err)
+		}
+		ids[info.ID] = true
+		if err := s.js.DeleteStream(t.Context(), wire.StreamName("sub")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := src.Describe(t.Context()); !errors.Is(err, ErrNoStream) {
+			t.Errorf("got %v", err)
+		}
+		s.create(map[string]string{MetadataIncarnation: strings.Repeat("x", i)})
+	}
+}
+
+// TestStreamToWorker: the whole path with a target in memory, over a stream that grows.
+func TestStreamToWorker(t *testing.T) {
+	s := newStream(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	target := &fakeTarget{t: t}
+	applied := make(chan pipeline.CSN, 100)
+	w := New(Config{Subscription: "sub", Target: target, Source: NewStream(s.js, "sub"), Observer: Observer{
+		OnApplied: func(a Applied) { applied <- a.Progress.CSN },
+	}})
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	for i := range 20 {
+		s.unit(pipeline.CSN(i+1), 30+i*10, -1)
+	}
+	for csn := pipeline.CSN(0); csn < 20; {
+		select {
+		case csn = <-applied:
+		case err := <-done:
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if len(target.applied) != 20 {
+		t.Errorf("applied %v", target.applied)
+	}
+}
