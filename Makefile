@@ -29,8 +29,11 @@ test-quick: ## Only tests that need no server
 	$(GO) test ./pipeline ./pipeline/wire ./dumper/pgoutput ./joiner/... ./output/... ./test/lint ./test/sim
 
 .PHONY: versions
-versions: postgresql ## The tests on real servers, on PostgreSQL 15, 16, 17 and 18
-	test/versions/run.sh
+versions: postgresql ## The tests on real servers, on the installed PostgreSQL, 16, 17 and 18
+	@set -e; for major in installed 16 17 18; do \
+	  bin=; [ $$major = installed ] || bin=$$($(GO) run ./test/versions $$major); echo "== PostgreSQL $$major ($$bin)"; \
+	  CDC_PG_BIN=$$bin $(GO) test -count=1 -timeout 20m ./dumper ./apply/... ./cmd/... ./test/e2e; \
+	done
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (default 30s) each

@@ -1,0 +1,199 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+
+	"shardcdc/pipeline/embedded"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newBus(t *testing.T) (context.Context, *Bus) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bus, err := Connect(ctx, Connection{Name: "test", Extra: []nats.Option{srv.InProcess()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { bus.Close(); srv.Close(); cancel() })
+	return ctx, bus
+}
+
+func sample(name string) *Subscription {
+	s := NewSubscription(name, "inc", time.Unix(1_800_000_000, 0).UTC())
+	s.Shards = []Shard{{Name: "a", DSN: "postgres://a/bank", Slot: "cdc_bank", Publications: []string{"cdc_bank"}}}
+	return s
+}
+
+func TestCatalog(t *testing.T) {
+	ctx, bus := newBus(t)
+	c, err := OpenCatalog(ctx, bus.JS, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := make(chan struct{}, 100)
+	watching, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- c.Watch(watching, func() { changes <- struct{}{} }) }()
+	<-changes
+	if err := c.Create(ctx, sample("bank")); err != nil {
+		t.Fatal(err)
+	}
+	<-changes
+	if err := c.Create(ctx, sample("bank")); err == nil || !strings.Contains(err.Error(), "subscription bank exists already. Try: cdcctl status bank") {
+		t.Fatalf("second of the same name: %v", err)
+	}
+	e, err := c.Get(ctx, "bank")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := e
+	e.State = Paused
+	if err := c.Put(ctx, e); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Put(ctx, stale); err == nil {
+		t.Fatal("a stale change was accepted")
+	}
+	list, err := c.List(ctx)
+	if err != nil || len(list) != 1 || list[0].State != Paused {
+		t.Fatalf("list: %v %v", list, err)
+	}
+	if err := c.Delete(ctx, "bank"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(ctx, "bank"); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("get after delete: %v", err)
+	}
+	if err := c.Create(ctx, sample("bank")); err != nil {
+		t.Fatalf("create again: %v", err)
+	}
+	stop()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
+func TestValidateListsEverything(t *testing.T) {
+	s := sample("Bank!")
+	s.Shards = append(s.Shards, s.Shards[0], Shard{Name: "B"})
+	s.Format, s.Truncate, s.MaxClockSkew, s.MemoryBytesMax = "xml", "maybe", 0, 5
+	s.Targets = []Target{{Name: "t"}, {Name: "t"}}
+	err := s.Validate()
+	for _, want := range []string{
+		`subscription name "Bank!"`, `shard "a" is given twice`, `shard name "B"`, `format "xml" is unknown`, `target "t" is given twice`,
+		`targets are fed from the internal format only`, `max_clock_skew`, `memory_bytes_max`, `truncate "maybe"`,
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
+		}
+	}
+}
+
+func TestLease(t *testing.T) {
+	ctx, bus := newBus(t)
+	leases, err := OpenLeases(ctx, bus.JS, 1, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, err := leases.Acquire(ctx, "capture.bank", Owner{Node: "n1"})
+	if err != nil || mine == nil {
+		t.Fatalf("first: %v %v", mine, err)
+	}
+	// It is renewed: after more than its time it is still held.
+	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+		other, err := leases.Acquire(ctx, "capture.bank", Owner{Node: "n2"})
+		if err != nil || other != nil {
+			t.Fatalf("held by two: %v %v", other, err)
+		}
+	}
+	if o, ok, err := leases.Holder(ctx, "capture.bank"); err != nil || !ok || o.Node != "n1" {
+		t.Fatalf("holder %v %t %v", o, ok, err)
+	}
+	if err := mine.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	next, err := leases.Acquire(ctx, "capture.bank", Owner{Node: "n2"})
+	if err != nil || next == nil {
+		t.Fatalf("after release: %v %v", next, err)
+	}
+	// Somebody takes it away: the holder notices.
+	if err := leases.kv.Delete(ctx, "capture.bank"); err != nil {
+		t.Fatal(err)
+	}
+	third, err := leases.Acquire(ctx, "capture.bank", Owner{Node: "n3"})
+	if err != nil || third == nil {
+		t.Fatalf("third: %v %v", third, err)
+	}
+	<-next.Context.Done()
+	if cause := context.Cause(next.Context); !errors.Is(cause, ErrLeaseLost) {
+		t.Fatalf("ended by %v", cause)
+	}
+	if err := next.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if o, ok, _ := leases.Holder(ctx, "capture.bank"); !ok || o.Node != "n3" {
+		t.Fatal("releasing a lost lease took it from its owner")
+	}
+	if err := third.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A lease whose owner is gone ends by itself.
+func TestLeaseExpires(t *testing.T) {
+	ctx, bus := newBus(t)
+	leases, err := OpenLeases(ctx, bus.JS, 1, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, cancel := context.WithCancel(ctx)
+	if l, err := leases.Acquire(dead, "k", Owner{Node: "n1"}); err != nil || l == nil {
+		t.Fatal(l, err)
+	}
+	cancel() // no renewal, no release
+	for {
+		l, err := leases.Acquire(ctx, "k", Owner{Node: "n2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l != nil {
+			if err := l.Release(ctx); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+}
+
+func TestStatusRequests(t *testing.T) {
+	ctx, bus := newBus(t)
+	if _, err := AskCapture(ctx, bus.NC, "bank"); !errors.Is(err, ErrNobody) {
+		t.Fatalf("nobody: %v", err)
+	}
+	stop, err := ServeCapture(bus.NC, "bank", func() CaptureStatus { return CaptureStatus{Subscription: "bank", State: "running"} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := AskCapture(ctx, bus.NC, "bank")
+	if err != nil || st.State != "running" {
+		t.Fatalf("%+v %v", st, err)
+	}
+	stop()
+	if _, err := AskCapture(ctx, bus.NC, "bank"); !errors.Is(err, ErrNobody) {
+		t.Fatalf("after stop: %v", err)
+	}
+}
