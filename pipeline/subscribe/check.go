@@ -1,0 +1,138 @@
+package subscribe
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"shardcdc/pipeline/control"
+)
+
+// Check looks at everything that a subscription of this kind needs and changes nothing: NATS (bus may be nil: not looked
+// at), every shard, the shards' clocks, every target. The findings come in this order, all of them at once.
+func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
+	spec = spec.withDefaults()
+	shards := make([]shardCheck, len(spec.Shards))
+	targets := make([][]Finding, len(spec.Targets))
+	var findings []Finding
+	var wait sync.WaitGroup
+	for i := range spec.Shards {
+		wait.Go(func() { shards[i].run(ctx, &spec, spec.Shards[i]) })
+	}
+	if bus != nil {
+		findings = checkNATS(ctx, bus)
+	}
+	wait.Wait()
+	var tables []string
+	for i := range shards {
+		findings = append(findings, shards[i].findings...)
+		tables = append(tables, shards[i].tables...)
+	}
+	findings = append(findings, twins(spec.Shards, shards)...)
+	findings = append(findings, clocks(spec.Shards, shards, spec.MaxClockSkew)...)
+	for i := range spec.Targets {
+		wait.Go(func() { targets[i] = checkTarget(ctx, &spec.Targets[i], tables, shards) })
+	}
+	wait.Wait()
+	for _, t := range targets {
+		findings = append(findings, t...)
+	}
+	return findings
+}
+
+// shardCheck is what a look at one shard gave.
+type shardCheck struct {
+	findings            []Finding
+	id                  identity // zero: the shard was not reached
+	tables              []string
+	offset, uncertainty time.Duration
+}
+
+func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
+	about := "shard " + shard.Name
+	c.findings = checkShard(ctx, spec, shard)
+	for _, f := range c.findings {
+		if f.Severity == Error && unreachable(f) {
+			return // one connection refused is enough to know
+		}
+	}
+	db, err := open(ctx, shard.DSN)
+	if err != nil {
+		c.findings = append(c.findings, unlessSaid(c.findings, faultOf(about, err))...)
+		return
+	}
+	defer db.hangUp()
+	if c.id, err = db.identity(ctx); err == nil {
+		c.offset, c.uncertainty, err = db.clock(ctx)
+	}
+	if err == nil {
+		c.tables, err = shardTables(ctx, db, spec)
+	}
+	if err != nil {
+		c.findings = append(c.findings, faultOf(about, err))
+	}
+}
+
+// unlessSaid leaves a fault out when others about the same thing have been found: they are the same, better told.
+func unlessSaid(said []Finding, f Finding) []Finding {
+	for _, other := range said {
+		if other.Severity == Error {
+			return nil
+		}
+	}
+	return []Finding{f}
+}
+
+// twins finds shards that are one database: everything would arrive twice.
+func twins(names []Shard, shards []shardCheck) (findings []Finding) {
+	first := map[identity]string{}
+	for i, s := range shards {
+		if s.id == (identity{}) {
+			continue
+		}
+		if other, found := first[s.id]; found {
+			findings = append(findings, faultf("shard "+names[i].Name, "give each --shard a database of its own",
+				"it is the same database as shard %s (system identifier %s, database %s)", other, s.id.system, s.id.name))
+			continue
+		}
+		first[s.id] = names[i].Name
+	}
+	return findings
+}
+
+// clocks compares the shards' clocks, of which the merge expects that they agree.
+func clocks(names []Shard, shards []shardCheck, skewMax time.Duration) (findings []Finding) {
+	low, high := -1, -1
+	for i, s := range shards {
+		if s.uncertainty == 0 {
+			continue
+		}
+		if low < 0 || s.offset < shards[low].offset {
+			low = i
+		}
+		if high < 0 || s.offset > shards[high].offset {
+			high = i
+		}
+	}
+	if low == high {
+		return nil
+	}
+	apart := shards[high].offset - shards[low].offset
+	doubt := shards[high].uncertainty + shards[low].uncertainty
+	what := fmt.Sprintf("shard %s is %s ahead of shard %s (± %s)", names[high].Name, round(apart), names[low].Name, round(doubt))
+	switch {
+	case apart-doubt > skewMax:
+		return []Finding{faultf("clocks", "synchronise the clocks (NTP), or --max-clock-skew with a larger value", "%s, more than max_clock_skew %s", what, skewMax)}
+	case apart-doubt > skewMax/2:
+		return []Finding{{Severity: Warning, About: "clocks", What: fmt.Sprintf("%s; at max_clock_skew %s the subscription stops", what, skewMax), Try: "synchronise the clocks (NTP)"}}
+	}
+	return []Finding{{Severity: Info, About: "clocks", What: what}}
+}
+
+func round(d time.Duration) time.Duration {
+	if d > time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(10 * time.Microsecond)
+}

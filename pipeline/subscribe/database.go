@@ -1,0 +1,78 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardcdc/pipeline/dsn"
+)
+
+const (
+	connectTimeout = 10 * time.Second
+	closeTimeout   = 2 * time.Second
+)
+
+// database is a connection for a few questions. No error of it holds a password.
+type database struct {
+	*pgx.Conn
+	expanded string
+}
+
+func open(ctx context.Context, text string) (*database, error) {
+	expanded, err := dsn.Expand(text, os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(expanded)
+	if err != nil {
+		return nil, fmt.Errorf("the DSN cannot be used: %s. Try: postgres://user@host:5432/database, or host=… dbname=…", dsn.Scrub(err.Error(), expanded))
+	}
+	config.RuntimeParams["application_name"] = "cdcctl"
+	config.RuntimeParams["search_path"] = ""
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, errors.New(dsn.Scrub(err.Error(), expanded))
+	}
+	return &database{Conn: conn, expanded: expanded}, nil
+}
+
+func (d *database) hangUp() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	_ = d.Close(ctx) // the connection is given up whatever the goodbye says
+}
+
+// identity tells databases apart, whatever their DSNs look like.
+type identity struct{ system, name string }
+
+func (d *database) identity(ctx context.Context) (id identity, err error) {
+	err = d.QueryRow(ctx, "SELECT system_identifier::text, current_database()::text FROM pg_catalog.pg_control_system()").Scan(&id.system, &id.name)
+	if err != nil {
+		return id, fmt.Errorf("identify the database: %w", err)
+	}
+	return id, nil
+}
+
+// clock is the server's clock minus ours, true to within uncertainty: the best of a few round trips.
+func (d *database) clock(ctx context.Context) (offset, uncertainty time.Duration, err error) {
+	for range 5 {
+		var at time.Time
+		sent := time.Now()
+		if err := d.QueryRow(ctx, "SELECT clock_timestamp()").Scan(&at); err != nil {
+			return 0, 0, fmt.Errorf("read the clock: %w", err)
+		}
+		half := time.Since(sent) / 2
+		if uncertainty == 0 || half < uncertainty {
+			offset, uncertainty = at.Sub(sent.Add(half)), half
+		}
+	}
+	return offset, uncertainty, nil
+}

@@ -1,0 +1,197 @@
+package subscribe
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nuid"
+
+	"shardcdc/joiner/gid"
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/dsn"
+)
+
+// Spec says what subscription is wanted. The zero value of each optional field means its default.
+type Spec struct {
+	Name    string
+	Shards  []Shard
+	Targets []control.Target
+
+	// Tables are patterns (schema.table, with * and ?; a leading - excludes) of what a publication made for this
+	// subscription holds; default public.*. Publications are given ones instead, the same on every shard.
+	Tables       []string
+	Publications []string
+	// Slot is a given slot, of the same name on every shard; empty: one is made.
+	Slot string
+	// SlotTimeout bounds how long making a slot waits for transactions that are open. Default DefaultSlotTimeout.
+	SlotTimeout time.Duration
+
+	Format         string            // default control.FormatInternal
+	MaxClockSkew   time.Duration     // default control.DefaultMaxClockSkew
+	MemoryBytesMax int64             // default control.DefaultMemoryBytesMax
+	GIDRules       []control.GIDRule // before the built-in ones
+	Truncate       string            // stop, apply or ignore; default stop
+	StreamBytesMax int64             // the stream refuses more; 0: no limit of its own
+}
+
+// Shard is a database to read.
+type Shard struct {
+	Name string
+	DSN  string // without a password; ${VAR} is expanded where it is used, and stored as it is
+}
+
+// Defaults of a Spec.
+const (
+	DefaultSlotTimeout = 30 * time.Second
+	DefaultTables      = "public.*"
+)
+
+// withDefaults fills in what is left open.
+func (s Spec) withDefaults() Spec {
+	if len(s.Tables) == 0 && len(s.Publications) == 0 {
+		s.Tables = []string{DefaultTables}
+	}
+	if s.SlotTimeout == 0 {
+		s.SlotTimeout = DefaultSlotTimeout
+	}
+	if s.Format == "" {
+		s.Format = control.FormatInternal
+	}
+	if s.MaxClockSkew == 0 {
+		s.MaxClockSkew = control.DefaultMaxClockSkew
+	}
+	if s.MemoryBytesMax == 0 {
+		s.MemoryBytesMax = control.DefaultMemoryBytesMax
+	}
+	if s.Truncate == "" {
+		s.Truncate = "stop"
+	}
+	return s
+}
+
+// subscription is the entry as far as it is known before the shards are provisioned.
+func (s *Spec) subscription() *control.Subscription {
+	sub := control.NewSubscription(s.Name, nuid.Next(), time.Now().UTC().Truncate(time.Microsecond))
+	sub.Format, sub.Tables, sub.Targets, sub.GIDRules, sub.Truncate = s.Format, s.Tables, s.Targets, s.GIDRules, s.Truncate
+	sub.MaxClockSkew, sub.MemoryBytesMax = control.Duration(s.MaxClockSkew), s.MemoryBytesMax
+	for _, sh := range s.Shards {
+		sub.Shards = append(sub.Shards, control.Shard{
+			Name: sh.Name, DSN: sh.DSN, Slot: s.slot(), OwnSlot: s.Slot == "", Publications: s.publications(), OwnPublication: len(s.Publications) == 0,
+		})
+	}
+	return sub
+}
+
+// slot and publication are named after the subscription.
+func (s *Spec) slot() string {
+	if s.Slot != "" {
+		return s.Slot
+	}
+	return "cdc_" + s.Name
+}
+
+func (s *Spec) publications() []string {
+	if len(s.Publications) > 0 {
+		return s.Publications
+	}
+	return []string{"cdc_" + s.Name}
+}
+
+// Validate lists every fault that can be seen without a connection. The error is of type Faults.
+func (s Spec) Validate() error {
+	s = s.withDefaults()
+	if faults := s.faults(); len(faults) > 0 {
+		return faults
+	}
+	return nil
+}
+
+func (s *Spec) faults() Faults {
+	var faults Faults
+	for _, err := range unjoin(s.subscription().Validate()) {
+		faults = append(faults, faultOf("", err))
+	}
+	faults = append(faults, s.connectionFaults()...)
+	if len(s.Tables) > 0 && len(s.Publications) > 0 {
+		faults = append(faults, faultf("", "either --tables or --publication", "tables and given publications exclude each other: a given publication says itself what it holds"))
+	}
+	if len(s.Tables) > 0 && !slices.ContainsFunc(s.Tables, func(p string) bool { return !strings.HasPrefix(p, "-") }) {
+		faults = append(faults, faultf("", "--tables 'public.*,"+strings.Join(s.Tables, ",")+"'", "the table patterns only exclude"))
+	}
+	for _, p := range s.Tables {
+		if strings.TrimPrefix(p, "-") == "" || strings.ContainsAny(p, " \t\n,") {
+			faults = append(faults, faultf("", "--tables 'public.*'", "table pattern %q is none", p))
+		}
+	}
+	var rules []gid.Rule
+	for _, r := range s.GIDRules {
+		rules = append(rules, gid.Rule{Pattern: r.Pattern, Template: r.Template})
+	}
+	if _, err := gid.New(rules); err != nil {
+		faults = append(faults, faultOf("gid rules", err))
+	}
+	if s.StreamBytesMax < 0 {
+		faults = append(faults, faultf("", "--stream-bytes-max 100GiB, or 0 for no limit", "stream_bytes_max %d is negative", s.StreamBytesMax))
+	}
+	if s.SlotTimeout < time.Second {
+		faults = append(faults, faultf("", "--slot-timeout 30s", "slot_timeout %s is too short, at least 1s", s.SlotTimeout))
+	}
+	return faults
+}
+
+// connectionFaults: a password would be stored where many can read it.
+func (s *Spec) connectionFaults() (faults Faults) {
+	check := func(about, text string) {
+		switch {
+		case strings.TrimSpace(text) == "":
+			faults = append(faults, faultf(about, "NAME=postgres://user@host:5432/database", "the DSN is empty"))
+		case dsn.HasPassword(text):
+			faults = append(faults, faultf(about, "put the password into ~/.pgpass of the user that runs cdcd, or write ${VAR} for it and set VAR where cdcd and cdcctl run",
+				"the DSN %s has a password in clear, which would be stored", dsn.Redact(text)))
+		}
+	}
+	for _, sh := range s.Shards {
+		check("shard "+sh.Name, sh.DSN)
+	}
+	for _, t := range s.Targets {
+		check("target "+t.Name, t.DSN)
+	}
+	return faults
+}
+
+// unjoin takes errors.Join apart.
+func unjoin(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return many.Unwrap()
+	}
+	return []error{err}
+}
+
+// ParseNamed reads NAME=DSN. A DSN alone is allowed when fallback, the name it then has, is not empty. The first "="
+// ends a name only if what stands before it can be one: keyword DSNs begin with "host=".
+func ParseNamed(text, fallback string) (name, rest string, err error) {
+	before, after, ok := strings.Cut(text, "=")
+	if ok && control.CheckName("", before) == nil && !keyword[before] {
+		return before, after, nil
+	}
+	if fallback != "" {
+		return fallback, text, nil
+	}
+	if strings.TrimSpace(text) == "" || !ok || keyword[before] || strings.ContainsAny(before, ":/ ") {
+		return "", "", fmt.Errorf("%q has no name. Try: NAME=DSN, as in a=postgres://user@host/database", dsn.Redact(text))
+	}
+	return "", "", errors.Join(control.CheckName("shard", before))
+}
+
+// keyword are the beginnings of keyword DSNs that could be taken for names.
+var keyword = map[string]bool{
+	"host": true, "hostaddr": true, "port": true, "dbname": true, "database": true, "user": true, "password": true, "passfile": true,
+	"service": true, "servicefile": true, "sslmode": true, "sslcert": true, "sslkey": true, "sslrootcert": true, "sslpassword": true,
+	"application_name": true, "connect_timeout": true, "target_session_attrs": true, "options": true, "krbsrvname": true,
+}

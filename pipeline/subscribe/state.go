@@ -1,0 +1,133 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"shardcdc/pipeline/control"
+)
+
+// SetState pauses or resumes a subscription and waits until the processes have followed: paused when nobody works for it
+// any more, active when a node says that it runs. An error after the state was written says so.
+func SetState(ctx context.Context, bus *control.Bus, name string, to control.State, o Options) error {
+	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
+	if err != nil {
+		return err
+	}
+	e, err := setState(ctx, catalog, name, to)
+	if err != nil {
+		return err
+	}
+	waiting, cancel := context.WithTimeout(ctx, o.wait())
+	defer cancel()
+	if to == control.Active {
+		return awaitRunning(ctx, waiting, bus, name)
+	}
+	return awaitIdle(ctx, waiting, bus, e.Subscription)
+}
+
+// setState writes the state, again if somebody else wrote in between. Dropping is never left.
+func setState(ctx context.Context, catalog *control.Catalog, name string, to control.State) (control.Entry, error) {
+	for {
+		e, err := catalog.Get(ctx, name)
+		if err != nil {
+			return e, err
+		}
+		if e.State == to {
+			return e, nil
+		}
+		if e.State == control.Dropping {
+			return e, fmt.Errorf("subscription %s is being dropped. Try: cdcctl drop-subscription %s, which goes on", name, name)
+		}
+		e.State = to
+		err = catalog.Put(ctx, e)
+		var api *jetstream.APIError
+		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+			continue
+		}
+		return e, err
+	}
+}
+
+// awaitWorkersGone waits until no apply worker answers for the subscription's targets.
+func awaitWorkersGone(ctx context.Context, bus *control.Bus, sub *control.Subscription) error {
+	for _, t := range sub.Targets {
+		for {
+			st, err := control.AskApply(ctx, bus.NC, sub.Name, t.Name)
+			if ctx.Err() != nil {
+				return fmt.Errorf("subscription %s: the apply worker of target %s on %s has not let go in time. Try: stop that process and repeat", sub.Name, t.Name, st.Node)
+			}
+			if errors.Is(err, control.ErrNobody) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			pause(ctx)
+		}
+	}
+	return nil
+}
+
+// awaitIdle waits until no node holds the lease and no worker answers.
+func awaitIdle(ctx, waiting context.Context, bus *control.Bus, sub *control.Subscription) error {
+	if err := awaitWorkersGone(waiting, bus, sub); err != nil {
+		return err
+	}
+	leases, err := control.OpenLeases(ctx, bus.JS, bus.Replicas, leaseTTL)
+	if err != nil {
+		return err
+	}
+	for {
+		owner, held, err := leases.Holder(ctx, leaseKey(sub.Name))
+		if err != nil || !held {
+			return err
+		}
+		if !pause(waiting) {
+			return late(ctx, "subscription %s is marked %s, but node %s has not let go in time. Try: cdcctl status %s", sub.Name, sub.State, owner.Node, sub.Name)
+		}
+	}
+}
+
+// awaitRunning waits until a node says that it runs.
+func awaitRunning(ctx, waiting context.Context, bus *control.Bus, name string) error {
+	for {
+		st, err := control.AskCapture(waiting, bus.NC, name)
+		if err == nil && st.State == "running" {
+			return nil
+		}
+		if !pause(waiting) {
+			switch {
+			case st.Error != "":
+				return late(ctx, "subscription %s is marked active, and node %s cannot run it: %s", name, st.Node, st.Error)
+			case st.State != "":
+				return late(ctx, "subscription %s is marked active; node %s is still %s. Try: cdcctl status %s", name, st.Node, st.State, name)
+			}
+			return late(ctx, "subscription %s is marked active, but no node runs it. Try: cdcd node", name)
+		}
+	}
+}
+
+// pause waits a moment; false when ctx has ended.
+func pause(ctx context.Context) bool {
+	t := time.NewTimer(pollEvery)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// late is the error of a wait that ended; the caller's own end comes first.
+func late(ctx context.Context, format string, args ...any) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf(format, args...)
+}

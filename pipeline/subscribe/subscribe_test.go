@@ -1,0 +1,71 @@
+package subscribe_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/subscribe"
+	"shardcdc/pipeline/throwaway"
+)
+
+func startBus(t *testing.T) *control.Bus {
+	t.Helper()
+	srv, err := embedded.Start(t.Context(), embedded.Options{StoreDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(srv.Close)
+	bus, err := control.Connect(t.Context(), control.Connection{Name: "test", Extra: []nats.Option{srv.InProcess()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(bus.Close)
+	return bus
+}
+
+func exec(t *testing.T, dsn string, statements ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	for _, s := range statements {
+		if _, err := conn.Exec(ctx, s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+func TestCreateAndDrop(t *testing.T) {
+	servers, err := throwaway.StartMany(t.Context(), throwaway.Options{Name: "a"}, throwaway.Options{Name: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range servers {
+		t.Cleanup(func() { _ = s.Close() })
+		exec(t, s.DSN(), "CREATE TABLE accounts (id int PRIMARY KEY)")
+	}
+	bus := startBus(t)
+	sub, notes, err := subscribe.Create(t.Context(), bus, subscribe.Spec{
+		Name: "bank", Shards: []subscribe.Shard{{Name: "a", DSN: servers[0].DSN()}, {Name: "b", DSN: servers[1].DSN()}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(sub, notes)
+	dropped, err := subscribe.Drop(t.Context(), bus, "bank", subscribe.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(dropped)
+}

@@ -1,0 +1,175 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardcdc/pipeline/control"
+)
+
+// targetVersionMin is the oldest PostgreSQL that is supported as a target.
+const targetVersionMin = 130000
+
+const targetSQL = `
+SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), current_user::text,
+  has_database_privilege(current_database(), 'CREATE') OR to_regclass('cdc.progress') IS NOT NULL,
+  (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)`
+
+// parameterVersionMin is the first PostgreSQL that can grant the setting of a parameter.
+const parameterVersionMin = 150000
+
+// checkTarget looks whether changes can be replayed there. tables are the shards', as schema.table.
+func checkTarget(ctx context.Context, t *control.Target, tables []string, shards []shardCheck) []Finding {
+	about := "target " + t.Name
+	db, err := open(ctx, t.DSN)
+	if err != nil {
+		return []Finding{faultOf(about, err)}
+	}
+	defer db.hangUp()
+	findings, err := targetRights(ctx, db, about)
+	if err != nil {
+		return []Finding{faultOf(about, err)}
+	}
+	id, err := db.identity(ctx)
+	if err != nil {
+		return append(findings, faultOf(about, err))
+	}
+	if slices.ContainsFunc(shards, func(s shardCheck) bool { return s.id == id }) {
+		findings = append(findings, faultf(about, "--target with a database of its own", "it is one of the shards: changes would be replayed on themselves"))
+	}
+	missing, err := missingTables(ctx, db, tables)
+	if err != nil {
+		return append(findings, faultOf(about, err))
+	}
+	if len(missing) > 0 {
+		findings = append(findings, Finding{
+			Severity: Warning, About: about, What: "tables are missing there: " + strings.Join(missing, ", ") + "; the first change to one will wait for it",
+			Try: "create them, for example with pg_dump --schema-only of one shard",
+		})
+	}
+	return findings
+}
+
+func targetRights(ctx context.Context, db *database, about string) (findings []Finding, err error) {
+	var (
+		version          int
+		standby          bool
+		user             string
+		create, settable bool // settable: session_replication_role, which superusers may set in every version
+	)
+	if err := db.QueryRow(ctx, targetSQL).Scan(&version, &standby, &user, &create, &settable); err != nil {
+		return nil, fmt.Errorf("ask for rights: %w", err)
+	}
+	role := pgx.Identifier{user}.Sanitize()
+	if !settable && version >= parameterVersionMin {
+		if err := db.QueryRow(ctx, "SELECT has_parameter_privilege('session_replication_role', 'SET')").Scan(&settable); err != nil {
+			return nil, fmt.Errorf("ask for rights: %w", err)
+		}
+	}
+	if version < targetVersionMin {
+		findings = append(findings, faultf(about, "PostgreSQL 13 or newer", "PostgreSQL %d is too old", version/10000))
+	}
+	if standby {
+		findings = append(findings, faultf(about, "the DSN of its primary", "it is a standby and cannot be written to"))
+	}
+	if !create {
+		findings = append(findings, faultf(about, "GRANT CREATE ON DATABASE "+pgx.Identifier{db.Config().Database}.Sanitize()+" TO "+role,
+			"role %s may not create the schema cdc, where the progress is kept", user))
+	}
+	if !settable {
+		findings = append(findings, faultf(about, "GRANT SET ON PARAMETER session_replication_role TO "+role+" (PostgreSQL 15 or later; a superuser before that)",
+			"role %s may not set session_replication_role, so triggers would fire a second time", user))
+	}
+	return findings, nil
+}
+
+// missingTables says which of the tables are not on the target.
+func missingTables(ctx context.Context, db *database, tables []string) ([]string, error) {
+	rows, err := db.Query(ctx, "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')")
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	there, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	slices.Sort(there)
+	var missing []string
+	for _, t := range tables {
+		if _, found := slices.BinarySearch(there, t); !found {
+			missing = append(missing, t)
+		}
+	}
+	slices.Sort(missing)
+	return slices.Compact(missing), nil
+}
+
+// forgetProgressSQL is one transaction. The advisory lock is the one under which apply workers make cdc.progress, so the
+// table is not dropped between another subscription's worker making it and writing its row.
+const (
+	lockProgressSQL = "SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock(hashtextextended('cdc.progress', 0))"
+	// dropProgressSQL drops what apply workers made, when nothing else is there and we may.
+	dropProgressSQL = `
+DO $$BEGIN
+  IF to_regclass('cdc.progress') IS NOT NULL AND pg_has_role((SELECT relowner FROM pg_class WHERE oid = 'cdc.progress'::regclass), 'USAGE') THEN
+    LOCK TABLE cdc.progress IN ACCESS EXCLUSIVE MODE;
+    IF NOT EXISTS (SELECT FROM cdc.progress) THEN
+      DROP TABLE cdc.progress;
+      IF pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = 'cdc'), 'USAGE')
+         AND NOT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = 'cdc'::regnamespace) THEN
+        DROP SCHEMA cdc RESTRICT;
+      END IF;
+    END IF;
+  END IF;
+END$$`
+)
+
+// forgetProgress deletes the subscription's progress on a target, and the table and its schema with the last row.
+func forgetProgress(ctx context.Context, t *control.Target, subscription string) (removed []string, err error) {
+	about := "target " + t.Name
+	db, err := open(ctx, t.DSN)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", about, err)
+	}
+	defer db.hangUp()
+	err = pgx.BeginFunc(ctx, db.Conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lockProgressSQL, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return err
+		}
+		var there bool
+		if err := tx.QueryRow(ctx, "SELECT to_regclass('cdc.progress') IS NOT NULL").Scan(&there); err != nil || !there {
+			return err
+		}
+		tag, err := tx.Exec(ctx, "DELETE FROM cdc.progress WHERE subscription = $1", subscription)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() > 0 {
+			removed = append(removed, about+": progress of "+subscription)
+		}
+		if _, err := tx.Exec(ctx, dropProgressSQL); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, "SELECT to_regnamespace('cdc') IS NOT NULL").Scan(&there); err != nil {
+			return err
+		}
+		if !there {
+			removed = append(removed, about+": schema cdc")
+		}
+		return nil
+	})
+	if err != nil {
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) && pg.Code == "42501" {
+			return nil, fmt.Errorf("%s: remove the progress of %s: %w. Try: GRANT DELETE ON cdc.progress TO %s", about, subscription, err, pgx.Identifier{db.Config().User}.Sanitize())
+		}
+		return nil, fmt.Errorf("%s: remove the progress of %s: %w", about, subscription, err)
+	}
+	return removed, nil
+}
