@@ -31,6 +31,10 @@
 //
 // A statement that touches no row, or more than one, is an error, never a shrug.
 //
+// # Rows that move between shards
+//
+// Fragments are applied one after the other, but deletes make room first; see move.go.
+//
 // # What the target may have of its own
 //
 // Columns are matched by name; order does not matter. Columns that the source does not send keep their default

@@ -44,12 +44,12 @@ func runTests(m *testing.M) int {
 
 // database is a connection to a database of its own.
 type database struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 	conn *pgconn.PgConn
 }
 
-func newDatabase(t *testing.T, name string) *database {
+func newDatabase(t testing.TB, name string) *database {
 	t.Helper()
 	admin := connect(t, "postgres")
 	if _, err := admin.Exec(t.Context(), "CREATE DATABASE "+name).ReadAll(); err != nil {
@@ -65,7 +65,7 @@ func newDatabase(t *testing.T, name string) *database {
 	return d
 }
 
-func connect(t *testing.T, db string) *pgconn.PgConn {
+func connect(t testing.TB, db string) *pgconn.PgConn {
 	t.Helper()
 	c, err := pgconn.Connect(t.Context(), server.DSNFor(db))
 	if err != nil {
@@ -106,7 +106,7 @@ func (d *database) rows(sql string) string {
 
 // world is shards and a target: real pgoutput bytes on one side, a real target on the other.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	shards []*database
 	target *database
 	cfg    postgres.Config
@@ -120,7 +120,7 @@ type world struct {
 }
 
 // newWorld makes the databases; a name is used once.
-func newWorld(t *testing.T, shards int) *world {
+func newWorld(t testing.TB, shards int) *world {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "_", "#", "_", " ", "_").Replace(t.Name()))
 	name = name[max(0, len(name)-40):]
@@ -186,7 +186,7 @@ func (w *world) together(txs []*pipeline.Transaction) []*pipeline.Transaction {
 }
 
 // fragments puts pgoutput messages together; empty transactions are left out.
-func fragments(t *testing.T, shard pipeline.ShardID, messages [][][]byte) (list []*pipeline.Fragment) {
+func fragments(t testing.TB, shard pipeline.ShardID, messages [][][]byte) (list []*pipeline.Fragment) {
 	t.Helper()
 	relations := map[uint32]*pipeline.Relation{}
 	used := map[uint32]*pipeline.Relation{}

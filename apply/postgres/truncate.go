@@ -123,15 +123,6 @@ func truncateSQL(tables []*found, flags byte) string {
 	return b.String()
 }
 
-// truncates looks at the type bytes only: most transactions have none.
 func truncates(tx *pipeline.Transaction) bool {
-	for _, f := range tx.Fragments {
-		for at := 0; at+4 < len(f.Body); {
-			if f.Body[at+4] == byte(pipeline.Truncate) {
-				return true
-			}
-			at += 4 + int(uint32(f.Body[at])<<24|uint32(f.Body[at+1])<<16|uint32(f.Body[at+2])<<8|uint32(f.Body[at+3]))
-		}
-	}
-	return false
+	return slices.ContainsFunc(tx.Fragments, func(f *pipeline.Fragment) bool { return has(f, pipeline.Truncate) })
 }

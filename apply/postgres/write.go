@@ -143,6 +143,20 @@ func (w *writer) transaction(tx *pipeline.Transaction) error {
 		w.p.SendQueryParams(t.sql, nil, nil, nil, nil)
 		w.expect(expected{change: change{op: pipeline.Truncate, csn: tx.CSN, plan: t.plan}})
 	}
+	first, err := w.s.early(tx)
+	if err != nil {
+		return at(tx.CSN, err)
+	}
+	if len(first) > 0 {
+		if err := w.changes(tx, &order, func(p position) bool { return first[p] }); err != nil {
+			return err
+		}
+	}
+	return w.changes(tx, &order, func(p position) bool { return !first[p] })
+}
+
+// changes sends those of a transaction's changes that are chosen, in order.
+func (w *writer) changes(tx *pipeline.Transaction, order *order, chosen func(position) bool) error {
 	for n, f := range tx.Fragments {
 		i := -1
 		err := f.Walk(func(c *pipeline.Change) error {
@@ -151,7 +165,7 @@ func (w *writer) transaction(tx *pipeline.Transaction) error {
 				return nil // a truncation was in order.truncates; a message is for other readers
 			}
 			p := w.s.plans[c.Relation]
-			if order.wiped(n, i, p.table) {
+			if !chosen(position{n, i}) || order.wiped(n, i, p.table) {
 				return nil
 			}
 			return w.change(tx.CSN, p, c)
