@@ -67,16 +67,19 @@ func TestNudge(t *testing.T) {
 	s := newShard(t)
 	got := newSink()
 	d := start(t, s.src, got, dumper.Options{Nudge: true, NudgeAfter: 50 * time.Millisecond})
-	got.wait(t, "the stream", func() bool { return got.received > 0 })
+	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
 	watcher := connect(t, s.src.DSN)
-	exec(t, s.conn, "BEGIN")
-	for id, stuck := 0, false; !stuck; id++ {
-		if id == 2000 {
-			t.Skip("the server never flushed a position inside a record")
-		}
-		exec(t, s.conn, fmt.Sprintf("INSERT INTO t VALUES (%d, repeat('x', 5000))", id))
-		row(t, watcher, "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') % 8192 = 0", &stuck)
-	}
+	exec(t, watcher, "ALTER SYSTEM SET wal_writer_delay = '10ms'", "SELECT pg_reload_conf()") // or it sleeps for seconds
+	t.Cleanup(func() {
+		exec(t, connect(t, server.DSN()), "ALTER SYSTEM RESET wal_writer_delay", "SELECT pg_reload_conf()")
+	})
+	exec(t, s.conn, "CREATE SEQUENCE ids", "BEGIN")
+	await(t, "the flushed position lies inside a record", func() (inside bool) {
+		exec(t, s.conn, "INSERT INTO t SELECT nextval('ids') FROM generate_series(1, 1000)")
+		row(t, watcher, "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') % 8192 = 0", &inside)
+		return inside
+	})
+	asked := time.Now()
 	d.Probe(1)
 	got.wait(t, "the position", func() bool {
 		return len(got.answers) == 1 && got.received >= got.answers[0].flushed
@@ -84,6 +87,6 @@ func TestNudge(t *testing.T) {
 	if n := d.Status().Nudges; n > 1 {
 		t.Errorf("%d nudges", n)
 	}
-	t.Logf("%d nudges", d.Status().Nudges)
+	t.Logf("%d nudges, %s", d.Status().Nudges, time.Since(asked))
 	exec(t, s.conn, "ROLLBACK")
 }
