@@ -22,7 +22,6 @@ const (
 	unitBytes     = 512 << 10 // row data in a unit; a larger transaction is a unit of its own
 	jsonUnitBytes = 256 << 10
 	unitCountMax  = 500 // JSON: one message each, and a unit has to fit an atomic batch of 1000
-	heartbeat     = 10 * time.Second
 	skewCheck     = time.Second
 )
 
@@ -152,7 +151,7 @@ func (c *capture) publish(ctx context.Context) error {
 		bytesMax = jsonUnitBytes
 	}
 	for {
-		batch, err := c.joiner.Next(ctx, bytesMax, heartbeat)
+		batch, err := c.joiner.Next(ctx, bytesMax, c.node.conf.Heartbeat)
 		if err != nil {
 			return err
 		}

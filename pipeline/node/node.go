@@ -16,6 +16,7 @@ type Config struct {
 	LeaseTTL      time.Duration // after this time another node takes over from a dead one
 	ProbeInterval time.Duration // shortest time between two probes of a shard; 0: the dumper's default
 	NoNudge       bool          // never write a logical message to a shard, whatever waits
+	Heartbeat     time.Duration // a checkpoint is published when positions moved and nothing was published for so long; 0: 10 s
 	RetryMin      time.Duration // first pause after a failure; 0: 200 ms
 	RetryMax      time.Duration // 0: 10 s
 	Log           *slog.Logger
@@ -38,6 +39,9 @@ func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 	}
 	if c.RetryMax == 0 {
 		c.RetryMax = 10 * time.Second
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = 10 * time.Second
 	}
 	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
 	if err != nil {
