@@ -137,6 +137,7 @@ func TestStreamReadsUnits(t *testing.T) {
 	}
 	// A writer dies between the parts of a unit; the next one takes over and packs it anew.
 	s.unit(30, 20, 2)
+	s.publish(wire.WatermarkSubject("sub"), nil, nil) // not a unit's end, so not a position
 	s.publish(wire.EpochSubject("sub"), nil, []byte("2"))
 	s.unit(30, 30, -1)
 	type seen struct {
@@ -144,7 +145,7 @@ func TestStreamReadsUnits(t *testing.T) {
 		csn       pipeline.CSN
 		watermark pipeline.CSN
 	}
-	want := []seen{{1, 0, 0}, {2, 10, 10}, {3, 0, 15}, {info.Last, 20, 20}, {info.Last + 3, 0, 0}, {0, 30, 30}}
+	want := []seen{{1, 0, 0}, {2, 10, 10}, {3, 0, 15}, {info.Last, 20, 20}, {info.Last + 4, 0, 0}, {0, 30, 30}}
 	last, err := NewStream(s.js, "sub").Describe(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -10,9 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"shardcdc/apply"
 	"shardcdc/apply/postgres"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/throwaway"
 	"shardcdc/pipeline/wire"
 )
 
@@ -221,26 +224,81 @@ func TestTwoWorkersAtOnce(t *testing.T) {
 // not read the progress before that is decided.
 func TestProgressWaitsForOlderSession(t *testing.T) {
 	w := newWorld(t, 1)
+	w.cfg.LockTimeout = 50 * time.Millisecond
 	w.open()
+	late := w.session
 	w.target.exec("BEGIN; UPDATE cdc.progress SET stream_seq = 7 WHERE subscription = 's'")
-	w.session = nil
-	cfg := w.cfg
-	cfg.LockTimeout = 50 * time.Millisecond
-	target, err := postgres.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := target.Open(t.Context())
-	if err == nil {
-		defer s.Close(t.Context())
-		_, err = s.Progress(t.Context())
-	}
-	if err == nil || !strings.Contains(err.Error(), "55P03") {
-		t.Fatalf("got %v, want a lock timeout", err)
+	if got, err := late.Progress(t.Context()); err == nil || !strings.Contains(err.Error(), "55P03") {
+		t.Fatalf("got %s, %v, want a lock timeout", got, err)
 	}
 	w.target.exec("COMMIT")
 	if got := w.progress(); got.Seq != 7 {
 		t.Errorf("got %s", got)
+	}
+}
+
+// TestTargetCrashes: the server is killed while transactions are on their way, several times; the worker goes on
+// by itself, and every row is there once.
+func TestTargetCrashes(t *testing.T) {
+	own, err := throwaway.Start(t.Context(), throwaway.Options{Name: "crash"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := own.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := newWorld(t, 1)
+	w.source("CREATE TABLE d (v int)")
+	const rounds, each = 3, 200
+	for i := range rounds * each {
+		w.source(fmt.Sprintf("INSERT INTO d VALUES (%d)", i))
+	}
+	src := newMemory("stream", w.capture()...)
+	exec := func(sql string) string {
+		c, err := pgconn.Connect(t.Context(), own.DSN())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(t.Context())
+		r, err := c.Exec(t.Context(), sql).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r[len(r)-1].Rows) == 0 {
+			return ""
+		}
+		return string(r[len(r)-1].Rows[0][0])
+	}
+	exec("CREATE TABLE d (v int)")
+	w.cfg.DSN = own.DSN()
+	target, err := postgres.New(w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crashes := 0
+	_, err = runWorker(t, apply.Config{
+		Target: target, Source: src, GroupUnits: 1,
+		Observer: apply.Observer{OnApplied: func(a apply.Applied) {
+			if int(a.Progress.Seq) < (crashes+1)*each || crashes == rounds-1 {
+				return
+			}
+			crashes++
+			// From here on the worker's next transaction meets the crash at whatever step it is.
+			if err := own.Stop(t.Context(), throwaway.Kill); err != nil {
+				t.Error(err)
+			}
+			if err := own.Start(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}},
+	}, caughtUp)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if got := exec("SELECT count(*) || ' ' || count(DISTINCT v) FROM d"); got != fmt.Sprintf("%[1]d %[1]d", rounds*each) || crashes != rounds-1 {
+		t.Errorf("after %d crashes: %s rows", crashes, got)
 	}
 }
 

@@ -90,6 +90,12 @@ func TestShapes(t *testing.T) {
 			tables: "z g",
 		},
 		{
+			name: "constraint triggers that always fire", ddl: "CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE DEFERRABLE)",
+			target: `DO $$ DECLARE n name; BEGIN FOR n IN SELECT tgname FROM pg_trigger WHERE tgrelid = 't'::regclass LOOP
+				EXECUTE format('ALTER TABLE t ENABLE ALWAYS TRIGGER %I', n); END LOOP; END $$`,
+			source: []string{"INSERT INTO t VALUES (1, 1), (2, 2)", "UPDATE t SET u = 3 - u"}, tables: "t",
+		},
+		{
 			name: "identity columns",
 			ddl:  "CREATE TABLE a (id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY, v int); CREATE TABLE b (id int PRIMARY KEY, s int GENERATED ALWAYS AS IDENTITY, v int)",
 			source: []string{
@@ -145,9 +151,9 @@ func TestShapes(t *testing.T) {
 			tables: "u d",
 		},
 		{
-			name: "case insensitive key", ddl: "CREATE EXTENSION citext; CREATE TABLE t (k citext PRIMARY KEY, v int)",
-			source: []string{"INSERT INTO t VALUES ('Abc', 1)", "UPDATE t SET v = 2", "UPDATE t SET k = 'ABC'", "UPDATE t SET v = 3"},
-			tables: "t",
+			name: "keys with operators of an extension", ddl: "CREATE EXTENSION citext; CREATE TABLE t (k citext PRIMARY KEY, v int); CREATE EXTENSION hstore; CREATE TABLE h (k hstore PRIMARY KEY, v int)",
+			source: []string{"INSERT INTO t VALUES ('Abc', 1); INSERT INTO h VALUES ('a=>1', 1)", "UPDATE h SET v = 2", "UPDATE t SET v = 2", "UPDATE t SET k = 'ABC'", "UPDATE t SET v = 3"},
+			tables: "t h",
 		},
 		{
 			name: "truncate", ddl: "CREATE TABLE a (id serial PRIMARY KEY); CREATE TABLE b (id int REFERENCES a, v int); CREATE TABLE c (v int)",
@@ -201,6 +207,18 @@ func TestOtherColumnOrderAndExtraColumns(t *testing.T) {
 	w.source("INSERT INTO t VALUES (1, 'a', NULL), (2, '', 'b'); UPDATE t SET a = 'x' WHERE id = 1; DELETE FROM t WHERE id = 2")
 	w.replay()
 	if got, want := w.target.rows("SELECT id, a, b, extra FROM t"), "1|x|∅|kept\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestGeneratedOnTheTargetOnly: what the source sends for such a column is left out.
+func TestGeneratedOnTheTargetOnly(t *testing.T) {
+	w := newWorld(t, 1)
+	w.source("CREATE TABLE t (id int PRIMARY KEY, a int, g int); CREATE TABLE f (a int, g int); ALTER TABLE f REPLICA IDENTITY FULL")
+	w.target.exec("CREATE TABLE t (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2) STORED); CREATE TABLE f (a int, g int GENERATED ALWAYS AS (a * 2) STORED)")
+	w.source("INSERT INTO t VALUES (1, 2, 99); UPDATE t SET a = 3; INSERT INTO f VALUES (1, 99), (2, 99); UPDATE f SET a = 5 WHERE a = 1; DELETE FROM f WHERE a = 2")
+	w.replay()
+	if got, want := w.target.rows("SELECT * FROM t")+w.target.rows("SELECT * FROM f"), "1|3|6\n5|10\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -93,7 +93,7 @@ func (w *writer) group(g *apply.Group) error {
 		[]byte(w.s.cfg.Subscription), []byte(g.To.StreamID), number(uint64(g.To.CSN)), number(uint64(g.To.Seq)),
 		number(uint64(g.From.Seq)), []byte(g.From.StreamID),
 	}, expected{what: progress})
-	w.send(stDefer, nil, expected{})
+	w.send(stDefer, nil, expected{}) // for constraint triggers that fire ALWAYS; the others do not fire at all
 	if err := g.Transactions(w.transaction); err != nil {
 		return err
 	}
