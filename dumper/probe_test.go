@@ -69,24 +69,29 @@ func TestNudge(t *testing.T) {
 	d := start(t, s.src, got, dumper.Options{Nudge: true, NudgeAfter: 50 * time.Millisecond})
 	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
 	watcher := connect(t, s.src.DSN)
-	exec(t, watcher, "ALTER SYSTEM SET wal_writer_delay = '10ms'", "SELECT pg_reload_conf()") // or it sleeps for seconds
-	t.Cleanup(func() {
-		exec(t, connect(t, server.DSN()), "ALTER SYSTEM RESET wal_writer_delay", "SELECT pg_reload_conf()")
-	})
 	exec(t, s.conn, "CREATE SEQUENCE ids", "BEGIN")
-	await(t, "the flushed position lies inside a record", func() (inside bool) {
+	insert := func() (inside bool) {
 		exec(t, s.conn, "INSERT INTO t SELECT nextval('ids') FROM generate_series(1, 1000)")
 		row(t, watcher, "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') % 8192 = 0", &inside)
 		return inside
-	})
-	asked := time.Now()
-	d.Probe(1)
-	got.wait(t, "the position", func() bool {
-		return len(got.answers) == 1 && got.received >= got.answers[0].flushed
-	})
-	if n := d.Status().Nudges; n > 1 {
+	}
+	// Now and then the server flushes the rest just in time, and no nudge is needed.
+	for i := 0; d.Status().Nudges == 0; i++ {
+		if i == 50 {
+			t.Fatal("never nudged")
+		}
+		await(t, "the flushed position lies inside a record", insert)
+		asked := time.Now()
+		d.Probe(uint64(i))
+		got.wait(t, "the position", func() bool {
+			return len(got.answers) == i+1 && got.received >= got.answers[i].flushed
+		})
+		if took := time.Since(asked); took > 5*time.Second {
+			t.Errorf("the position was reached after %s", took)
+		}
+	}
+	if n := d.Status().Nudges; n != 1 {
 		t.Errorf("%d nudges", n)
 	}
-	t.Logf("%d nudges, %s", d.Status().Nudges, time.Since(asked))
 	exec(t, s.conn, "ROLLBACK")
 }
