@@ -27,7 +27,9 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 	var tables []string
 	for i := range shards {
 		findings = append(findings, shards[i].findings...)
-		tables = append(tables, shards[i].tables...)
+		for _, t := range shards[i].tables {
+			tables = append(tables, t.plain())
+		}
 	}
 	findings = append(findings, twins(spec.Shards, shards)...)
 	findings = append(findings, clocks(spec.Shards, shards, spec.MaxClockSkew)...)
@@ -45,7 +47,7 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 type shardCheck struct {
 	findings            []Finding
 	id                  identity // zero: the shard was not reached
-	tables              []string
+	tables              []table
 	offset, uncertainty time.Duration
 }
 
@@ -59,7 +61,7 @@ func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
 	}
 	db, err := open(ctx, shard.DSN)
 	if err != nil {
-		c.findings = append(c.findings, unlessSaid(c.findings, faultOf(about, err))...)
+		c.findings = append(c.findings, unlessSaid(c.findings, FaultOf(about, err))...)
 		return
 	}
 	defer db.hangUp()
@@ -70,7 +72,7 @@ func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
 		c.tables, err = shardTables(ctx, db, spec)
 	}
 	if err != nil {
-		c.findings = append(c.findings, faultOf(about, err))
+		c.findings = append(c.findings, FaultOf(about, err))
 	}
 }
 

@@ -120,7 +120,7 @@ func (c *creation) undo(ctx context.Context, why error) error {
 	var wait sync.WaitGroup
 	for i := range c.sub.Shards {
 		if c.made[i] {
-			wait.Go(func() { _, errs[i] = deprovision(ctx, c.sub.Name, &c.sub.Shards[i]) })
+			wait.Go(func() { _, errs[i] = deprovision(ctx, &c.sub.Shards[i]) })
 		}
 	}
 	wait.Wait()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"shardcdc/pipeline"
 	"shardcdc/pipeline/dsn"
 )
 
@@ -75,4 +76,23 @@ func (d *database) clock(ctx context.Context) (offset, uncertainty time.Duration
 		}
 	}
 	return offset, uncertainty, nil
+}
+
+// Mark returns a WAL position of a shard behind every transaction that was committed there before the call, and flushed: a
+// logical message of our own is committed and flushed after them, asynchronous commits included.
+func Mark(ctx context.Context, text string) (pipeline.LSN, error) {
+	db, err := open(ctx, text)
+	if err != nil {
+		return 0, err
+	}
+	defer db.hangUp()
+	// Not "on": whether standbys have it does not matter here.
+	if _, err := db.Exec(ctx, "SET synchronous_commit = local"); err != nil {
+		return 0, fmt.Errorf("mark a position: %w", err)
+	}
+	var at string
+	if err := db.QueryRow(ctx, "SELECT pg_logical_emit_message(true, 'cdc.wait', '')::text").Scan(&at); err != nil {
+		return 0, fmt.Errorf("mark a position: %w", err)
+	}
+	return pipeline.ParseLSN(at)
 }

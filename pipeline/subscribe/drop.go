@@ -157,7 +157,7 @@ func (d *drop) clear(ctx context.Context, sub *control.Subscription) error {
 func (d *drop) clearShards(ctx context.Context, sub *control.Subscription) error {
 	return d.parallel(len(sub.Shards), func(i int) error {
 		sh := &sub.Shards[i]
-		removed, err := deprovision(ctx, d.name, sh)
+		removed, err := deprovision(ctx, sh)
 		d.removed(removed...)
 		return d.orLeave(ctx, err, "shard %s: %s", sh.Name, ownings(sh))
 	})

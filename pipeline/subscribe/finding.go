@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -71,8 +72,20 @@ func faultf(about, try, format string, args ...any) Finding {
 	return Finding{Severity: Error, About: about, What: fmt.Sprintf(format, args...), Try: try}
 }
 
-// faultOf makes a Finding of an error, whose text may end with its own remedy.
-func faultOf(about string, err error) Finding {
+// FaultOf makes a Finding of an error, whose text may end with its own remedy.
+func FaultOf(about string, err error) Finding {
 	what, try, _ := strings.Cut(err.Error(), ". Try: ")
 	return Finding{Severity: Error, About: about, What: what, Try: try}
+}
+
+// FaultsOf takes an error apart that may be Faults.
+func FaultsOf(err error) Faults {
+	var faults Faults
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &faults):
+		return faults
+	}
+	return Faults{FaultOf("", err)}
 }

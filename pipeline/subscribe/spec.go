@@ -20,11 +20,11 @@ type Spec struct {
 	Shards  []Shard
 	Targets []control.Target
 
-	// Tables are patterns (schema.table, with * and ?; a leading - excludes) of what a publication made for this
+	// Tables are patterns (schema.table, with *; a leading - excludes) of what a publication made for this
 	// subscription holds; default public.*. Publications are given ones instead, the same on every shard.
 	Tables       []string
 	Publications []string
-	// Slot is a given slot, of the same name on every shard; empty: one is made.
+	// Slot is a given slot, of the same name on every shard, made after the given Publications; empty: one is made.
 	Slot string
 	// SlotTimeout bounds how long making a slot waits for transactions that are open. Default DefaultSlotTimeout.
 	SlotTimeout time.Duration
@@ -112,18 +112,21 @@ func (s Spec) Validate() error {
 func (s *Spec) faults() Faults {
 	var faults Faults
 	for _, err := range unjoin(s.subscription().Validate()) {
-		faults = append(faults, faultOf("", err))
+		faults = append(faults, FaultOf("", err))
 	}
 	faults = append(faults, s.connectionFaults()...)
 	if len(s.Tables) > 0 && len(s.Publications) > 0 {
 		faults = append(faults, faultf("", "either --tables or --publication", "tables and given publications exclude each other: a given publication says itself what it holds"))
 	}
+	if s.Slot != "" && len(s.Publications) == 0 {
+		faults = append(faults, faultf("", "--publication with one that existed before the slot, or no --slot", "a given slot needs given publications: a publication made now is unknown at the slot's position, and decoding would fail there"))
+	}
 	if len(s.Tables) > 0 && !slices.ContainsFunc(s.Tables, func(p string) bool { return !strings.HasPrefix(p, "-") }) {
 		faults = append(faults, faultf("", "--tables 'public.*,"+strings.Join(s.Tables, ",")+"'", "the table patterns only exclude"))
 	}
 	for _, p := range s.Tables {
-		if strings.TrimPrefix(p, "-") == "" || strings.ContainsAny(p, " \t\n,") {
-			faults = append(faults, faultf("", "--tables 'public.*'", "table pattern %q is none", p))
+		if _, err := parseSelection([]string{p}); err != nil {
+			faults = append(faults, FaultOf("", err))
 		}
 	}
 	var rules []gid.Rule
@@ -131,7 +134,7 @@ func (s *Spec) faults() Faults {
 		rules = append(rules, gid.Rule{Pattern: r.Pattern, Template: r.Template})
 	}
 	if _, err := gid.New(rules); err != nil {
-		faults = append(faults, faultOf("gid rules", err))
+		faults = append(faults, FaultOf("gid rules", err))
 	}
 	if s.StreamBytesMax < 0 {
 		faults = append(faults, faultf("", "--stream-bytes-max 100GiB, or 0 for no limit", "stream_bytes_max %d is negative", s.StreamBytesMax))

@@ -29,23 +29,23 @@ func checkTarget(ctx context.Context, t *control.Target, tables []string, shards
 	about := "target " + t.Name
 	db, err := open(ctx, t.DSN)
 	if err != nil {
-		return []Finding{faultOf(about, err)}
+		return []Finding{FaultOf(about, err)}
 	}
 	defer db.hangUp()
 	findings, err := targetRights(ctx, db, about)
 	if err != nil {
-		return []Finding{faultOf(about, err)}
+		return []Finding{FaultOf(about, err)}
 	}
 	id, err := db.identity(ctx)
 	if err != nil {
-		return append(findings, faultOf(about, err))
+		return append(findings, FaultOf(about, err))
 	}
 	if slices.ContainsFunc(shards, func(s shardCheck) bool { return s.id == id }) {
 		findings = append(findings, faultf(about, "--target with a database of its own", "it is one of the shards: changes would be replayed on themselves"))
 	}
 	missing, err := missingTables(ctx, db, tables)
 	if err != nil {
-		return append(findings, faultOf(about, err))
+		return append(findings, FaultOf(about, err))
 	}
 	if len(missing) > 0 {
 		findings = append(findings, Finding{
