@@ -151,7 +151,7 @@ func openCursor(ctx context.Context, name, dsn, table string) (*cursor, error) {
 	if c.conn, err = pgx.ConnectConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	sql := fmt.Sprintf(`SELECT %s, t::text FROM %s AS t ORDER BY 1, 2 COLLATE "C"`, orders[table], table)
+	sql := fmt.Sprintf(`SELECT %s, t::text FROM %s AS t ORDER BY 1, t::text COLLATE "C"`, orders[table], table)
 	if c.rows, err = c.conn.Query(ctx, sql); err == nil {
 		err = c.next()
 	}

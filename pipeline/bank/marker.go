@@ -136,3 +136,26 @@ func (m *Meter) Gap(from, to time.Time) time.Duration {
 	}
 	return longest
 }
+
+// Lag is how long the oldest marker that is acknowledged and was not seen has been waiting; 0: there is none.
+func (m *Meter) Lag(now time.Time) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.seen) >= len(m.acked) {
+		return 0
+	}
+	return now.Sub(m.acked[len(m.seen)])
+}
+
+// CaughtUp is the first time after an instant at which a marker acknowledged after that instant was seen within the given
+// delay; the instant itself if there was none.
+func (m *Meter) CaughtUp(after time.Time, within time.Duration) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range min(len(m.acked), len(m.seen)) {
+		if m.acked[i].After(after) && m.seen[i].Sub(m.acked[i]) <= within {
+			return m.seen[i]
+		}
+	}
+	return after
+}

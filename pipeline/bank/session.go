@@ -34,7 +34,7 @@ func (s *session) exec(ctx context.Context, sql string) ([]*pgconn.Result, error
 		}
 		for name, value := range map[string]string{
 			"application_name": "bank", "TimeZone": "UTC", "extra_float_digits": "3", "DateStyle": "ISO, MDY",
-			"lock_timeout": "500ms", "statement_timeout": "20s",
+			"lock_timeout": "150ms", "statement_timeout": "20s",
 		} {
 			config.RuntimeParams[name] = value
 		}

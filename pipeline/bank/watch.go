@@ -49,6 +49,22 @@ func (w *Watcher) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// Last waits until the last marker that was acknowledged has been seen, and a snapshot was taken after that. The bank's Run
+// has ended, and the watcher's has not.
+func (w *Watcher) Last(ctx context.Context) error {
+	for w.bank.meter.Seen() < w.bank.stats.markers.Load() {
+		if !pause(ctx, markerEvery) {
+			return fmt.Errorf("marker %d was not seen on the target, only %d: %w", w.bank.stats.markers.Load(), w.bank.meter.Seen(), context.Cause(ctx))
+		}
+	}
+	for before := w.Snapshots(); w.Snapshots() < before+2; {
+		if !pause(ctx, markerEvery) {
+			return fmt.Errorf("no snapshot of the target at the end: %w", context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
 // repeat calls fn with a session of its own until ctx ends.
 func (w *Watcher) repeat(ctx context.Context, every time.Duration, fn func(context.Context, *session) error) error {
 	s := &session{name: "target", dsn: w.target}
