@@ -1,0 +1,121 @@
+package dumper
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardcdc/dumper/pgoutput"
+)
+
+func server(code, message string) error {
+	return fmt.Errorf("stream: %w", &pgconn.PgError{Severity: "ERROR", Code: code, Message: message})
+}
+
+// TestJudge pins what is tried again (empty) and what ends a Dumper, with which words.
+func TestJudge(t *testing.T) {
+	d := New(Source{Name: "a", Slot: "s"}, nil, Options{})
+	again := "cdcctl drop-subscription and create-subscription: the changes in between are gone from this slot, so the target has to be filled again"
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{io.EOF, ""},
+		{fmt.Errorf("read: %w", io.ErrUnexpectedEOF), ""},
+		{fmt.Errorf("read: %w", net.ErrClosed), ""},
+		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, ""},
+		{syscall.ECONNRESET, ""},
+		{&net.DNSError{Err: "no such host", IsNotFound: true}, ""},
+		{errEnded, ""},
+		{fmt.Errorf("%w: %w", errSilent, errWait), ""},
+		{server("57P01", "terminating connection due to administrator command"), ""},
+		{server("57P02", "crash of another server process"), ""},
+		{server("57P03", "the database system is starting up"), ""},
+		{server("53300", "too many clients already"), ""},
+		{server("08006", "connection failure"), ""},
+		{server("55006", `replication slot "s" is active for PID 7`), ""},
+		{server("57014", "canceling statement due to user request"), ""},
+		{
+			server("28P01", `password authentication failed for user "u"`),
+			`shard a: the server does not let us in: stream: ERROR: password authentication failed for user "u" (SQLSTATE 28P01). Try: check user, password and pg_hba.conf`,
+		},
+		{
+			server("42704", `replication slot "s" does not exist`),
+			`shard a: slot "s" does not exist: stream: ERROR: replication slot "s" does not exist (SQLSTATE 42704). Try: ` + again,
+		},
+		{
+			server("42704", `publication "p" does not exist`),
+			`shard a: a publication does not exist, or did not when the changes were made: stream: ERROR: publication "p" does not exist (SQLSTATE 42704). Try: create it again with the same name and tables; cdcctl drop-subscription and create-subscription if changes were made without it`,
+		},
+		{
+			server("58P01", "requested WAL segment 000000010000000000000001 has already been removed"),
+			`shard a: slot "s" lost WAL that is still needed: stream: ERROR: requested WAL segment 000000010000000000000001 has already been removed (SQLSTATE 58P01). Try: ` + again,
+		},
+		{
+			server("55000", `can no longer get changes from replication slot "s"`),
+			`shard a: slot "s" lost WAL that is still needed: stream: ERROR: can no longer get changes from replication slot "s" (SQLSTATE 55000). Try: ` + again,
+		},
+		{
+			server("42501", "must be superuser or replication role to start walsender"),
+			"shard a: a privilege is missing: stream: ERROR: must be superuser or replication role to start walsender (SQLSTATE 42501). Try: ALTER ROLE <role> REPLICATION; cdcctl check names every one",
+		},
+		{server("XX000", "boom"), "shard a: the server reports an error: stream: ERROR: boom (SQLSTATE XX000)"},
+		{errors.New("boom"), "shard a: an unexpected error: boom"},
+		{
+			fmt.Errorf("connect: %w", x509.UnknownAuthorityError{}),
+			"shard a: the server's certificate is not accepted: connect: x509: certificate signed by unknown authority. Try: sslrootcert=<file> with the right authority, and a host name that the certificate names",
+		},
+		{
+			protocolf("empty copy data"),
+			"shard a: the replication stream is not what it should be: empty copy data. Try: report this with the server's version and log; the slot was left as it is",
+		},
+		{
+			&protocolError{&pgoutput.TooLargeError{XID: 7, BytesMax: 10}},
+			`shard a: a transaction is too large: transaction xid 7 gid "" has more than 10 bytes of changes on one shard. Try: make the transaction smaller, or raise the limit of bytes per transaction`,
+		},
+		{&FatalError{What: "w", Try: "t"}, "shard a: w. Try: t"},
+	} {
+		fatal := d.judge(test.err)
+		switch {
+		case fatal == nil && test.want != "":
+			t.Errorf("%v is tried again", test.err)
+		case fatal != nil && fatal.Error() != test.want:
+			t.Errorf("%v\n got  %s\n want %s", test.err, fatal, test.want)
+		}
+	}
+}
+
+func TestPatterns(t *testing.T) {
+	for _, test := range []struct {
+		pattern, schema, name string
+		want                  bool
+	}{
+		{"public.*", "public", "T", true},
+		{"public.*", "publi", "t", false},
+		{"*.*", "x", "y", true},
+		{"Public.Orders", "public", "orders", true},
+		{`public."Orders"`, "public", "orders", false},
+		{`public."a.b""*"`, "public", `a.b"*`, true},
+		{`public."*"`, "public", "x", false},
+		{"public.ord*_20*", "public", "orders_2024", true},
+		{"public.ord*_20*", "public", "ord_19", false},
+		{"public.a*a", "public", "a", false},
+		{"public.a*a", "public", "aa", true},
+		{"public.*b*", "public", "abc", true},
+		{"s_*.t", "s_1", "t", true},
+	} {
+		p, err := parsePattern(test.pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.match(table{schema: test.schema, name: test.name}); got != test.want {
+			t.Errorf("%s matches %s.%s: %v", test.pattern, test.schema, test.name, got)
+		}
+	}
+}
