@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"shardcdc/dumper"
 	"shardcdc/pipeline/control"
 )
 
@@ -53,37 +54,53 @@ type shardCheck struct {
 
 func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
 	about := "shard " + shard.Name
-	c.findings = checkShard(ctx, spec, shard)
-	for _, f := range c.findings {
-		if f.Severity == Error && unreachable(f) {
-			return // one connection refused is enough to know
-		}
-	}
+	fault := func(err error) { c.findings = append(c.findings, FaultOf(about, err)) }
 	db, err := open(ctx, shard.DSN)
 	if err != nil {
-		c.findings = append(c.findings, unlessSaid(c.findings, FaultOf(about, err))...)
+		fault(err)
 		return
 	}
 	defer db.hangUp()
-	if c.id, err = db.identity(ctx); err == nil {
-		c.offset, c.uncertainty, err = db.clock(ctx)
+	if c.id, err = db.identity(ctx); err != nil {
+		fault(err)
+		return
 	}
-	if err == nil {
-		c.tables, err = shardTables(ctx, db, spec)
+	if c.offset, c.uncertainty, err = db.clock(ctx); err != nil {
+		fault(err)
+	}
+	if c.tables, err = shardTables(ctx, db, spec); err != nil {
+		fault(err)
+		return
+	}
+	patterns, err := patternsOf(spec, c.tables)
+	if err != nil {
+		fault(err)
+	}
+	looked, err := dumper.Check(ctx, dumper.CheckSpec{DSN: shard.DSN, Tables: patterns, Publications: spec.Publications})
+	for _, f := range looked {
+		c.findings = append(c.findings, Finding{Severity: severity(f.Severity), About: about, What: f.What, Try: f.Try})
 	}
 	if err != nil {
-		c.findings = append(c.findings, FaultOf(about, err))
+		fault(err)
+	}
+	names, err := checkNames(ctx, db, spec)
+	for _, f := range names {
+		f.About = about
+		c.findings = append(c.findings, f)
+	}
+	if err != nil {
+		fault(err)
 	}
 }
 
-// unlessSaid leaves a fault out when others about the same thing have been found: they are the same, better told.
-func unlessSaid(said []Finding, f Finding) []Finding {
-	for _, other := range said {
-		if other.Severity == Error {
-			return nil
-		}
+func severity(s dumper.Severity) Severity {
+	switch s {
+	case dumper.OK:
+		return Info
+	case dumper.Warning:
+		return Warning
 	}
-	return []Finding{f}
+	return Error
 }
 
 // twins finds shards that are one database: everything would arrive twice.

@@ -2,9 +2,9 @@ package subscribe
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,7 +40,7 @@ func open(ctx context.Context, text string) (*database, error) {
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, errors.New(dsn.Scrub(err.Error(), expanded))
+		return nil, fmt.Errorf("no connection: %s. Try: check host, port, user, password and pg_hba.conf", strings.TrimSuffix(dsn.Scrub(err.Error(), expanded), "."))
 	}
 	return &database{Conn: conn, expanded: expanded}, nil
 }

@@ -89,3 +89,14 @@ func FaultsOf(err error) Faults {
 	}
 	return Faults{FaultOf("", err)}
 }
+
+// Worst is the worst severity among findings; Info when there are none.
+func Worst(findings []Finding) Severity {
+	worst := Info
+	for _, f := range findings {
+		if f.Severity == Error || f.Severity == Warning && worst == Info {
+			worst = f.Severity
+		}
+	}
+	return worst
+}

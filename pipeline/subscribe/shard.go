@@ -2,6 +2,7 @@ package subscribe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"shardcdc/dumper"
@@ -28,7 +29,7 @@ func provision(ctx context.Context, spec *Spec, sh *control.Shard) (Notes, error
 	sh.SystemID, sh.Timeline, sh.Start, sh.Publications = made.SystemID, made.Timeline, made.Start, made.Publications
 	var notes Notes
 	for _, n := range made.Notes {
-		f := FaultOf("shard "+sh.Name, fmt.Errorf("%s", n))
+		f := FaultOf("shard "+sh.Name, errors.New(n))
 		f.Severity = Warning
 		notes = append(notes, f)
 	}
@@ -37,14 +38,7 @@ func provision(ctx context.Context, spec *Spec, sh *control.Shard) (Notes, error
 
 // shardPatterns are the tables to publish.
 func shardPatterns(ctx context.Context, spec *Spec, sh *control.Shard) ([]string, error) {
-	if !sh.OwnPublication {
-		return nil, nil
-	}
-	s, err := parseSelection(spec.Tables)
-	if err != nil {
-		return nil, err
-	}
-	if len(s.exclude) == 0 {
+	if !sh.OwnPublication || !spec.excludes() {
 		return spec.Tables, nil
 	}
 	db, err := open(ctx, sh.DSN)
@@ -56,10 +50,22 @@ func shardPatterns(ctx context.Context, spec *Spec, sh *control.Shard) ([]string
 	if err != nil {
 		return nil, err
 	}
-	if len(tables) == 0 {
-		return nil, fmt.Errorf("no table is left after the exclusions. Try: --tables with fewer of them")
+	return patternsOf(spec, tables)
+}
+
+// patternsOf are the patterns as they were given, or the names that are left when some exclude others.
+func patternsOf(spec *Spec, tables []table) ([]string, error) {
+	if !spec.excludes() {
+		return spec.Tables, nil
 	}
-	return s.patterns(spec.Tables, tables), nil
+	if len(tables) == 0 {
+		return nil, errors.New("no table is left after the exclusions. Try: --tables with fewer of them")
+	}
+	names := make([]string, len(tables))
+	for i, t := range tables {
+		names[i] = t.quoted()
+	}
+	return names, nil
 }
 
 // deprovision removes what provision made, as far as it is there.
@@ -83,7 +89,3 @@ func deprovision(ctx context.Context, sh *control.Shard) (removed []string, err 
 	}
 	return removed, err
 }
-
-func checkShard(context.Context, *Spec, Shard) []Finding { return nil }
-
-func unreachable(Finding) bool { return false }

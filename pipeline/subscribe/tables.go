@@ -117,14 +117,7 @@ func parsePattern(text string) (p pattern, err error) {
 	return p, err
 }
 
-// patterns are what the shard is asked for: as they were given, or the names that are left when some exclude others.
-func (s *selection) patterns(given []string, all []table) []string {
-	if len(s.exclude) == 0 {
-		return given
-	}
-	var names []string
-	for _, t := range all {
-		names = append(names, t.quoted())
-	}
-	return names
+// excludes says that some patterns exclude.
+func (s *Spec) excludes() bool {
+	return slices.ContainsFunc(s.Tables, func(p string) bool { return strings.HasPrefix(p, "-") })
 }

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"shardcdc/cmd/cli"
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/subscribe"
+)
+
+// specFlags say what subscription is wanted; create-subscription has all of them, check some.
+type specFlags struct {
+	shards, tables, publications, targets, gidRules []string
+	slot, format, truncate                          string
+	slotTimeout, maxClockSkew                       time.Duration
+	memory, stream                                  byteSize
+	copyData                                        bool
+}
+
+// addSources adds the flags that say what is read and where it goes.
+func (s *specFlags) addSources(f *pflag.FlagSet) {
+	f.StringArrayVar(&s.shards, "shard", nil, "NAME=DSN of a shard (repeatable); no password in it: use a passfile or ${VAR}")
+	f.StringSliceVar(&s.tables, "tables", nil, "tables to capture, as patterns like public.* or app.order_*; a leading - excludes (default public.*)")
+	f.StringSliceVar(&s.publications, "publication", nil, "use this publication of every shard instead of making one for --tables (repeatable)")
+	f.StringVar(&s.slot, "slot", "", "use this slot of every shard instead of making one; it must be of pgoutput with two_phase")
+	f.StringArrayVar(&s.targets, "target", nil, "DSN, or NAME=DSN, of a database to replay on (repeatable)")
+	f.DurationVar(&s.maxClockSkew, "max-clock-skew", control.DefaultMaxClockSkew, "the most by which the shards' clocks may differ; more stops the subscription")
+}
+
+func (s *specFlags) addRest(f *pflag.FlagSet) {
+	f.StringVar(&s.format, "format", control.FormatInternal, "of the stream: internal (for targets) or json (for consumers of your own)")
+	s.memory = control.DefaultMemoryBytesMax
+	f.Var(&s.memory, "memory-bytes-max", "row data that a node may hold for the subscription")
+	f.StringArrayVar(&s.gidRules, "gid-rule", nil, "'PATTERN=>TEMPLATE': maps gids of PREPARE TRANSACTION to the id that the parts of a distributed transaction share; before the built-in rules (repeatable)")
+	f.StringVar(&s.truncate, "truncate", "stop", "what a target does with a TRUNCATE that not every shard ran: stop, apply or ignore")
+	f.Var(&s.stream, "stream-bytes-max", "size of the stream in JetStream at which publishing waits; 0: as much as the server has")
+	f.DurationVar(&s.slotTimeout, "slot-timeout", subscribe.DefaultSlotTimeout, "how long making a slot may wait for open and prepared transactions")
+	f.BoolVar(&s.copyData, "copy-data", false, "copy the rows that the tables hold already; not in this release, so only false is accepted")
+}
+
+// spec puts the flags together; its error is a usage error that lists every fault.
+func (s *specFlags) spec(name string) (subscribe.Spec, error) {
+	spec := subscribe.Spec{
+		Name: name, Tables: s.tables, Publications: s.publications, Slot: s.slot, SlotTimeout: s.slotTimeout, Format: s.format,
+		MaxClockSkew: s.maxClockSkew, MemoryBytesMax: int64(s.memory), Truncate: s.truncate, StreamBytesMax: int64(s.stream),
+	}
+	var faults subscribe.Faults
+	fault := func(err error) {
+		faults = append(faults, subscribe.FaultOf("", err))
+	}
+	for _, text := range s.shards {
+		n, d, err := subscribe.ParseNamed(text, "")
+		if err != nil {
+			fault(fmt.Errorf("--shard %w", err))
+			continue
+		}
+		spec.Shards = append(spec.Shards, subscribe.Shard{Name: n, DSN: d})
+	}
+	for i, text := range s.targets {
+		n, d, err := subscribe.ParseNamed(text, fmt.Sprintf("target%d", i+1))
+		if err != nil {
+			fault(fmt.Errorf("--target %w", err))
+			continue
+		}
+		spec.Targets = append(spec.Targets, control.Target{Name: n, DSN: d})
+	}
+	for _, text := range s.gidRules {
+		pattern, template, ok := strings.Cut(text, "=>")
+		if !ok {
+			fault(fmt.Errorf("--gid-rule %q has no \"=>\". Try: 'PATTERN=>TEMPLATE', as in '^app-(.*)-[0-9]+$=>$1'", text))
+			continue
+		}
+		spec.GIDRules = append(spec.GIDRules, control.GIDRule{Pattern: strings.TrimSpace(pattern), Template: strings.TrimSpace(template)})
+	}
+	if s.copyData {
+		fault(fmt.Errorf("--copy-data=true: the initial copy is not in this release. Try: --copy-data=false, with tables that are empty on the shards, or whose rows the target holds already"))
+	}
+	if missing := len(faults) > 0 && len(spec.Shards) == 0; !missing {
+		faults = append(faults, subscribe.FaultsOf(spec.Validate())...)
+	}
+	if len(faults) > 0 {
+		return spec, cli.UsageError{Err: faults}
+	}
+	return spec, nil
+}
+
+func createCommand() *cobra.Command {
+	var (
+		nats  cli.NATS
+		flags specFlags
+		out   output
+	)
+	cmd := &cobra.Command{
+		Use:   "create-subscription NAME",
+		Short: "Make a subscription: slots and publications on the shards, the stream, the catalog entry",
+		Long: `Makes a subscription. A running cdcd takes it up at once. First everything is checked that can be checked (see
+cdcctl check) and all faults are listed; nothing is changed then. Each shard gets a publication and a replication
+slot, both named cdc_NAME, unless they are given. Whatever fails later, or a ctrl-C, takes back what was made.
+
+What the tables hold at this moment is not copied: the stream begins with the transactions from now on.
+
+Passwords never stand in a DSN that is stored. Put them into the passfile of the user that runs cdcd, or write
+${VAR} in the DSN and set VAR in the environment of cdcd and cdcctl.
+
+Exit codes: 0 made; 1 not made, nothing is left behind unless the message names it; 2 called in a wrong way.`,
+		Example: `  cdcctl create-subscription bank --shard a=postgres://cdc@db1/bank --shard b=postgres://cdc@db2/bank
+  cdcctl create-subscription bank --shard 'a=host=db1 dbname=bank user=cdc password=${BANK_PASSWORD}' \
+      --tables 'public.*,-public.audit' --target replica=postgres://cdc@replica/bank
+  cdcctl create-subscription feed --shard a=postgres://cdc@db1/bank --format json --publication orders`,
+		Args: cli.Args(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asJSON, err := out.json()
+			if err != nil {
+				return err
+			}
+			spec, err := flags.spec(args[0])
+			if err != nil {
+				return err
+			}
+			return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, _ *control.Catalog) error {
+				sub, notes, err := subscribe.Create(ctx, bus, spec)
+				for _, n := range notes {
+					if n.Severity != subscribe.Info {
+						fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", n.Severity, n)
+					}
+				}
+				if err != nil {
+					return unfinished(err)
+				}
+				if asJSON {
+					return writeJSON(cmd.OutOrStdout(), shown(sub))
+				}
+				return printCreated(cmd, sub)
+			})
+		},
+	}
+	flags.addSources(cmd.Flags())
+	flags.addRest(cmd.Flags())
+	out.add(cmd.Flags())
+	nats.Add(cmd.Flags(), cli.DefaultURL)
+	return cmd
+}
+
+func printCreated(cmd *cobra.Command, sub *control.Subscription) error {
+	lines := []string{cells("SHARD", "SLOT", "PUBLICATIONS", "STARTS AFTER")}
+	for _, s := range sub.Shards {
+		lines = append(lines, cells(s.Name, s.Slot, strings.Join(s.Publications, ","), s.Start))
+	}
+	w := cmd.OutOrStdout()
+	if err := table(w, lines...); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "Subscription %s is made. See: cdcctl status %s\n", sub.Name, sub.Name)
+	return err
+}

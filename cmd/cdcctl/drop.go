@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"shardcdc/cmd/cli"
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/subscribe"
+)
+
+func dropCommand() *cobra.Command {
+	var (
+		nats    cli.NATS
+		out     output
+		options subscribe.Options
+	)
+	cmd := &cobra.Command{
+		Use:   "drop-subscription NAME",
+		Short: "Remove a subscription and everything that was made for it",
+		Long: `Removes a subscription: waits until its node and its apply workers have let go, drops the slots and publications that
+create-subscription made (given ones stay), forgets the progress on the targets, deletes the stream and the catalog
+entry, and prints what was removed. The targets' data stays.
+
+When a shard or a target cannot be reached, the subscription stays in state dropping and the command fails; repeat it,
+and it goes on. With --force it forgets what cannot be reached and lists what is left behind, and where.
+
+Exit codes: 0 removed; 1 not everything was removed, or there is no such subscription; 2 called in a wrong way.`,
+		Example: "  cdcctl drop-subscription bank\n  cdcctl drop-subscription bank --force   # a shard is gone for good",
+		Args:    cli.Args(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			asJSON, err := out.json()
+			if err != nil {
+				return err
+			}
+			return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, _ *control.Catalog) error {
+				dropped, err := subscribe.Drop(ctx, bus, args[0], options)
+				if printed := printDropped(cmd, args[0], dropped, asJSON, err == nil); err == nil {
+					err = printed
+				}
+				return unfinished(err)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&options.Force, "force", false, "forget shards and targets that cannot be reached")
+	cmd.Flags().DurationVar(&options.Wait, "timeout", 30*time.Second, "how long its node and workers may take to let go")
+	out.add(cmd.Flags())
+	nats.Add(cmd.Flags(), cli.DefaultURL)
+	return cmd
+}
+
+func printDropped(cmd *cobra.Command, name string, d subscribe.Dropped, asJSON, done bool) error {
+	w := cmd.OutOrStdout()
+	if asJSON {
+		if d.Removed == nil {
+			d.Removed = []string{}
+		}
+		return writeJSON(w, d)
+	}
+	for _, r := range d.Removed {
+		fmt.Fprintln(w, "removed", r)
+	}
+	for _, l := range d.Left {
+		fmt.Fprintln(w, "LEFT BEHIND", l)
+	}
+	if done {
+		fmt.Fprintf(w, "Subscription %s is gone.\n", name)
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"shardcdc/cmd/cli"
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/subscribe"
+)
+
+func pauseCommand() *cobra.Command {
+	return stateCommand(control.Paused, "is paused", &cobra.Command{
+		Use:   "pause NAME",
+		Short: "Stop reading and replaying; the slots keep the WAL",
+		Long: `Pauses a subscription and waits until its node and its apply workers have let go. Nothing is lost: the shards keep
+their WAL for it, which fills their disks in the end. A subscription that is paused already stays so.
+
+Exit codes: 0 paused; 1 not, or not in time; 2 called in a wrong way.`,
+		Example: "  cdcctl pause bank",
+	})
+}
+
+func resumeCommand() *cobra.Command {
+	return stateCommand(control.Active, "runs", &cobra.Command{
+		Use:   "resume NAME",
+		Short: "Go on with a paused subscription",
+		Long: `Resumes a paused subscription and waits until a node runs it. It goes on where it stopped.
+
+Exit codes: 0 a node runs it; 1 it does not, or not in time: the message says why; 2 called in a wrong way.`,
+		Example: "  cdcctl resume bank",
+	})
+}
+
+func stateCommand(to control.State, done string, cmd *cobra.Command) *cobra.Command {
+	var (
+		nats    cli.NATS
+		options subscribe.Options
+	)
+	cmd.Args = cli.Args(1)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, _ *control.Catalog) error {
+			if err := subscribe.SetState(ctx, bus, args[0], to, options); err != nil {
+				return unfinished(err)
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "Subscription %s %s.\n", args[0], done)
+			return err
+		})
+	}
+	cmd.Flags().DurationVar(&options.Wait, "timeout", 30*time.Second, "how long to wait until node and workers have followed")
+	nats.Add(cmd.Flags(), cli.DefaultURL)
+	return cmd
+}

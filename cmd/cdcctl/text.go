@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"shardcdc/pipeline"
+)
+
+// transaction is a JSON transaction (docs/formats.md), as far as its text form shows it.
+type transaction struct {
+	CSN        pipeline.CSN `json:"csn"`
+	GID        *string      `json:"gid"`
+	CommitTime string       `json:"commit_time"`
+	Fragments  []struct {
+		Shard  string `json:"shard"`
+		XID    uint32 `json:"xid"`
+		LSN    string `json:"lsn"`
+		Origin string `json:"origin"`
+	} `json:"fragments"`
+	Changes []change `json:"changes"`
+}
+
+type change struct {
+	Shard           string `json:"shard"`
+	Op              string `json:"op"`
+	Schema          string `json:"schema"`
+	Table           string `json:"table"`
+	Key             object `json:"key"`
+	Before          object `json:"before"`
+	After           object `json:"after"`
+	Unchanged       []string `json:"unchanged"`
+	Tables          []struct {
+		Schema string `json:"schema"`
+		Table  string `json:"table"`
+	} `json:"tables"`
+	Cascade         bool            `json:"cascade"`
+	RestartIdentity bool            `json:"restart_identity"`
+	Prefix          json.RawMessage `json:"prefix"`
+	Content         json.RawMessage `json:"content"`
+}
+
+// object is a JSON object whose order stays.
+type object []member
+
+type member struct {
+	name  string
+	value json.RawMessage
+}
+
+func (o *object) UnmarshalJSON(b []byte) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	t, err := d.Token()
+	if err != nil || t == nil {
+		return err
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return err
+		}
+		m := member{name: fmt.Sprint(name)}
+		if err := d.Decode(&m.value); err != nil {
+			return err
+		}
+		*o = append(*o, m)
+	}
+	return nil
+}
+
+func (o object) text() string {
+	parts := make([]string, len(o))
+	for i, m := range o {
+		parts[i] = m.name + "=" + string(m.value)
+	}
+	return strings.Join(parts, " ")
+}
+
+func parseTransaction(b []byte) (t transaction, err error) {
+	if err := json.Unmarshal(b, &t); err != nil {
+		return t, fmt.Errorf("transaction as JSON: %w", err)
+	}
+	return t, nil
+}
+
+// text is the transaction for people: a line, and an indented line per change.
+func (t *transaction) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "csn %s  %s", t.CSN, t.CommitTime)
+	if t.GID != nil {
+		fmt.Fprintf(&b, "  gid %q", *t.GID)
+	}
+	for _, f := range t.Fragments {
+		fmt.Fprintf(&b, "  %s@%s", f.Shard, f.LSN)
+		if f.Origin != "" {
+			fmt.Fprintf(&b, " (origin %s)", f.Origin)
+		}
+	}
+	b.WriteByte('\n')
+	for i := range t.Changes {
+		b.WriteString("  " + t.Changes[i].text() + "\n")
+	}
+	return b.String()
+}
+
+func (c *change) text() string {
+	head := c.Shard + "  " + c.Op + " "
+	name := c.Schema + "." + c.Table
+	switch c.Op {
+	case "insert":
+		return head + name + "  " + c.After.text()
+	case "delete":
+		return head + name + "  " + c.Before.text()
+	case "update":
+		return head + name + c.updateText()
+	case "truncate":
+		return head + c.truncateText()
+	case "message":
+		return head + string(c.Prefix) + "  " + string(c.Content)
+	}
+	return head + name
+}
+
+// updateText: which row, then what it is now, then what was not sent because it did not change.
+func (c *change) updateText() string {
+	var b strings.Builder
+	switch {
+	case len(c.Before) > 0:
+		b.WriteString("  [" + c.Before.text() + "]")
+	case len(c.Key) > 0:
+		b.WriteString("  [" + c.Key.text() + "]")
+	}
+	b.WriteString("  " + c.After.text())
+	if len(c.Unchanged) > 0 {
+		b.WriteString("  (unchanged: " + strings.Join(c.Unchanged, ", ") + ")")
+	}
+	return b.String()
+}
+
+func (c *change) truncateText() string {
+	names := make([]string, len(c.Tables))
+	for i, t := range c.Tables {
+		names[i] = t.Schema + "." + t.Table
+	}
+	text := strings.Join(names, ", ")
+	if c.Cascade {
+		text += " cascade"
+	}
+	if c.RestartIdentity {
+		text += " restart identity"
+	}
+	return text
+}

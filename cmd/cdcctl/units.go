@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+
+	outputjson "shardcdc/output/json"
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/wire"
+)
+
+// unitReader makes JSON transactions of a stream's messages, whatever the stream's format. Nothing of a unit comes out
+// before its end mark: its writer may have crashed, and the next one writes it anew.
+type unitReader struct {
+	subject, epochs string
+	format          string
+	collector       *wire.Collector
+	decoder         wire.Decoder
+	encoder         *outputjson.Encoder
+	begun           bool     // at the beginning of a payload, at least once
+	unit            [][]byte // transactions whose end mark has not come
+}
+
+func newUnitReader(sub *control.Subscription) unitReader {
+	names := make([]string, len(sub.Shards))
+	for i, s := range sub.Shards {
+		names[i] = s.Name
+	}
+	return unitReader{
+		subject: wire.Subject(sub.Name), epochs: wire.EpochSubject(sub.Name), format: sub.Format,
+		collector: wire.NewCollector(unitBytesMax), encoder: outputjson.New(names),
+	}
+}
+
+// add takes the next message and returns the transactions that are complete with it.
+func (r *unitReader) add(subject string, h nats.Header, data []byte) ([][]byte, error) {
+	if subject == r.epochs {
+		r.collector.Reset() // a new writer: whatever the one before left unfinished stays so
+		r.unit = nil
+		return nil, nil
+	}
+	if subject != r.subject {
+		return nil, nil
+	}
+	part := h.Get(wire.HeaderPart)
+	if !r.begun && partOf(h) > 1 {
+		return nil, nil // the reading began in the middle of a payload
+	}
+	r.begun = true
+	if f := h.Get(wire.HeaderFormat); f != "" && f != r.format {
+		return nil, fmt.Errorf("its format is %q, and the subscription's is %q", f, r.format)
+	}
+	payload, complete, err := r.collector.Add(part, data)
+	if err != nil || !complete {
+		return nil, err
+	}
+	txs, err := r.transactions(payload)
+	if err != nil {
+		return nil, err
+	}
+	r.unit = append(r.unit, txs...)
+	if h.Get(wire.HeaderCheckpoint) == "" {
+		return nil, nil
+	}
+	done := r.unit
+	r.unit = nil
+	return done, nil
+}
+
+func (r *unitReader) transactions(payload []byte) ([][]byte, error) {
+	switch r.format {
+	case control.FormatJSON:
+		return [][]byte{payload}, nil
+	case control.FormatInternal:
+		return r.decode(payload)
+	}
+	return nil, fmt.Errorf("format %q is unknown to this build. Try: upgrade cdcctl", r.format)
+}
+
+func (r *unitReader) decode(frame []byte) ([][]byte, error) {
+	u, err := r.decoder.DecodeUnit(frame)
+	if err != nil {
+		return nil, err
+	}
+	payloads, err := r.encoder.Encode(&pipeline.Batch{Previous: u.Previous, Transactions: u.Transactions})
+	if err != nil {
+		return nil, err
+	}
+	txs := make([][]byte, len(payloads))
+	for i, p := range payloads {
+		txs[i] = p.Data
+	}
+	return txs, nil
+}
