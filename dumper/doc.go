@@ -35,6 +35,7 @@
 // before the clock was read has been offered (if it was committed with synchronous_commit on; an asynchronous commit
 // is visible before it is flushed).
 //
-// BUG(shardcdc): a fast shutdown of the server waits until everything sent is confirmed. While the sink keeps a
-// record unconfirmed (it waits for another shard), the server waits too.
+// A fast shutdown of the server waits until everything sent is confirmed, which may take long while the sink waits for
+// another shard. So a server that streams but takes no new connections is left at once; what was not confirmed comes
+// again afterwards and is offered only once.
 package dumper

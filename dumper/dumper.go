@@ -107,6 +107,9 @@ type Dumper struct {
 	misuse   error    // a Confirm that cannot be right
 	replies  uint64   // keepalives received
 	heard    time.Time
+
+	suspicion bool   // the server may be shutting down
+	release   func() // ends the session, from any goroutine; nil: there is none
 }
 
 // New makes a Dumper. Run starts it.

@@ -2,6 +2,7 @@ package dumper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -24,6 +25,10 @@ const epochMicros = 946684800 * 1_000_000
 // prober is one SQL connection and what it does. A probe that a broken connection leaves open waits for the next one.
 func (d *Dumper) prober(ctx context.Context) (worked bool, err error) {
 	conn, err := dial(ctx, d.src.DSN, d.src.Slot, false)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "57P03" {
+		d.letGo() // a server that streams and takes no connections is shutting down
+	}
 	if err != nil {
 		return false, err
 	}
@@ -122,11 +127,31 @@ func (p *probing) step(ctx context.Context, now time.Time) (time.Duration, error
 			wait = min(wait, max(0, time.Until(p.checkAt)))
 		}
 	}
-	if rest := opts.PollInterval - now.Sub(p.lastPoll); rest > 0 {
+	interval := opts.PollInterval
+	if p.d.suspicious() {
+		interval = min(interval, suspicionInterval)
+	}
+	if rest := interval - now.Sub(p.lastPoll); rest > 0 {
 		return min(wait, rest), nil
 	}
+	p.d.calm()
 	p.lastPoll = now
 	return wait, p.poll(ctx)
+}
+
+// suspicionInterval is the shortest time between two looks at a server that may be shutting down.
+const suspicionInterval = 100 * time.Millisecond
+
+func (d *Dumper) suspicious() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.suspicion
+}
+
+func (d *Dumper) calm() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.suspicion = false
 }
 
 // pending counts the probes that wait.

@@ -59,6 +59,8 @@ func (s *session) run(ctx context.Context) (worked bool, err error) {
 	defer func() { <-closed }()
 	s.d.assembler.Reset()
 	s.d.hear()
+	s.d.setRelease(s.goodbye)
+	defer s.d.setRelease(nil)
 	started := make(chan struct{})
 	group.Go(func() error {
 		if err := s.start(); err != nil {
@@ -91,6 +93,23 @@ func (s *session) goodbye() {
 		s.conn.Write([]byte{'X', 0, 0, 0, 4})
 	}
 	s.conn.Close()
+}
+
+func (d *Dumper) setRelease(release func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.release = release
+}
+
+// letGo ends the session, if there is one. A server that shuts down waits until every walsender's client has confirmed
+// what was sent; a sink that waits for another shard may not confirm it for long. What is not confirmed comes again.
+func (d *Dumper) letGo() {
+	d.mu.Lock()
+	release := d.release
+	d.mu.Unlock()
+	if release != nil {
+		release()
+	}
 }
 
 // startTimeout bounds the wait for the answer to START_REPLICATION: the server first waits for the slot.
@@ -224,8 +243,10 @@ func (s *session) keepalive(body []byte) error {
 	defer d.mu.Unlock()
 	d.replies++
 	if k.reply {
-		d.feedback.reply = true
+		// We speak often enough that the server has no cause to ask, unless it shuts down: the prober has a look.
+		d.feedback.reply, d.suspicion = true, true
 		signal(d.wakeWriter)
+		signal(d.wakeProber)
 	}
 	return nil
 }

@@ -178,12 +178,13 @@ func TestIdleShardAdvances(t *testing.T) {
 	s := newShard(t)
 	exec(t, s.conn, "CREATE TABLE unpublished (id int)")
 	got := newSink()
-	start(t, s.src, got, dumper.Options{})
+	d := start(t, s.src, got, dumper.Options{})
 	exec(t, s.conn, "INSERT INTO unpublished VALUES (1)")
 	var text string
 	row(t, s.conn, "SELECT pg_current_wal_flush_lsn()::text", &text)
 	flushed := lsn(t, text)
 	got.wait(t, "the position", func() bool { return got.received >= flushed })
+	await(t, "the status tells it", func() bool { return d.Status().Received >= flushed })
 	if len(got.records) != 0 {
 		t.Errorf("got %s", got.story())
 	}
@@ -257,5 +258,63 @@ func TestPublicationDroppedLater(t *testing.T) {
 	exec(t, s.conn, "DROP PUBLICATION p", "INSERT INTO t VALUES (2)")
 	if err := d.failed(); err == nil || !strings.Contains(err.Error(), "a publication does not exist, or did not when the changes were made") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestFastShutdown: the server waits until what it sent is confirmed, and we confirm nothing. It must come down all the
+// same, and the stream must go on afterwards.
+func TestFastShutdown(t *testing.T) {
+	s := newShard(t)
+	got := newSink()
+	start(t, s.src, got, dumper.Options{})
+	exec(t, s.conn, "INSERT INTO t VALUES (1)")
+	got.wait(t, "the first", func() bool { return len(got.records) == 1 })
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := server.Stop(ctx, throwaway.Fast); err != nil {
+		t.Errorf("the server cannot shut down: %v", err)
+		if err := server.Stop(context.Background(), throwaway.Immediate); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := server.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, connect(t, s.src.DSN), "INSERT INTO t VALUES (2)")
+	got.wait(t, "the second", func() bool { return len(got.records) == 2 })
+	if got.story() != "commit insert(1) commit insert(2)" {
+		t.Errorf("got %s", got.story())
+	}
+}
+
+// TestTextFormsArePinned: settings of the database do not change what the values look like.
+func TestTextFormsArePinned(t *testing.T) {
+	s := newShard(t)
+	exec(t, s.conn, `CREATE SCHEMA evil; CREATE FUNCTION evil.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS $$ SELECT '2001-01-01'::timestamptz $$`,
+		"CREATE TABLE f (id text PRIMARY KEY, t timestamptz, d date, i interval, f float8, b bytea, m money)", "ALTER PUBLICATION p ADD TABLE f",
+		`INSERT INTO f VALUES ('1', '2024-02-01 00:00:00+00', '2024-02-01', '1 month 2 days', 0.1::float8 + 0.2::float8, '\x00ff', 1.5)`,
+		`DO $$ DECLARE s text; BEGIN
+  FOREACH s IN ARRAY ARRAY['DateStyle = ''SQL, DMY''', 'TimeZone = ''America/New_York''', 'IntervalStyle = iso_8601', 'extra_float_digits = 0',
+    'bytea_output = escape', 'search_path = evil, pg_catalog', 'statement_timeout = 1', 'standard_conforming_strings = off'] LOOP
+    EXECUTE 'ALTER DATABASE ' || current_database() || ' SET ' || s;
+  END LOOP; END $$`)
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{})
+	got.wait(t, "the row", func() bool { return len(got.records) == 1 })
+	d.Probe(1)
+	got.wait(t, "the probe", func() bool { return len(got.answers) == 1 })
+	var values []string
+	err := got.records[0].Fragment.Walk(func(c *pipeline.Change) error {
+		for _, v := range c.New.Values(nil) {
+			values = append(values, string(v.Data))
+		}
+		return nil
+	})
+	want := []string{"1", "2024-02-01 00:00:00+00", "2024-02-01", "1 mon 2 days", "0.30000000000000004", `\x00ff`, "$1.50"}
+	if err != nil || !slices.Equal(values, want) {
+		t.Errorf("%v\n got  %q\n want %q", err, values, want)
+	}
+	if clock := got.answers[0].clock.Time(); time.Since(clock).Abs() > time.Minute {
+		t.Errorf("the probe asked a clock that says %s", clock)
 	}
 }
