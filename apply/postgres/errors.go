@@ -9,24 +9,22 @@ import (
 	"shardcdc/apply"
 )
 
-// where says what was being done when a statement failed.
-type where struct {
-	apply.Blocked
-	column string
-}
-
 // classify makes an error of the target Blocked, unless it is one that passes by itself: the server or the
-// connection is in trouble, or another session was in the way. Those are returned as they are.
-func classify(err error, at *where) error {
+// connection is in trouble, or another session was in the way. Those are returned as they are. at, if not nil, says
+// what was being done.
+func classify(err error, at *apply.Blocked) error {
 	var pg *pgconn.PgError
 	if err == nil || !errors.As(err, &pg) || passes(pg.Code) {
 		return err
 	}
 	blocked := &apply.Blocked{}
 	if at != nil {
-		*blocked = at.Blocked
+		*blocked = *at
 	}
 	blocked.Err = err
+	if blocked.Table == "" && pg.TableName != "" {
+		blocked.Table = tableName{pg.SchemaName, pg.TableName}.String()
+	}
 	if blocked.Try == "" {
 		blocked.Try = advice(pg)
 	}

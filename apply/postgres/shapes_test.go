@@ -293,6 +293,12 @@ func TestBlocked(t *testing.T) {
 			want: `row (id)=(7): constraint "small": insert: ERROR: new row`, mend: "ALTER TABLE t DROP CONSTRAINT small", table: "t",
 		},
 		{
+			name: "at commit", source: "CREATE TABLE t (id int PRIMARY KEY)", target: `CREATE TABLE t (id int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql
+				AS $$BEGIN RAISE check_violation USING MESSAGE = 'no', TABLE = 't', SCHEMA = 'public', CONSTRAINT = 'tr'; END$$;
+				CREATE CONSTRAINT TRIGGER tr AFTER INSERT ON t DEFERRABLE FOR EACH ROW EXECUTE FUNCTION f(); ALTER TABLE t ENABLE ALWAYS TRIGGER tr`,
+			step: "INSERT INTO t VALUES (7)", want: `csn 1: table "public"."t": constraint "tr": commit: ERROR: no`, mend: "DROP TRIGGER tr ON t", table: "t",
+		},
+		{
 			name: "narrow", source: "CREATE TABLE t (id int PRIMARY KEY, v text)", target: "CREATE TABLE t (id int PRIMARY KEY, v varchar(2))", step: "INSERT INTO t VALUES (7, 'long')",
 			want: `row (id)=(7): insert: ERROR: value too long`, mend: "ALTER TABLE t ALTER v TYPE text", table: "t",
 		},

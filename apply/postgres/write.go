@@ -57,7 +57,7 @@ func (s *session) Apply(ctx context.Context, g apply.Group) error {
 	err := g.Transactions(func(tx *pipeline.Transaction) error {
 		for _, f := range tx.Fragments {
 			if err := s.resolve(ctx, f); err != nil {
-				return classify(at(tx.CSN, err), &where{Blocked: apply.Blocked{CSN: tx.CSN}})
+				return classify(at(tx.CSN, err), &apply.Blocked{CSN: tx.CSN})
 			}
 		}
 		return nil
@@ -69,7 +69,7 @@ func (s *session) Apply(ctx context.Context, g apply.Group) error {
 	if err := w.group(&g); err != nil {
 		return err
 	}
-	if err := w.commit(); err != nil {
+	if err := w.commit(g.To.CSN); err != nil {
 		return err
 	}
 	if err := w.p.Close(); err != nil {
@@ -111,18 +111,19 @@ func (w *writer) group(g *apply.Group) error {
 func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }
 
 // commit is the commit point: what is in the target's WAL when the answer comes is applied.
-func (w *writer) commit() error {
+func (w *writer) commit(last pipeline.CSN) error {
+	refused := &apply.Blocked{CSN: last} // by a deferred constraint; of the group's transactions the last is named
 	w.p.SendQueryPrepared(stCommit, nil, nil, nil)
 	if err := w.p.Sync(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	result, err := w.p.GetResults()
 	if err != nil {
-		return classify(fmt.Errorf("commit: %w", err), nil)
+		return classify(fmt.Errorf("commit: %w", err), refused)
 	}
 	tag, err := result.(*pgconn.ResultReader).Close()
 	if err != nil {
-		return classify(fmt.Errorf("commit: %w", err), nil)
+		return classify(fmt.Errorf("commit: %w", err), refused)
 	}
 	if tag.String() != "COMMIT" {
 		return fmt.Errorf("commit: the target answered %s", tag)
@@ -351,7 +352,7 @@ func (w *writer) fenced() error {
 
 func (w *writer) failed(e *expected, err error) error {
 	c := &e.change
-	at := &where{Blocked: apply.Blocked{CSN: c.csn}}
+	at := &apply.Blocked{CSN: c.csn}
 	doing := "apply"
 	if c.plan != nil {
 		doing = c.op.String()
