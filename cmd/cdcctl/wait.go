@@ -63,7 +63,7 @@ wrong way.`,
 				return err
 			}
 			if what != published && what != applied {
-				return cli.Usagef("--for %q is unknown. Try: --for published or --for applied", what)
+				return cli.Usagef("--for %q: what to wait for is not clear. Try: --for published or --for applied", what)
 			}
 			return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, catalog *control.Catalog) error {
 				w := &waiter{bus: bus, catalog: catalog, name: args[0], what: what, timeout: timeout}
@@ -80,7 +80,7 @@ wrong way.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&what, "for", applied, "published: it is in the stream; applied: and on every target")
+	cmd.Flags().StringVar(&what, "for", "", "what to wait for; published: it is in the stream; applied: and on every target")
 	cmd.Flags().DurationVar(&timeout, "timeout", time.Minute, "give up after this time")
 	out.add(cmd.Flags())
 	nats.Add(cmd.Flags(), cli.DefaultURL)
