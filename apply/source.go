@@ -22,7 +22,7 @@ type Source interface {
 type Reader interface {
 	// Next waits for the next unit. Its error is Fatal when the stream has a hole or holds what cannot be read.
 	Next(ctx context.Context) (Unit, error)
-	// Close ends the reader and waits for what belongs to it.
+	// Close ends the reader. It may be called while Next runs, and makes it return.
 	Close()
 }
 

@@ -66,7 +66,9 @@ func (s *Stream) Open(ctx context.Context, after pipeline.Seq) (Reader, error) {
 		OptStartSeq:   uint64(after) + 1,
 		// Rarely used up: a worker that stops deletes nothing on the server.
 		InactiveThreshold: time.Minute,
-		MaxResetAttempts:  5,
+		// A consumer that cannot be made again is an error for the worker, which waits and opens a new one: the
+		// library's own attempts do not end with a context.
+		MaxResetAttempts: 1,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("consumer: %w", err)

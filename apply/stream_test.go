@@ -173,6 +173,46 @@ func TestStreamReadsUnits(t *testing.T) {
 	}
 }
 
+// TestStreamSurvivesItsConsumer: the server forgets the consumer, as it does when it restarts.
+func TestStreamSurvivesItsConsumer(t *testing.T) {
+	s := newStream(t)
+	s.unit(1, 1<<20, -1)
+	r := s.open(0)
+	if _, err := s.next(r); err != nil {
+		t.Fatal(err)
+	}
+	for csn := pipeline.CSN(2); csn < 5; csn++ {
+		js, err := s.js.Stream(t.Context(), wire.StreamName("sub"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range js.ConsumerNames(t.Context()).Name() {
+			if err := js.DeleteConsumer(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.unit(csn, 1<<20, -1)
+		if u, err := s.next(r); err != nil || u.Unit.Last != csn {
+			t.Fatalf("got %+v, %v", u, err)
+		}
+	}
+}
+
+// TestStreamCloseEndsNext: a worker that stops does not wait for the stream.
+func TestStreamCloseEndsNext(t *testing.T) {
+	s := newStream(t)
+	r := s.open(0)
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.Next(t.Context())
+		done <- err
+	}()
+	r.Close()
+	if err := <-done; err == nil {
+		t.Error("Next returned a unit")
+	}
+}
+
 func TestStreamSeesHoles(t *testing.T) {
 	s := newStream(t)
 	for i := range 4 {

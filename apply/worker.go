@@ -236,8 +236,8 @@ func (r *run) replay(ctx context.Context, reader Reader) error {
 	}()
 	defer func() {
 		cancel()
-		<-done
 		reader.Close()
+		<-done
 	}()
 	if r.progress.Seq == r.stream.Last {
 		r.caughtUp()

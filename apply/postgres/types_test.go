@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// types lists every type of reference with the values that break things: SQL expressions.
+// types lists the types of PostgreSQL with the values that break things, as SQL expressions.
 var types = []struct {
 	typ    string
 	values []string
