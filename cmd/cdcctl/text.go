@@ -24,15 +24,15 @@ type transaction struct {
 }
 
 type change struct {
-	Shard           string `json:"shard"`
-	Op              string `json:"op"`
-	Schema          string `json:"schema"`
-	Table           string `json:"table"`
-	Key             object `json:"key"`
-	Before          object `json:"before"`
-	After           object `json:"after"`
-	Unchanged       []string `json:"unchanged"`
-	Tables          []struct {
+	Shard     string   `json:"shard"`
+	Op        string   `json:"op"`
+	Schema    string   `json:"schema"`
+	Table     string   `json:"table"`
+	Key       object   `json:"key"`
+	Before    object   `json:"before"`
+	After     object   `json:"after"`
+	Unchanged []string `json:"unchanged"`
+	Tables    []struct {
 		Schema string `json:"schema"`
 		Table  string `json:"table"`
 	} `json:"tables"`

@@ -1,7 +1,6 @@
 package subscribe
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -189,7 +188,7 @@ func ParseNamed(text, fallback string) (name, rest string, err error) {
 	if strings.TrimSpace(text) == "" || !ok || keyword[before] || strings.ContainsAny(before, ":/ ") {
 		return "", "", fmt.Errorf("%q has no name. Try: NAME=DSN, as in a=postgres://user@host/database", dsn.Redact(text))
 	}
-	return "", "", errors.Join(control.CheckName("shard", before))
+	return "", "", fmt.Errorf("%q: %w", dsn.Redact(text), control.CheckName("its", before))
 }
 
 // keyword are the beginnings of keyword DSNs that could be taken for names.
