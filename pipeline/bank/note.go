@@ -53,8 +53,9 @@ func (t *teller) writeNotes(ctx context.Context) error {
 			sql = append(sql, fmt.Sprintf("INSERT INTO notes VALUES (%d, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, clock_timestamp())",
 				id, t.pick(titles), t.body(), t.pick(tags), t.pick(prices), t.pick(ratios), t.pick(raws), t.pick(extras), t.pick(flags), t.pick(days), t.pick(tooks)))
 		case dice < 8:
-			sql = append(sql, fmt.Sprintf("UPDATE notes SET %s WHERE id = %d", t.assignment(), t.notes[mine]))
-			t.notes = append(slices.Delete(t.notes, mine, mine+1), t.notes[mine]) // Another one next time.
+			id := t.notes[mine]
+			sql = append(sql, fmt.Sprintf("UPDATE notes SET %s WHERE id = %d", t.assignment(), id))
+			t.notes = append(slices.Delete(t.notes, mine, mine+1), id) // Another one next time.
 		default:
 			sql = append(sql, fmt.Sprintf("DELETE FROM notes WHERE id = %d", t.notes[mine]))
 			t.notes = slices.Delete(t.notes, mine, mine+1)

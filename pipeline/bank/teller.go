@@ -210,8 +210,9 @@ func (t *teller) transferAcross(ctx context.Context) error {
 		t.rollback(ctx, d)
 		return nil
 	}
-	t.commit(ctx, d)
-	t.remember(tr)
+	if t.commit(ctx, d) { // Else a side may be invisible yet, and an amendment would miss it.
+		t.remember(tr)
+	}
 	return nil
 }
 

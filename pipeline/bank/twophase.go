@@ -49,11 +49,13 @@ func (c *coordinator) prepare(ctx context.Context, d *distributed) error {
 	return nil
 }
 
-// commit is the second phase, in random order. From here on the transaction is committed, come what may.
-func (c *coordinator) commit(ctx context.Context, d *distributed) {
-	c.finish(ctx, d, true)
+// commit is the second phase, in random order. From here on the transaction is committed, come what may; it returns whether
+// that is done on every shard.
+func (c *coordinator) commit(ctx context.Context, d *distributed) (done bool) {
+	done = c.finish(ctx, d, true)
 	c.bank.stats.transactions.Add(1)
 	c.bank.stats.distributed.Add(1)
+	return done
 }
 
 func (c *coordinator) rollback(ctx context.Context, d *distributed) {
@@ -61,8 +63,8 @@ func (c *coordinator) rollback(ctx context.Context, d *distributed) {
 	c.bank.stats.rolledBack.Add(1)
 }
 
-// finish commits or rolls back every part; those that cannot be reached are left to the settler.
-func (c *coordinator) finish(ctx context.Context, d *distributed, commit bool) {
+// finish commits or rolls back every part; those that cannot be reached are left to the settler, and then it returns false.
+func (c *coordinator) finish(ctx context.Context, d *distributed, commit bool) (done bool) {
 	var left []part
 	for _, i := range c.rand.Perm(len(d.parts)) {
 		p := d.parts[i]
@@ -74,6 +76,7 @@ func (c *coordinator) finish(ctx context.Context, d *distributed, commit bool) {
 	if len(left) > 0 {
 		c.bank.unsettled.add(&InDoubt{bank: c.bank, d: &distributed{gid: d.gid, parts: left}, commit: commit, counted: true})
 	}
+	return len(left) == 0
 }
 
 // secondPhase finishes one part. A part that is not there was finished before, by a statement whose answer was lost.

@@ -1,0 +1,386 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/await"
+	"shardcdc/pipeline/bank"
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/subscribe"
+	"shardcdc/pipeline/throwaway"
+	"shardcdc/pipeline/throwaway/program"
+)
+
+// TargetName is the name of the target in the subscription.
+const TargetName = "replica"
+
+// Options of a Cluster.
+type Options struct {
+	Format string        // of the subscription; default internal. Others have no target.
+	Lease  time.Duration // of nodes; 1 s
+	Limit  time.Duration // of the test; 2 minutes
+}
+
+// Cluster is what a test works with. Its methods fail the test.
+type Cluster struct {
+	Ctx     context.Context // ends with the test's time
+	Seed    uint64
+	Servers []*throwaway.Server // of the shards
+	Target  *throwaway.Server
+	Bus     *control.Bus
+	Sub     *control.Subscription
+	NATS    *program.Program
+
+	t        *testing.T
+	options  Options
+	database string
+	dir      string
+	url      string
+
+	mu       sync.Mutex
+	programs []*program.Program
+}
+
+var clusters atomic.Int64
+
+// New makes databases with the bank's tables, starts NATS, and creates the subscription.
+func New(t *testing.T, o Options) *Cluster {
+	t.Helper()
+	if o.Lease == 0 {
+		o.Lease = time.Second
+	}
+	if o.Limit == 0 {
+		o.Limit = 2 * time.Minute
+	}
+	c := &Cluster{
+		Ctx: Context(t, o.Limit), Seed: Seed(t), Servers: shared.servers[:Shards], Target: shared.servers[Shards],
+		t: t, options: o, database: fmt.Sprintf("bank%d", clusters.Add(1)), dir: t.TempDir(),
+	}
+	t.Cleanup(c.close)
+	var wait sync.WaitGroup
+	for _, s := range shared.servers {
+		wait.Go(func() { c.makeDatabase(s) })
+	}
+	wait.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	c.startNATS()
+	c.subscribe()
+	return c
+}
+
+func (c *Cluster) makeDatabase(s *throwaway.Server) {
+	conn, err := pgx.Connect(c.Ctx, s.DSN())
+	if err != nil {
+		c.t.Error(err)
+		return
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(c.Ctx, "CREATE DATABASE "+c.database); err != nil {
+		c.t.Error(err)
+		return
+	}
+	if err := bank.CreateTables(c.Ctx, s.DSNFor(c.database)); err != nil {
+		c.t.Error(err)
+	}
+}
+
+// ShardDSN is the test's database on a shard.
+func (c *Cluster) ShardDSN(i int) string { return c.Servers[i].DSNFor(c.database) }
+
+// ShardDSNs are all of them.
+func (c *Cluster) ShardDSNs() (dsns []string) {
+	for i := range c.Servers {
+		dsns = append(dsns, c.ShardDSN(i))
+	}
+	return dsns
+}
+
+// TargetDSN is the test's database on the target.
+func (c *Cluster) TargetDSN() string { return c.Target.DSNFor(c.database) }
+
+func (c *Cluster) startNATS() {
+	c.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.url = "nats://" + address
+	c.NATS = c.start("natsd", shared.natsd, "-dir", filepath.Join(c.dir, "nats"), "-listen", address)
+	Until(c.Ctx, c.t, "NATS answers", func() (bool, string) {
+		if !c.NATS.Running() {
+			c.t.Fatal(c.NATS.Err())
+		}
+		var err error
+		c.Bus, err = control.Connect(c.Ctx, control.Connection{URL: c.url, Name: "test"})
+		return err == nil, fmt.Sprint(err)
+	})
+}
+
+func (c *Cluster) subscribe() {
+	c.t.Helper()
+	spec := subscribe.Spec{Name: c.database, Format: c.options.Format}
+	if c.options.Format == "" {
+		spec.Targets = []control.Target{{Name: TargetName, DSN: c.TargetDSN()}}
+	}
+	for i := range c.Servers {
+		spec.Shards = append(spec.Shards, subscribe.Shard{Name: ShardName(i), DSN: c.ShardDSN(i)})
+	}
+	var err error
+	if c.Sub, _, err = subscribe.Create(c.Ctx, c.Bus, spec); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// start runs a program that ends with the test. Its log is shown if the test fails.
+func (c *Cluster) start(name, path string, args ...string) *program.Program {
+	c.t.Helper()
+	p, err := program.Start(program.Options{
+		Name: name, Path: path, Args: args, Log: filepath.Join(c.dir, name+".log"), Env: []string{"CDC_CONFIG="},
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.programs = append(c.programs, p)
+	return p
+}
+
+// Node starts a capture node of the given name. Nodes of one name share a log.
+func (c *Cluster) Node(name string) *program.Program {
+	c.t.Helper()
+	return c.start(name, shared.cdcd, "node", "--nats", c.url, "--nats-durability", "always", "--node-name", name, "--lease-ttl", c.options.Lease.String())
+}
+
+// Apply starts an apply worker.
+func (c *Cluster) Apply() *program.Program {
+	c.t.Helper()
+	return c.start("apply", shared.cdcd, "apply", "--nats", c.url, "--node-name", "apply")
+}
+
+// Kill is kill -9.
+func (c *Cluster) Kill(p *program.Program) {
+	c.t.Helper()
+	if err := p.Kill(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Capture is the status of the node that captures; ok is false when none answers.
+func (c *Cluster) Capture() (st control.CaptureStatus, ok bool) {
+	st, err := control.AskCapture(c.Ctx, c.Bus.NC, c.Sub.Name)
+	return st, err == nil
+}
+
+// Running waits until a node captures, and says which.
+func (c *Cluster) Running() (node string) {
+	c.t.Helper()
+	Until(c.Ctx, c.t, "a node captures", func() (bool, string) {
+		st, ok := c.Capture()
+		node = st.Node
+		return ok && st.State == "running", fmt.Sprintf("%s %s %s", st.Node, st.State, st.Error)
+	})
+	return node
+}
+
+// WaitPublished waits until everything committed so far is in the stream, and returns a sequence behind it.
+func (c *Cluster) WaitPublished() pipeline.Seq {
+	c.t.Helper()
+	marks, err := await.Marks(c.Ctx, c.Sub)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	seq, err := await.Published(c.Ctx, c.Bus, c.Sub, marks)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return seq
+}
+
+// WaitApplied waits until everything committed so far is on the target.
+func (c *Cluster) WaitApplied() {
+	c.t.Helper()
+	if err := await.Applied(c.Ctx, c.Bus, c.Sub, TargetName, c.WaitPublished()); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// Equal compares source and target row by row.
+func (c *Cluster) Equal() {
+	c.t.Helper()
+	d, err := bank.Compare(c.Ctx, c.ShardDSNs(), c.TargetDSN())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, e := range d.Examples {
+		c.t.Error(e)
+	}
+	if d.Count > 0 {
+		c.t.Fatalf("%d differences in %d rows", d.Count, d.Rows)
+	}
+	c.t.Logf("%d rows are equal", d.Rows)
+}
+
+// Query runs a query that gives one text on a database.
+func (c *Cluster) Query(dsn, sql string, args ...any) (text string) {
+	c.t.Helper()
+	conn, err := pgx.Connect(c.Ctx, dsn)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(c.Ctx, sql, args...).Scan(&text); err != nil {
+		c.t.Fatalf("%s: %v", sql, err)
+	}
+	return text
+}
+
+// Confirmed is the slot's confirmed position on a shard.
+func (c *Cluster) Confirmed(shard int) pipeline.LSN {
+	c.t.Helper()
+	return c.lsn(shard, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '"+c.Sub.Shards[shard].Slot+"'")
+}
+
+// Written is a shard's WAL position: everything done so far lies before it.
+func (c *Cluster) Written(shard int) pipeline.LSN {
+	c.t.Helper()
+	return c.lsn(shard, "SELECT pg_current_wal_insert_lsn()::text")
+}
+
+func (c *Cluster) lsn(shard int, sql string) pipeline.LSN {
+	c.t.Helper()
+	at, err := pipeline.ParseLSN(c.Query(c.ShardDSN(shard), sql))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return at
+}
+
+// close ends the test's programs and removes its databases.
+func (c *Cluster) close() {
+	if c.t.Failed() {
+		c.showLogs()
+	}
+	if c.Bus != nil {
+		c.Bus.Close()
+	}
+	for i := len(c.programs) - 1; i >= 0; i-- {
+		if err := c.programs[i].Kill(); err != nil {
+			c.t.Error(err)
+		}
+	}
+	var wait sync.WaitGroup
+	for _, s := range shared.servers {
+		wait.Go(func() {
+			if err := c.dropDatabase(s); err != nil {
+				c.t.Errorf("remove database %s: %v", c.database, err)
+			}
+		})
+	}
+	wait.Wait()
+}
+
+func (c *Cluster) showLogs() {
+	shown := map[string]bool{}
+	for _, p := range c.programs {
+		if !shown[p.Name()] {
+			shown[p.Name()] = true
+			c.t.Logf("--- the end of the log of %s:\n%s", p.Name(), p.Tail(40))
+		}
+	}
+	for _, s := range shared.servers {
+		c.t.Logf("--- the end of %s:\n%s", s.LogFile(), program.Tail(s.LogFile(), 10))
+	}
+}
+
+// dropDatabase removes what a test may have left: prepared transactions, slots, sessions.
+func (c *Cluster) dropDatabase(s *throwaway.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if s.PID() == 0 {
+		if err := s.Start(ctx); err != nil {
+			return err
+		}
+	}
+	conn, err := pgx.Connect(ctx, s.DSNFor(c.database))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	gids, err := texts(ctx, conn, "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+	if err != nil {
+		return err
+	}
+	for _, gid := range gids {
+		if _, err := conn.Exec(ctx, "ROLLBACK PREPARED '"+gid+"'"); err != nil {
+			return err
+		}
+	}
+	if err := dropSlots(ctx, conn); err != nil {
+		return err
+	}
+	admin, err := pgx.Connect(ctx, s.DSN())
+	if err != nil {
+		return err
+	}
+	defer admin.Close(context.Background())
+	_, err = admin.Exec(ctx, "DROP DATABASE "+c.database+" WITH (FORCE)")
+	return err
+}
+
+// dropSlots drops the database's slots; a walsender that has lost its client is ended first.
+func dropSlots(ctx context.Context, conn *pgx.Conn) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		_, err := conn.Exec(ctx, `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database() AND active`)
+		if err != nil {
+			return err
+		}
+		_, err = conn.Exec(ctx, `SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database() AND NOT active`)
+		if err != nil {
+			return err
+		}
+		left, err := texts(ctx, conn, "SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()")
+		if err != nil || len(left) == 0 {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func texts(ctx context.Context, conn *pgx.Conn, sql string) ([]string, error) {
+	rows, err := conn.Query(ctx, sql)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// RestartNATS kills the NATS server and starts it again on the same store and address.
+func (c *Cluster) RestartNATS() {
+	c.t.Helper()
+	c.Kill(c.NATS)
+	c.NATS = c.start("natsd", shared.natsd, "-dir", filepath.Join(c.dir, "nats"), "-listen", strings.TrimPrefix(c.url, "nats://"))
+}
