@@ -6,7 +6,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 )
 
-// TestScenarios runs the scripts in testdata. Shards are called a, b, c, …; positions are hexadecimal; times
+// TestScenarios runs the scripts in testdata/scenarios. Shards are called a, b, c, …; positions are hexadecimal; times
 // count from 2000-01-01 of the shard's own clock, and a CSN is printed as its time and its counter (5s+1).
 // The gid of a fragment is its transaction's global id, an underscore and anything: g1_a belongs to g1.
 //
@@ -29,7 +29,7 @@ import (
 //
 // Every row is ten bytes of data.
 func TestScenarios(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/scenarios", func(t *testing.T, path string) {
 		var s script
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			return s.run(t, d)
