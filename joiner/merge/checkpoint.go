@@ -33,8 +33,8 @@ func (s *shard) checkpoint(watermark pipeline.CSN) pipeline.ShardCheckpoint {
 			if mb.end <= c.Through {
 				c.Pending = append(c.Pending, pipeline.PendingPrepare{Start: mb.start, End: mb.end})
 			}
-		case mb.end > c.Through:
-			// Only of an empty transaction: nothing of it is in the stream, and all of it is sent again.
+		// An empty transaction may stand here with its PREPARE behind Through: that is sent again, but its decision
+		// on another shard may not be, so it has to be known as decided.
 		case mb.second == 0 || mb.second > c.Through:
 			c.Open = append(c.Open, pipeline.OpenPrepare{XID: mb.xid, GID: mb.gid})
 		default:

@@ -61,7 +61,9 @@
 //   - received_j >= probe_j, a flushed WAL position that was asked for after T's decision had been received;
 //   - a record of j's own (no replication origin, not a second phase) dated later than T's decision plus
 //     MaxClockSkew, received on j;
-//   - a list of T's gids (Decides), all of which are in.
+//
+// If a decision lists T's gids (Decides) and all are in, the shards that have a fragment of T suffice. (Without
+// evidence from these shards, a fragment that is in might be an earlier transaction's with the same gid.)
 //
 // csn(T) is the smallest unused value at least hlc(T's latest prepare time), above every bound and above W.
 // When a second phase of T is processed on j: floor_j = max(floor_j, csn(T)).
@@ -115,7 +117,11 @@
 //
 // A transaction is known by its global id, and a later one may have the same. A PREPARE joins the oldest
 // transaction of its global id that can still get one from this shard: not closed there, without a fragment of
-// the same gid there, and, when decided, not dated later than the decision plus MaxClockSkew.
+// the same gid there, and, when decided, not dated later than the decision plus MaxClockSkew. Fragments of two
+// users that met before either was decided are told apart at the first second phase, by date; see reuse.go.
+//
+// BUG(merge): three users of one global id, or two of which one is decided by a list, may be mixed when streams
+// lag so far apart that one stream shows the later user before another shows the earlier.
 //
 // BUG(merge): if a global id is used again within MaxClockSkew by a transaction with other participants, while
 // the stream of a shard that only the later one touched lags behind, the later fragment joins the earlier

@@ -1,6 +1,10 @@
 package merge
 
-import "shardcdc/pipeline"
+import (
+	"slices"
+
+	"shardcdc/pipeline"
+)
 
 // Probe asks for a shard's clock and then, after it, its flushed WAL position.
 type Probe struct {
@@ -75,17 +79,29 @@ func (m *Merger) close(t *txn, s *shard) {
 	}
 	t.closed[s.id] = true
 	t.left--
-	if t.left == 0 {
-		m.seal(t)
-	}
+	m.closing = append(m.closing, t)
 }
 
-// seal fixes the members of t.
-func (m *Merger) seal(t *txn) {
+// trySeal fixes the members of t if every shard is closed for it; if they are listed and in, every shard that
+// has one is enough. (A listed fragment alone may be that of an earlier transaction with the same gid, until
+// its second phase is received or its shard is closed.)
+func (m *Merger) trySeal(t *txn) error {
+	if t.sealed || !t.decided || t.left > 0 && !t.wholeByList() {
+		return nil
+	}
+	if t.rolledBackAt > t.earliestPrepare(nil) && !(t.trusted && t.rolledBackPrepared > t.decidedAt.Add(m.skew)) {
+		return m.disagree(t.global, t.rolledBackOn)
+	}
 	t.sealed = true
 	t.left = 0
 	t.listed = nil
 	m.sealed = append(m.sealed, t)
+	return nil
+}
+
+func (t *txn) wholeByList() bool {
+	return t.decider != nil && len(t.listed) == 0 &&
+		!slices.ContainsFunc(t.members, func(mb *member) bool { return !t.closed[mb.shard.id] })
 }
 
 // receivedUpTo moves a stream's position and closes the shard for the transactions that it completes.

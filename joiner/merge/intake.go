@@ -81,7 +81,7 @@ func (m *Merger) decideByList(s *shard, r *pipeline.Record) (*member, error) {
 	if err := m.refuseLate(s, r, global); err != nil {
 		return nil, err
 	}
-	t := m.find(global, func(t *txn) bool { return t.decider == nil && !m.closedAt(t, s, r.End) })
+	t := m.listing(s, r, global)
 	mb := &member{shard: s, txn: t, xid: r.XID, start: r.Start, end: r.End, fragment: f}
 	t.members = append(t.members, mb)
 	t.unprocessed++
@@ -89,17 +89,9 @@ func (m *Merger) decideByList(s *shard, r *pipeline.Record) (*member, error) {
 	if !t.decided {
 		m.decide(t, s, r.Time, f.Origin == "")
 	}
-	t.listed = map[string]bool{}
-	for _, gid := range f.Decides {
-		t.listed[gid] = true
-	}
-	for _, other := range t.members {
-		delete(t.listed, other.gid)
-	}
-	if len(t.listed) == 0 {
-		m.seal(t)
-	}
-	return mb, nil
+	m.close(t, s) // no PREPARE of t follows its decision, on any shard
+	t.relist()
+	return mb, m.trySeal(t)
 }
 
 func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
@@ -124,9 +116,12 @@ func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 	if err := m.refuseLate(s, r, global); err != nil {
 		return err
 	}
-	t := m.find(global, func(t *txn) bool { return m.joins(t, s, r) })
-	if t.rolledBackOn == s && t.rolledBackGID == r.GID {
-		t.rolledBackAt = 0 // a later attempt under the same gid
+	t := m.naming(global, s, f)
+	if t == nil {
+		t = m.find(global, func(t *txn) bool { return m.joins(t, s, f) })
+	}
+	if t.rolledBackOn == s {
+		t.rolledBackAt = 0 // a later attempt under the same global id: all PREPAREs of one come before any second phase
 	}
 	inCheckpoint := mb.awaited
 	*mb = member{shard: s, txn: t, gid: r.GID, xid: r.XID, start: r.Start, end: r.End, fragment: f}
@@ -138,13 +133,8 @@ func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 	s.prepared[prepareKey{r.GID, r.XID}] = mb
 	m.held += len(f.Body)
 	s.queue.push(entry{kind: pipeline.Prepare, member: mb, end: r.End})
-	if t.listed != nil {
-		delete(t.listed, r.GID)
-		if len(t.listed) == 0 {
-			m.seal(t)
-		}
-	}
-	return nil
+	t.relist()
+	return m.trySeal(t)
 }
 
 // find returns the oldest transaction of the global id that fits and is not sealed, or a new one.
@@ -159,20 +149,20 @@ func (m *Merger) find(global string, fits func(*txn) bool) *txn {
 	return t
 }
 
-// joins says whether a PREPARE may be a fragment of t.
-func (m *Merger) joins(t *txn, s *shard, r *pipeline.Record) bool {
+// joins says whether a prepared fragment may be one of t.
+func (m *Merger) joins(t *txn, s *shard, f *pipeline.Fragment) bool {
 	for _, mb := range t.members {
-		if mb.shard == s && mb.gid == r.GID {
+		if mb.shard == s && mb.gid == f.GID {
 			return false
 		}
 	}
-	if t.listed[r.GID] {
-		return true
-	}
-	if m.closedAt(t, s, r.End) {
+	if t.decider != nil && !slices.Contains(t.decider.fragment.Decides, f.GID) {
 		return false
 	}
-	return !t.decided || !t.trusted || r.Fragment.Origin != "" || r.Time <= t.decidedAt.Add(m.skew)
+	if m.closedAt(t, s, f.End) {
+		return false
+	}
+	return !t.clocked(f) || f.Time <= t.decidedAt.Add(m.skew)
 }
 
 // closedAt says whether a record that ends at end came too late on s to be part of t.
@@ -193,7 +183,7 @@ func (m *Merger) refuseLate(s *shard, r *pipeline.Record, global string) error {
 		return nil
 	}
 	for _, t := range m.byGlobal[global] {
-		if t.sealed && t.trusted && r.Time < t.decidedAt.Add(-m.skew) {
+		if t.sealed && t.trusted && t.decider == nil && r.Time < t.decidedAt.Add(-m.skew) {
 			return m.fail("%s (%s) is dated %s and turned up after its transaction %q, decided at %s, was put together without it. "+
 				"Nothing after the last published transaction has left. Try: cdcctl check, compare the clocks of the shards", r.Fragment, r.Kind, r.Time, global, t.decidedAt)
 		}
@@ -218,16 +208,18 @@ func (m *Merger) intakeCommitPrepared(s *shard, r *pipeline.Record) error {
 	if t.done() {
 		return nil
 	}
-	if t.rolledBackAt > mb.fragment.Time {
-		return m.fail("transaction %q was rolled back on one shard and committed on shard %d (%s): its halves disagree. "+
-			"Try: compare the shards' data by hand, then cdcctl drop-subscription and cdcctl create-subscription", t.global, s.id, r.End)
+	if t.rolledBackAt >= mb.fragment.Time.Add(m.skew) && t.rolledBackPrepared <= r.Time.Add(m.skew) {
+		return m.disagree(t.global, s)
+	}
+	own := mb.fragment.Origin == "" && r.Time >= mb.fragment.Time
+	if own {
+		t = m.part(mb, r.Time)
 	}
 	if !t.decided {
-		own := mb.fragment.Origin == "" && r.Time >= mb.fragment.Time
 		m.decide(t, s, r.Time, own)
 	}
 	m.close(t, s)
-	return nil
+	return m.trySeal(t)
 }
 
 func (m *Merger) intakeRollback(s *shard, r *pipeline.Record) error {
@@ -244,12 +236,15 @@ func (m *Merger) intakeRollback(s *shard, r *pipeline.Record) error {
 	}
 	delete(s.prepared, prepareKey{r.GID, r.XID})
 	t := mb.txn
-	if t.taken || t.csn != 0 || (t.decided && r.Time > t.earliestPrepare(mb)) {
-		return m.fail("transaction %q was committed on one shard and rolled back on shard %d (%s): its halves disagree. "+
-			"Try: compare the shards' data by hand, then cdcctl drop-subscription and cdcctl create-subscription", m.conf.GlobalID(r.GID), s.id, r.End)
+	if mb.fragment != nil && mb.fragment.Origin == "" {
+		t = m.part(mb, r.Time)
+	}
+	if t.taken || t.sealed || t.decided && r.Time >= t.earliestPrepare(mb).Add(m.skew) {
+		return m.disagree(m.conf.GlobalID(r.GID), s)
 	}
 	m.detach(mb, r.Time)
-	return m.tryPlace(t)
+	t.relist()
+	return m.trySeal(t)
 }
 
 // detach takes a rolled back fragment out of its transaction.
@@ -257,15 +252,15 @@ func (m *Merger) detach(mb *member, at pipeline.Timestamp) {
 	t := mb.txn
 	mb.rolledBack = true
 	m.held -= len(mb.fragment.Body)
-	mb.fragment = nil
 	m.counts.RolledOut++
 	t.members = slices.DeleteFunc(t.members, func(o *member) bool { return o == mb })
 	if !mb.processed {
 		t.unprocessed--
 	}
 	if t.rolledBackAt < at {
-		t.rolledBackAt, t.rolledBackOn, t.rolledBackGID = at, mb.shard, mb.gid
+		t.rolledBackAt, t.rolledBackOn, t.rolledBackPrepared = at, mb.shard, mb.fragment.Time
 	}
+	mb.fragment = nil
 	if len(t.members) == 0 {
 		m.forget(t)
 	}

@@ -38,6 +38,7 @@ type Merger struct {
 	byGlobal map[string][]*txn // transactions that have a member whose second phase is not processed
 	tree     *btree.BTreeG[*placed]
 	runnable []*shard // queues to process, and
+	closing  []*txn   // transactions that a shard was closed for, to seal if that was the last, and
 	sealed   []*txn   // transactions to place; see run
 
 	last    pipeline.CSN // of the last transaction taken

@@ -12,7 +12,13 @@ func (m *Merger) wake(s *shard) { m.runnable = append(m.runnable, s) }
 
 // run processes until nothing moves.
 func (m *Merger) run() error {
-	for len(m.runnable) > 0 || len(m.sealed) > 0 {
+	for len(m.runnable) > 0 || len(m.sealed) > 0 || len(m.closing) > 0 {
+		for _, t := range m.closing {
+			if err := m.trySeal(t); err != nil {
+				return err
+			}
+		}
+		m.closing = m.closing[:0]
 		for len(m.sealed) > 0 {
 			t := m.sealed[len(m.sealed)-1]
 			m.sealed = m.sealed[:len(m.sealed)-1]

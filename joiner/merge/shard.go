@@ -117,9 +117,9 @@ type txn struct {
 	listed    map[string]bool    // gids of a decision that lists them, not received yet
 	decider   *member
 
-	rolledBackAt  pipeline.Timestamp // latest rollback of a member, 0 if none
-	rolledBackOn  *shard
-	rolledBackGID string
+	rolledBackAt       pipeline.Timestamp // latest rollback of a member, 0 if none
+	rolledBackOn       *shard
+	rolledBackPrepared pipeline.Timestamp // when that member was prepared
 
 	sealed      bool
 	unprocessed int // members received and not processed
