@@ -16,18 +16,19 @@ import (
 
 // specFlags say what subscription is wanted; create-subscription has all of them, check some.
 type specFlags struct {
-	shards, tables, publications, targets, gidRules []string
-	slot, format, truncate                          string
-	slotTimeout, maxClockSkew                       time.Duration
-	memory, stream                                  byteSize
-	copyData                                        bool
+	shards, targets, gidRules []string
+	tables, publications      nameList
+	slot, format, truncate    string
+	slotTimeout, maxClockSkew time.Duration
+	memory, stream            byteSize
+	copyData                  bool
 }
 
 // addSources adds the flags that say what is read and where it goes.
 func (s *specFlags) addSources(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.shards, "shard", nil, "NAME=DSN of a shard (repeatable); no password in it: use a passfile or ${VAR}")
-	f.StringSliceVar(&s.tables, "tables", nil, "tables to capture, as patterns like public.* or app.order_*; a leading - excludes (default public.*)")
-	f.StringSliceVar(&s.publications, "publication", nil, "use this publication of every shard instead of making one for --tables (repeatable)")
+	f.Var(&s.tables, "tables", "tables to capture, as patterns like public.* or app.order_*; a leading - excludes (default public.*)")
+	f.Var(&s.publications, "publication", "use this publication of every shard instead of making one for --tables (repeatable)")
 	f.StringVar(&s.slot, "slot", "", "use this slot of every shard instead of making one; it must be of pgoutput with two_phase")
 	f.StringArrayVar(&s.targets, "target", nil, "DSN, or NAME=DSN, of a database to replay on (repeatable)")
 	f.DurationVar(&s.maxClockSkew, "max-clock-skew", control.DefaultMaxClockSkew, "the most by which the shards' clocks may differ; more stops the subscription")

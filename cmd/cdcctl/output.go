@@ -125,6 +125,28 @@ func (b *byteSize) Set(text string) error {
 	return nil
 }
 
+// nameList is a flag of names or patterns, with commas between or repeated. A comma within double quotes belongs to a name.
+type nameList []string
+
+func (l *nameList) String() string { return strings.Join(*l, ",") }
+
+func (l *nameList) Type() string { return "list" }
+
+func (l *nameList) Set(text string) error {
+	quoted, from := false, 0
+	for i := range len(text) {
+		switch {
+		case text[i] == '"':
+			quoted = !quoted
+		case text[i] == ',' && !quoted:
+			*l = append(*l, strings.TrimSpace(text[from:i]))
+			from = i + 1
+		}
+	}
+	*l = append(*l, strings.TrimSpace(text[from:]))
+	return nil
+}
+
 func bytesText(n int64) string {
 	if n < 0 {
 		return "-" + humanize.IBytes(uint64(-n))

@@ -146,7 +146,9 @@ func (w *world) run(code int, args ...string) result {
 	var out, errs bytes.Buffer
 	cmd := w.command(args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
+	began := time.Now()
 	err := cmd.Run()
+	w.Logf("%5.0f ms  cdcctl %s", time.Since(began).Seconds()*1000, args[0])
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		w.Fatal(err)
