@@ -21,6 +21,15 @@ func (m *Merger) after(o *member, at pipeline.Timestamp) bool {
 func (m *Merger) part(mb *member, at pipeline.Timestamp) *txn {
 	t := mb.txn
 	later := func(o *member) bool { return o != mb && m.after(o, at) }
+	if !t.decided && mb.second != 0 {
+		// One that is decided, and neither earlier nor later than mb, is mb's.
+		for _, n := range m.byGlobal[t.global] {
+			if n.decided && n.trusted && !n.sealed && m.joins(n, mb.shard, mb.fragment) && !slices.ContainsFunc(n.members, later) {
+				m.move(t, n, func(o *member) bool { return o == mb })
+				return n
+			}
+		}
+	}
 	if t.sealed || !slices.ContainsFunc(t.members, later) {
 		return t
 	}
