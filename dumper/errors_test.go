@@ -119,3 +119,11 @@ func TestPatterns(t *testing.T) {
 		}
 	}
 }
+
+// TestScrub: whoever puts a DSN into an error, it is not told on, and the cause is still found.
+func TestScrub(t *testing.T) {
+	err := scrub(fmt.Errorf("dial postgres://u:hunter2@h/d with hunter2: %w", io.EOF), "postgres://u:hunter2@h/d")
+	if got, want := err.Error(), "dial postgres://u:xxxxx@h/d with xxxxx: EOF"; got != want || !errors.Is(err, io.EOF) {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

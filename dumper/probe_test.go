@@ -2,6 +2,7 @@ package dumper_test
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -94,4 +95,24 @@ func TestNudge(t *testing.T) {
 		t.Errorf("%d nudges", n)
 	}
 	exec(t, s.conn, "ROLLBACK")
+}
+
+// TestProbesAskedMeanwhile: a probe asked for while another is under way is answered by the next one.
+func TestProbesAskedMeanwhile(t *testing.T) {
+	s := newShard(t)
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{ProbeInterval: time.Nanosecond})
+	const n = 20000
+	d.Probe(0)
+	got.wait(t, "the connection", func() bool { return len(got.answers) == 1 })
+	for i := 1; i < n; i++ {
+		d.Probe(uint64(i))
+		runtime.Gosched()
+	}
+	got.wait(t, "all answers", func() bool { return len(got.answers) >= n })
+	for i, a := range got.answers {
+		if a.id != uint64(i) {
+			t.Fatalf("answer %d is for %d", i, a.id)
+		}
+	}
 }
