@@ -33,7 +33,8 @@
 //
 // # Rows that move between shards
 //
-// Fragments are applied one after the other, but deletes make room first; see move.go.
+// Fragments are applied one after the other, but deletes make room first, and what a fragment did to a row before
+// it deleted it is left out (only in transactions of several fragments); see move.go.
 //
 // # What the target may have of its own
 //

@@ -11,22 +11,34 @@ import (
 //
 // A distributed transaction that moves a row deletes it on one shard and inserts it on another. On the target both
 // are one table with one primary key, and the fragments come one after the other, so the insert could meet the
-// row that is still there. Therefore in a transaction of several fragments the deletes of rows that were there
-// before it go first, with what their fragment did to the row until then. Nothing else can tell the difference:
-// until the end of its fragment nobody but that fragment can touch the row, and a row that goes earlier only makes
-// room.
+// row that is still there. Therefore in a transaction of several fragments
+//
+//   - what a fragment did to a row before it deleted it is left out: the delete wiped it;
+//   - the delete goes before everything else, if the row was there before the transaction; if it was not, there is
+//     nothing to delete.
+//
+// Nobody can tell the difference: until its end only the fragment itself can touch these rows, readers of the
+// target see the transaction whole, and a row that goes earlier only makes room.
 //
 // BUG(apply): a value of a unique index that moves between shards by updates alone (two rows on two shards
 // swapping it in one transaction) meets itself, and blocks. A DEFERRABLE constraint on the target lets it pass.
 
-// early says which changes go first.
-type early map[position]bool
+// moved says what becomes of the changes of a transaction in which rows may move; others stay as they are.
+type moved map[position]fate
+
+type fate uint8
+
+const (
+	inOrder fate = iota
+	first        // a delete that makes room
+	leftOut      // wiped by a later delete
+)
 
 // position of a change in its transaction.
 type position struct{ fragment, change int }
 
-// moves reports whether one fragment may make room for another.
-func moves(tx *pipeline.Transaction) bool {
+// mayMove reports whether one fragment may make room for another; most transactions have one fragment only.
+func mayMove(tx *pipeline.Transaction) bool {
 	if len(tx.Fragments) < 2 {
 		return false
 	}
@@ -63,36 +75,54 @@ type rowID struct {
 
 // history is what one fragment did to one row so far.
 type history struct {
-	changes []int // until the row was deleted
-	settled bool  // it is decided: deleted, or not there before the transaction
+	existed bool  // before the transaction
+	changes []int // up to the last delete and since
+	deleted int   // how many of changes lie up to the last delete
+	closed  bool  // the key was given away or taken by an update of the key; the rest stays in order
 }
 
-// early finds the changes that go first.
-func (s *session) early(tx *pipeline.Transaction) (early, error) {
-	if !moves(tx) {
+// moves finds out what becomes of the changes.
+func (s *session) moves(tx *pipeline.Transaction, o *order) (moved, error) {
+	if !mayMove(tx) {
 		return nil, nil
 	}
-	first := early{}
+	all := moved{}
 	for n, f := range tx.Fragments {
 		rows := map[rowID]*history{}
 		i := -1
 		err := f.Walk(func(c *pipeline.Change) error {
 			i++
-			if c.Op == pipeline.Insert || c.Op == pipeline.Update || c.Op == pipeline.Delete {
-				s.follow(rows, i, c, func(change int) { first[position{n, change}] = true })
+			switch c.Op {
+			case pipeline.Insert, pipeline.Update, pipeline.Delete:
+				// A table that is emptied first has no rows from before.
+				if p := s.plans[c.Relation]; !o.truncated(p.table) {
+					s.follow(rows, p, i, c)
+				}
 			}
 			return nil
 		})
 		if err != nil {
 			return nil, &apply.Fatal{Problem: "the stream holds what cannot be read", Err: err}
 		}
+		for _, h := range rows {
+			all.decide(n, h)
+		}
 	}
-	return first, nil
+	return all, nil
 }
 
-// follow takes the next change of a fragment; goesFirst is called when it turns out that a row of old goes.
-func (s *session) follow(rows map[rowID]*history, i int, c *pipeline.Change, goesFirst func(change int)) {
-	p := s.plans[c.Relation]
+func (m moved) decide(fragment int, h *history) {
+	for k, i := range h.changes[:h.deleted] {
+		if k == h.deleted-1 && h.existed {
+			m[position{fragment, i}] = first
+		} else {
+			m[position{fragment, i}] = leftOut
+		}
+	}
+}
+
+// follow takes the next change of a fragment.
+func (s *session) follow(rows map[rowID]*history, p *plan, i int, c *pipeline.Change) {
 	key := p.identity
 	if p.relation.Identity == 'f' {
 		key = p.full
@@ -102,33 +132,33 @@ func (s *session) follow(rows map[rowID]*history, i int, c *pipeline.Change, goe
 	}
 	s.old, s.now = c.Old.Values(s.old[:0]), c.New.Values(s.now[:0])
 	was, is := rowID{p.table, keyText(s.old, key)}, rowID{p.table, keyText(s.now, key)}
-	if c.Op == pipeline.Update && c.OldKind == pipeline.OldNone {
-		was = is
-	}
-	get := func(id rowID) *history {
-		if rows[id] == nil {
-			rows[id] = &history{}
-		}
-		return rows[id]
-	}
 	switch {
 	case c.Op == pipeline.Insert:
-		if h := get(is); len(h.changes) == 0 {
-			h.settled = true
-		}
+		was = is
 	case c.Op == pipeline.Delete:
-		h := get(was)
-		if !h.settled {
-			for _, change := range append(h.changes, i) {
-				goesFirst(change)
-			}
+		is = was
+	case c.OldKind == pipeline.OldNone:
+		was = is
+	}
+	h := rows[was]
+	if h == nil {
+		h = &history{existed: c.Op != pipeline.Insert}
+		rows[was] = h
+	}
+	if was != is { // an update of the key: one row leaves a key, and takes another
+		h.closed = true
+		if rows[is] == nil {
+			rows[is] = &history{}
 		}
-		h.settled = true
-	case was == is:
-		h := get(is)
-		h.changes = append(h.changes, i)
-	default: // an update of the key: the row leaves one and takes another
-		get(was).settled, get(is).settled = true, true
+		rows[is].closed = true
+		return
+	}
+	if h.closed {
+		return
+	}
+	h.changes = append(h.changes, i)
+	if c.Op == pipeline.Delete {
+		h.deleted = len(h.changes)
 	}
 }
 

@@ -26,3 +26,20 @@ func TestRowsMoveBetweenShards(t *testing.T) {
 		t.Errorf("f, n: got %q, want %q", got, want)
 	}
 }
+
+// TestMoveAndTruncate: what a TRUNCATE took is not there to be deleted.
+func TestMoveAndTruncate(t *testing.T) {
+	w := newWorld(t, 2)
+	w.both("CREATE TABLE t (id int PRIMARY KEY, v int)")
+	w.shards[0].exec("INSERT INTO t VALUES (1, 0)")
+	w.shards[1].exec("INSERT INTO t VALUES (2, 0)")
+	w.replay()
+	w.shards[0].exec("BEGIN; UPDATE t SET v = 1; TRUNCATE t; INSERT INTO t VALUES (1, 5), (3, 3); DELETE FROM t WHERE id = 1; COMMIT")
+	w.shards[1].exec("BEGIN; DELETE FROM t; TRUNCATE t; INSERT INTO t VALUES (1, 7); COMMIT")
+	if err := w.try(w.together(w.capture())); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := w.target.rows("SELECT * FROM t ORDER BY id"), "1|7\n3|3\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -31,6 +31,16 @@ func (o *order) wiped(fragment, i int, t *table) bool {
 	return ok && i < last
 }
 
+// truncated says whether the transaction empties the table.
+func (o *order) truncated(t *table) bool {
+	for at := range o.last {
+		if at.table == t {
+			return true
+		}
+	}
+	return false
+}
+
 // found is what the transaction says about one table.
 type found struct {
 	table  *table

@@ -144,16 +144,16 @@ func (w *writer) transaction(tx *pipeline.Transaction) error {
 		w.p.SendQueryParams(t.sql, nil, nil, nil, nil)
 		w.expect(expected{change: change{op: pipeline.Truncate, csn: tx.CSN, plan: t.plan}})
 	}
-	first, err := w.s.early(tx)
+	moved, err := w.s.moves(tx, &order)
 	if err != nil {
 		return at(tx.CSN, err)
 	}
-	if len(first) > 0 {
-		if err := w.changes(tx, &order, func(p position) bool { return first[p] }); err != nil {
+	if len(moved) > 0 {
+		if err := w.changes(tx, &order, func(p position) bool { return moved[p] == first }); err != nil {
 			return err
 		}
 	}
-	return w.changes(tx, &order, func(p position) bool { return !first[p] })
+	return w.changes(tx, &order, func(p position) bool { return moved[p] == inOrder })
 }
 
 // changes sends those of a transaction's changes that are chosen, in order.
