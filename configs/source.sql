@@ -1,0 +1,17 @@
+-- The role that reads a shard. Run this as a superuser in the database of every shard, with psql.
+-- It needs no superuser for itself. Settings of the server: wal_level = logical, max_prepared_transactions above 0 if
+-- transactions span shards, room in max_replication_slots and max_wal_senders for one more each.
+
+CREATE ROLE cdc LOGIN REPLICATION;
+-- \password cdc        and the same password into the passfile of the user that runs cdcd
+
+-- pg_hba.conf needs a line for this database (replication connections of logical decoding name their database):
+--   hostssl  bank  cdc  10.0.0.0/8  scram-sha-256
+
+-- Either: cdcctl create-subscription makes the publication. PostgreSQL lets only the tables' owner publish them.
+DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO cdc', current_database()); END $$;
+-- GRANT app_owner TO cdc;
+
+-- Or: the owner makes it, and cdcctl create-subscription gets --publication cdc_bank. Then neither of the two grants above is
+-- needed, and cdc can read nothing but the publication's changes.
+-- CREATE PUBLICATION cdc_bank FOR TABLE public.accounts, public.transfers WITH (publish_via_partition_root = true);
