@@ -64,8 +64,8 @@ func (g *genesis) participants(r *rand.Rand, t *Txn, least int) {
 	}
 }
 
-// name gives the fragments gids: all the same, or with a suffix each. Some names are used again once
-// everything about their last user has ended everywhere.
+// name gives the fragments gids: all the same, or with a suffix each. Some names are used again, once,
+// when everything about their first user has ended everywhere.
 func (g *genesis) name(r *rand.Rand, t *Txn, citus bool) {
 	suffix := citus || chance(r, g.w.Suffix)
 	if suffix && chance(r, 25) {
@@ -74,9 +74,10 @@ func (g *genesis) name(r *rand.Rand, t *Txn, citus bool) {
 	t.GlobalID = fmt.Sprintf("g%d", t.ID)
 	if p := g.again(r, t, citus); p != nil {
 		t.GlobalID = p.GlobalID
+	} else if !citus || g.w.ListReuse {
+		g.gids = append(g.gids, t)
 	}
 	suffix = suffix || !sameShards(t, t)
-	g.gids = append(g.gids, t)
 	for i, f := range t.Frags {
 		f.GID = t.GlobalID
 		if suffix {
@@ -86,10 +87,10 @@ func (g *genesis) name(r *rand.Rand, t *Txn, citus bool) {
 }
 
 // again picks an earlier transaction whose name t may use, and moves t behind its end. On the same shards
-// this may be at once. On others nothing but the clocks can tell the two apart, so they must be further
-// apart than the clocks' error (no coordinator that restarts its numbers comes near that).
+// this may be at once if the earlier one was committed. Else nothing but the clocks can tell the two apart, so
+// they must be further apart than the clocks' error (no coordinator that restarts its numbers comes near that).
 func (g *genesis) again(r *rand.Rand, t *Txn, citus bool) *Txn {
-	if t.Origin || len(g.gids) == 0 || !chance(r, g.w.Reuse) {
+	if t.Origin || len(g.gids) == 0 || citus && !g.w.ListReuse || !chance(r, g.w.Reuse) {
 		return nil
 	}
 	i := r.IntN(len(g.gids))
@@ -108,7 +109,7 @@ func (g *genesis) again(r *rand.Rand, t *Txn, citus bool) *Txn {
 			t.Frags = append(t.Frags, &Frag{Txn: t, Shard: f.Shard})
 		}
 	}
-	if !sameKind || !sameShards(p, t) {
+	if !sameKind || !sameShards(p, t) || slices.ContainsFunc(p.Frags, func(f *Frag) bool { return f.RollBack }) {
 		end += 2 * g.w.MaxClockSkew
 	}
 	t.Begin = max(t.Begin, end+around(r, 2))

@@ -29,6 +29,10 @@ type Options struct {
 	// Shares of two-phase transactions, in percent.
 	Rollback, Orphan, HalfWay, Reuse, Suffix int
 
+	// ListReuse lets transactions decided by a list (Citus) use gids again, too. While streams lag far enough
+	// apart to mix two users of one gid, joiner/merge cannot always tell these apart: off by default.
+	ListReuse bool
+
 	MaxClockSkew micros // what the merger is told
 	Skew         micros // what clocks really are off true time, at most; 2*Skew <= MaxClockSkew
 	Cut          int    // the world stops after this percentage of its time

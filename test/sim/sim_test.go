@@ -39,8 +39,9 @@ func startMerger(_ *World, c Config) (Merger, error) {
 
 // TestWorlds runs joiner/merge through many small random worlds. A failing one is shrunk and told in words.
 //
-//	CDC_SIM_SEED=n    runs world n alone
-//	CDC_SIM_SEEDS=n   runs n worlds
+//	CDC_SIM_SEED=n       runs world n alone
+//	CDC_SIM_SEEDS=n      runs n worlds (also -sim.seeds; -sim.first is the first)
+//	CDC_SIM_NOSHRINK=1   tells of a failure as it was found
 func TestWorlds(t *testing.T) {
 	if s := os.Getenv("CDC_SIM_SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 0, 64)
