@@ -28,7 +28,7 @@ func newGenesis(w *World) *genesis {
 	return g
 }
 
-// txn makes transaction id. The kinds are those of the package doc of joiner/merge's design: one-phase,
+// txn makes transaction id. Its kind is one-phase,
 // two-phase (XA and its like), and two-phase decided by a one-phase commit of the initiator (Citus).
 func (g *genesis) txn(id int) {
 	w := g.w
