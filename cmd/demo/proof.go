@@ -15,6 +15,7 @@ func (d *demo) prove(diff bank.Difference) error {
 	caughtUp := meter.CaughtUp(d.killed, caughtUpWithin)
 	all := meter.Delays(nil)
 	calm := meter.Delays(func(acked, seen time.Time) bool { return seen.Before(d.killed) || acked.After(caughtUp) })
+	d.Log.Info("delays", "p50", calm.Quantile(0.5), "p90", calm.Quantile(0.9), "p95", calm.Quantile(0.95), "p99", calm.Quantile(0.99), "most", calm.Quantile(1))
 	say := func(what, format string, args ...any) {
 		d.screen.line("  %-30s %s", what, fmt.Sprintf(format, args...))
 	}

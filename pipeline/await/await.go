@@ -5,32 +5,27 @@
 //	seq, err := await.Published(ctx, bus, sub, marks)    // all of that is durable in the stream, at or below seq
 //	err = await.Applied(ctx, bus, sub, target, seq)      // and on the target
 //
-// A mark is a logical message in a transaction of its own, of which the stream's reader learns whether or not any table
-// changed: everything acknowledged before lies before it in the shard's WAL. A transaction that is prepared and not
-// decided is not waited for.
+// A mark (subscribe.Mark) is a logical message in a transaction of its own, of which the stream's reader learns whether or
+// not any table changed: everything acknowledged before lies before it in the shard's WAL. A transaction that is prepared
+// and not decided is not waited for.
 package await
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
-	"shardcdc/pipeline/dsn"
+	"shardcdc/pipeline/subscribe"
 	"shardcdc/pipeline/wire"
 )
 
 // every is the time between two questions.
 const every = 20 * time.Millisecond
-
-// markSQL runs in a transaction of its own; the position is of the message, which begins before its commit record.
-const markSQL = `SELECT pg_catalog.pg_logical_emit_message(true, 'cdc.wait', '')::text`
 
 // Marks writes a mark on every shard and returns their positions, by shard.
 func Marks(ctx context.Context, sub *control.Subscription) ([]pipeline.LSN, error) {
@@ -38,30 +33,13 @@ func Marks(ctx context.Context, sub *control.Subscription) ([]pipeline.LSN, erro
 	group, ctx := errgroup.WithContext(ctx)
 	for i, sh := range sub.Shards {
 		group.Go(func() (err error) {
-			if marks[i], err = mark(ctx, sh.DSN); err != nil {
-				return fmt.Errorf("mark shard %s: %w", sh.Name, err)
+			if marks[i], err = subscribe.Mark(ctx, sh.DSN); err != nil {
+				return fmt.Errorf("shard %s: %w", sh.Name, err)
 			}
 			return nil
 		})
 	}
 	return marks, group.Wait()
-}
-
-func mark(ctx context.Context, text string) (pipeline.LSN, error) {
-	expanded, err := dsn.Expand(text, os.LookupEnv)
-	if err != nil {
-		return 0, err
-	}
-	conn, err := pgx.Connect(ctx, expanded)
-	if err != nil {
-		return 0, errors.New(dsn.Scrub(err.Error(), expanded))
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	var at string
-	if err := conn.QueryRow(ctx, markSQL).Scan(&at); err != nil {
-		return 0, err
-	}
-	return pipeline.ParseLSN(at)
 }
 
 // Published waits until every shard's marks are published. It returns a sequence of the stream that is behind them.

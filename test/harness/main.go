@@ -145,3 +145,6 @@ func Until(ctx context.Context, t *testing.T, what string, met func() (ok bool, 
 		}
 	}
 }
+
+// Cdcd is the path of the cdcd under test.
+func Cdcd() string { return shared.cdcd }

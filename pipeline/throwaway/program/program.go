@@ -86,6 +86,9 @@ func (p *Program) Running() bool {
 	}
 }
 
+// Succeeded reports whether the program has ended with exit code 0.
+func (p *Program) Succeeded() bool { return !p.Running() && p.err == nil }
+
 // Err says how the program ended, with the end of its log. Call it after Done.
 func (p *Program) Err() error {
 	how := "without an error"
