@@ -40,7 +40,7 @@ type Merger interface {
 
 // Stats say what a run has met, so that a test can see that worlds are not all alike.
 type Stats struct {
-	Records, Emitted, Units, Crashes, Probes, Refused, InDoubt int
+	Records, Emitted, Units, Crashes, Probes, Refused int
 }
 
 func (s *Stats) add(o Stats) {
@@ -50,7 +50,6 @@ func (s *Stats) add(o Stats) {
 	s.Crashes += o.Crashes
 	s.Probes += o.Probes
 	s.Refused += o.Refused
-	s.InDoubt += o.InDoubt
 }
 
 // violation is what the oracle throws; everything else that panics is a fault of the thing under test.
