@@ -74,6 +74,11 @@ func (c *creation) run(ctx context.Context) error {
 	if err := c.provision(ctx); err != nil {
 		return err
 	}
+	return c.finish(ctx)
+}
+
+// finish makes the stream and, at last, the entry.
+func (c *creation) finish(ctx context.Context) error {
 	c.stream = true
 	err := jetstream.CreateStream(ctx, c.bus.JS, jetstream.StreamConfig{
 		Subscription: c.sub.Name, Incarnation: c.sub.Incarnation, Replicas: c.bus.Replicas, BytesMax: c.spec.StreamBytesMax,

@@ -2,6 +2,7 @@ package subscribe
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -150,6 +151,8 @@ func (s *Spec) connectionFaults() (faults Faults) {
 		switch {
 		case strings.TrimSpace(text) == "":
 			faults = append(faults, faultf(about, "NAME=postgres://user@host:5432/database", "the DSN is empty"))
+		case misplaced(text):
+			faults = append(faults, faultf(about, "postgres://user@host:5432/database, or host=… dbname=…", "the DSN %s is neither a URL nor keywords", redact(text)))
 		case dsn.HasPassword(text):
 			faults = append(faults, faultf(about, "put the password into ~/.pgpass of the user that runs cdcd, or write ${VAR} for it and set VAR where cdcd and cdcctl run",
 				"the DSN %s has a password in clear, which would be stored", dsn.Redact(text)))
@@ -164,6 +167,12 @@ func (s *Spec) connectionFaults() (faults Faults) {
 	return faults
 }
 
+// misplaced says that there is a URL in the text that does not begin it: its password would not be recognised as one.
+func misplaced(text string) bool {
+	at := scheme.FindStringIndex(text)
+	return at != nil && (at[0] > 0 || text[:at[1]] != strings.ToLower(text[:at[1]]))
+}
+
 // unjoin takes errors.Join apart.
 func unjoin(err error) []error {
 	if err == nil {
@@ -176,19 +185,35 @@ func unjoin(err error) []error {
 }
 
 // ParseNamed reads NAME=DSN. A DSN alone is allowed when fallback, the name it then has, is not empty. The first "="
-// ends a name only if what stands before it can be one: keyword DSNs begin with "host=".
+// ends a name only if what stands before it can be one: keyword DSNs begin with "host=". No error shows a password.
 func ParseNamed(text, fallback string) (name, rest string, err error) {
 	before, after, ok := strings.Cut(text, "=")
-	if ok && control.CheckName("", before) == nil && !keyword[before] {
+	after = strings.TrimSpace(after)
+	switch fault := control.CheckName("its", before); {
+	case ok && fault == nil && !keyword[before]:
 		return before, after, nil
+	case fallback != "":
+		return fallback, strings.TrimSpace(text), nil
+	case !ok || keyword[before] || strings.ContainsAny(before, ":/ "):
+		return "", "", fmt.Errorf("%q has no name. Try: NAME=DSN, as in a=postgres://user@host/database", redact(text))
+	default:
+		return "", "", fmt.Errorf("%q: %w", redact(text), fault)
 	}
-	if fallback != "" {
-		return fallback, text, nil
+}
+
+// scheme finds a URL, also in the wrong place or in capitals, where it is none for those who connect.
+var scheme = regexp.MustCompile(`(?i)postgres(ql)?://`)
+
+// redact takes the passwords out of a text that may have something before its DSN.
+func redact(text string) string {
+	at := scheme.FindStringIndex(text)
+	if at == nil {
+		if before, after, ok := strings.Cut(text, "="); ok && !keyword[before] {
+			return before + "=" + dsn.Redact(after)
+		}
+		return dsn.Redact(text)
 	}
-	if strings.TrimSpace(text) == "" || !ok || keyword[before] || strings.ContainsAny(before, ":/ ") {
-		return "", "", fmt.Errorf("%q has no name. Try: NAME=DSN, as in a=postgres://user@host/database", dsn.Redact(text))
-	}
-	return "", "", fmt.Errorf("%q: %w", dsn.Redact(text), control.CheckName("its", before))
+	return text[:at[0]] + dsn.Redact(strings.ToLower(text[at[0]:at[1]])+text[at[1]:])
 }
 
 // keyword are the beginnings of keyword DSNs that could be taken for names.

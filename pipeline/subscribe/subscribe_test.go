@@ -2,7 +2,9 @@ package subscribe_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,10 +64,28 @@ func TestCreateAndDrop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Log(sub, notes)
+	for _, n := range notes {
+		if n.Severity != subscribe.Info {
+			t.Errorf("a note on good shards: %s", n)
+		}
+	}
+	for i, sh := range sub.Shards {
+		if sh.Slot != "cdc_bank" || !sh.OwnSlot || sh.SystemID == "" || sh.Timeline == 0 || sh.Start == 0 || sh.DSN != servers[i].DSN() {
+			t.Errorf("shard %d: %+v", i, sh)
+		}
+	}
+	_, _, err = subscribe.Create(t.Context(), bus, subscribe.Spec{Name: "bank", Shards: []subscribe.Shard{{Name: "a", DSN: servers[0].DSN()}}})
+	if err == nil || !strings.Contains(err.Error(), "exists already") {
+		t.Errorf("the same name again: %v", err)
+	}
 	dropped, err := subscribe.Drop(t.Context(), bus, "bank", subscribe.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Log(dropped)
+	if len(dropped.Removed) != 6 || len(dropped.Left) != 0 { // two slots, two publications, stream, entry
+		t.Errorf("dropped: %+v", dropped)
+	}
+	if _, err := subscribe.Drop(t.Context(), bus, "bank", subscribe.Options{}); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("dropped again: %v", err)
+	}
 }
