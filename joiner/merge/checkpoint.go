@@ -29,7 +29,7 @@ func (s *shard) checkpoint(watermark pipeline.CSN) pipeline.ShardCheckpoint {
 			continue
 		case mb.awaited:
 			c.Pending = append(c.Pending, pipeline.PendingPrepare{Start: mb.start, End: mb.end})
-		case !mb.txn.done():
+		case !mb.done():
 			if mb.end <= c.Through {
 				c.Pending = append(c.Pending, pipeline.PendingPrepare{Start: mb.start, End: mb.end})
 			}
@@ -59,7 +59,7 @@ func (m *Merger) Settled(id pipeline.ShardID) pipeline.LSN {
 		}
 	}
 	for _, mb := range s.members {
-		if mb.second != 0 && !mb.txn.done() {
+		if mb.second != 0 && !mb.done() {
 			to = min(to, mb.second-1)
 		}
 	}

@@ -24,8 +24,8 @@
 //	processed  how far its records are processed
 //	floor      the highest CSN that the stream has reached by processing
 //
-// A record passes two gates. At intake (Offer) it is matched: a PREPARE finds its transaction, a second phase
-// decides one, evidence of completeness is gathered. In processing it moves its shard's floor. Intake never
+// A record passes two gates. At intake (Offer) it is matched: a PREPARE is kept under its global id, the first
+// second phase makes it a transaction, evidence of completeness is gathered. In processing it moves its shard's floor. Intake never
 // waits; processing stops at a second phase (or another decision) whose transaction has no CSN yet.
 //
 // A distributed transaction T goes through
@@ -115,21 +115,24 @@
 //
 // # Gids that are used again
 //
-// A transaction is known by its global id, and a later one may have the same. A PREPARE joins the oldest
-// transaction of its global id that can still get one from this shard: not closed there, without a fragment of
-// the same gid there, and, when decided, not dated later than the decision plus MaxClockSkew. Fragments of two
-// users that met before either was decided are told apart at the first second phase, by date; see reuse.go.
+// A transaction is known by its global id, and a later one may have the same. Which PREPAREs belong to a
+// decision is settled when it is sealed, not before: then everything of it is received. All PREPAREs of one
+// transaction come before all its second phases, so the times for which its fragments are prepared overlap;
+// those of an earlier or a later transaction do not overlap with them. A second phase belongs to the oldest
+// decision, not sealed, that its fragment overlaps with and that has no fragment of this gid on this shard; else
+// it is a decision of its own. Sealing takes every fragment without a second phase that overlaps: an earlier
+// transaction's would have its second phase by now. Clocks may differ by MaxClockSkew in all of this, and one
+// transaction has one fragment of a gid on a shard.
 //
-// BUG(merge): three users of one global id, or two of which one is decided by a list, may be mixed when streams
-// lag so far apart that one stream shows the later user before another shows the earlier.
-//
-// BUG(merge): if a global id is used again within MaxClockSkew by a transaction with other participants, while
-// the stream of a shard that only the later one touched lags behind, the later fragment joins the earlier
-// transaction.
+// BUG(merge): if a global id is used again within MaxClockSkew by a transaction with other participants, their
+// fragments may be put together as one transaction.
 //
 // BUG(merge): that a transaction was rolled back on one shard and committed on another is noticed only if the
 // fragment that was rolled back is not the only one known at that time; else each shard's own outcome is
 // published.
+//
+// BUG(merge): a fragment that a list names and that no shard holds (it was prepared before its shard's slot was
+// made, or its node is no shard of the subscription) is left out without a word.
 //
 // BUG(merge): that a fragment turns up too late, because clocks differ by more than MaxClockSkew, is noticed only
 // while a second phase of its transaction is outstanding.

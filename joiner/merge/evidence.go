@@ -49,14 +49,19 @@ func (m *Merger) Probed(id pipeline.ShardID, probe uint64, clock pipeline.Timest
 	return m.run()
 }
 
-// decide marks t as committed. at is the time of the decision on s; own says that it is s's own clock's.
-func (m *Merger) decide(t *txn, s *shard, at pipeline.Timestamp, own bool) {
-	t.decided, t.decidedAt, t.trusted = true, at, own
-	t.need = make([]uint64, len(m.shards))
-	t.closed = make([]bool, len(m.shards))
-	t.left = len(m.shards)
+// decide makes the transaction that first, on its shard, says is committed: by a second phase, or by a list.
+// Every other shard is to be probed.
+func (m *Merger) decide(global string, first *member, at pipeline.Timestamp, own bool) *txn {
+	n := len(m.shards)
+	t := &txn{
+		global: global, first: first, members: []*member{first}, decidedAt: at, trusted: own,
+		need: make([]uint64, n), closed: make([]bool, n), upTo: make([]pipeline.LSN, n), left: n,
+	}
+	first.txn = t
+	f := m.family(global)
+	f.txns = append(f.txns, t)
 	for j, other := range m.shards {
-		if other == s {
+		if other == first.shard {
 			continue
 		}
 		// A probe that is asked from now on; one that is under way may have been answered already.
@@ -67,41 +72,54 @@ func (m *Merger) decide(t *txn, s *shard, at pipeline.Timestamp, own bool) {
 			other.wanted = max(other.wanted, t.need[j])
 		}
 	}
-	// Every PREPARE of t on s lies before its second phase there. A decision by a list says nothing about
-	// later gid-less work, and its own shard holds no further fragment either: PREPAREs precede it.
-	m.close(t, s)
+	return t
 }
 
-// close notes that s holds nothing more of t than what is received.
-func (m *Merger) close(t *txn, s *shard) {
+// close notes that what s holds of t ends at or below upTo, and is received.
+func (m *Merger) close(t *txn, s *shard, upTo pipeline.LSN) {
 	if t.sealed || t.closed[s.id] {
 		return
 	}
-	t.closed[s.id] = true
+	t.closed[s.id], t.upTo[s.id] = true, upTo
 	t.left--
 	m.closing = append(m.closing, t)
 }
 
-// trySeal fixes the members of t if every shard is closed for it; if they are listed and in, every shard that
-// has one is enough. (A listed fragment alone may be that of an earlier transaction with the same gid, until
-// its second phase is received or its shard is closed.)
+// trySeal fixes the members of t if every shard is closed for it, or if they are listed and in.
 func (m *Merger) trySeal(t *txn) error {
-	if t.sealed || !t.decided || t.left > 0 && !t.wholeByList() {
+	f := m.byGlobal[t.global]
+	if t.sealed || t.left > 0 && !m.wholeByList(f, t) {
 		return nil
 	}
-	if t.rolledBackAt > t.earliestPrepare(nil) && !(t.trusted && t.rolledBackPrepared > t.decidedAt.Add(m.skew)) {
-		return m.disagree(t.global, t.rolledBackOn)
+	m.gather(f, t)
+	if mb := f.tornBy(t); mb != nil {
+		return m.disagree(t.global, mb.shard)
 	}
 	t.sealed = true
-	t.left = 0
-	t.listed = nil
+	for _, mb := range t.members {
+		if !mb.processed {
+			t.unprocessed++
+		}
+		if mb != t.decider {
+			t.unsettled++
+		}
+	}
 	m.sealed = append(m.sealed, t)
 	return nil
 }
 
-func (t *txn) wholeByList() bool {
-	return t.decider != nil && len(t.listed) == 0 &&
-		!slices.ContainsFunc(t.members, func(mb *member) bool { return !t.closed[mb.shard.id] })
+// wholeByList says whether all that t's list names is in. A fragment that is named may still be that of an
+// earlier transaction with the same gid, until its shard is closed for t.
+func (m *Merger) wholeByList(f *family, t *txn) bool {
+	if t.decider == nil {
+		return false
+	}
+	return !slices.ContainsFunc(t.decider.fragment.Decides, func(gid string) bool {
+		return !slices.ContainsFunc(f.prepared, func(mb *member) bool {
+			in := mb.txn == t || mb.txn == nil && !mb.rolledBack && m.claims(t, mb)
+			return mb.gid == gid && in && t.closed[mb.shard.id]
+		})
+	})
 }
 
 // receivedUpTo moves a stream's position and closes the shard for the transactions that it completes.
@@ -140,13 +158,15 @@ func (m *Merger) completes(s *shard, t *txn) bool {
 	}
 	if at, ok := s.answerTo(t.need[s.id]); ok && s.received >= at {
 		m.counts.ByProbe++
-	} else if t.trusted && s.ownDate > t.decidedAt.Add(m.skew) {
-		m.counts.ByDate++
-	} else {
-		return false
+		m.close(t, s, at)
+		return true
 	}
-	m.close(t, s)
-	return true
+	if t.trusted && s.ownDate > t.decidedAt+m.slack {
+		m.counts.ByDate++
+		m.close(t, s, s.received)
+		return true
+	}
+	return false
 }
 
 // answerTo finds the position that the first probe with this number or a later one gave.

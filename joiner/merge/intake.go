@@ -81,17 +81,29 @@ func (m *Merger) decideByList(s *shard, r *pipeline.Record) (*member, error) {
 	if err := m.refuseLate(s, r, global); err != nil {
 		return nil, err
 	}
-	t := m.listing(s, r, global)
-	mb := &member{shard: s, txn: t, xid: r.XID, start: r.Start, end: r.End, fragment: f}
-	t.members = append(t.members, mb)
-	t.unprocessed++
-	t.decider = mb
-	if !t.decided {
-		m.decide(t, s, r.Time, f.Origin == "")
+	mb := &member{
+		shard: s, xid: r.XID, start: r.Start, end: r.End, fragment: f, from: r.Time, until: r.Time, clocked: f.Origin == "",
 	}
-	m.close(t, s) // no PREPARE of t follows its decision, on any shard
-	t.relist()
-	return mb, m.trySeal(t)
+	t := m.decidedBefore(global, mb)
+	if t == nil {
+		t = m.decide(global, mb, r.Time, mb.clocked)
+	} else {
+		mb.txn = t
+		t.members = append(t.members, mb)
+	}
+	t.decider = mb
+	m.close(t, s, r.End) // every PREPARE of t comes before its decision
+	return mb, nil
+}
+
+// decidedBefore finds the transaction that the list decides if a second phase was received before the list.
+func (m *Merger) decidedBefore(global string, decider *member) *txn {
+	for _, t := range m.family(global).txns {
+		if t.decider == nil && slices.Contains(decider.fragment.Decides, t.first.gid) && m.claims(t, decider) {
+			return t
+		}
+	}
+	return nil
 }
 
 func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
@@ -108,82 +120,40 @@ func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 		s.queue.push(entry{kind: pipeline.Prepare, end: r.End})
 		return nil
 	}
-	if mb == nil {
-		mb = &member{}
-	}
 	delete(s.resent, r.End)
 	global := m.conf.GlobalID(r.GID)
 	if err := m.refuseLate(s, r, global); err != nil {
 		return err
 	}
-	t := m.naming(global, s, f)
-	if t == nil {
-		t = m.find(global, func(t *txn) bool { return m.joins(t, s, f) })
-	}
-	if t.rolledBackOn == s {
-		t.rolledBackAt = 0 // a later attempt under the same global id: all PREPAREs of one come before any second phase
-	}
-	inCheckpoint := mb.awaited
-	*mb = member{shard: s, txn: t, gid: r.GID, xid: r.XID, start: r.Start, end: r.End, fragment: f}
-	if !inCheckpoint {
+	if mb == nil {
+		mb = &member{}
 		s.members = append(s.members, mb)
 	}
-	t.members = append(t.members, mb)
-	t.unprocessed++
+	*mb = member{
+		shard: s, gid: r.GID, xid: r.XID, start: r.Start, end: r.End, fragment: f, from: r.Time, clocked: f.Origin == "",
+	}
+	family := m.family(global)
+	family.prepared = append(family.prepared, mb)
+	for _, t := range family.txns {
+		if t.decider != nil && !t.sealed {
+			m.closing = append(m.closing, t) // its list may be complete
+		}
+	}
 	s.prepared[prepareKey{r.GID, r.XID}] = mb
 	m.held += len(f.Body)
 	s.queue.push(entry{kind: pipeline.Prepare, member: mb, end: r.End})
-	t.relist()
-	return m.trySeal(t)
+	return nil
 }
 
-// find returns the oldest transaction of the global id that fits and is not sealed, or a new one.
-func (m *Merger) find(global string, fits func(*txn) bool) *txn {
-	for _, t := range m.byGlobal[global] {
-		if !t.sealed && fits(t) {
-			return t
-		}
-	}
-	t := &txn{global: global}
-	m.byGlobal[global] = append(m.byGlobal[global], t)
-	return t
-}
-
-// joins says whether a prepared fragment may be one of t.
-func (m *Merger) joins(t *txn, s *shard, f *pipeline.Fragment) bool {
-	for _, mb := range t.members {
-		if mb.shard == s && mb.gid == f.GID {
-			return false
-		}
-	}
-	if t.decider != nil && !slices.Contains(t.decider.fragment.Decides, f.GID) {
-		return false
-	}
-	if m.closedAt(t, s, f.End) {
-		return false
-	}
-	return !t.clocked(f) || f.Time <= t.decidedAt.Add(m.skew)
-}
-
-// closedAt says whether a record that ends at end came too late on s to be part of t.
-func (m *Merger) closedAt(t *txn, s *shard, end pipeline.LSN) bool {
-	if !t.decided {
-		return false
-	}
-	if t.closed[s.id] {
-		return true
-	}
-	at, ok := s.answerTo(t.need[s.id])
-	return ok && end > at
-}
-
-// refuseLate stops when a PREPARE, or a commit that lists gids, was by its date part of a transaction that is sealed without it.
+// refuseLate stops when a PREPARE, or a commit that lists gids, was by its date part of a transaction that is
+// sealed without it.
 func (m *Merger) refuseLate(s *shard, r *pipeline.Record, global string) error {
-	if r.Fragment.Origin != "" {
+	family := m.byGlobal[global]
+	if r.Fragment.Origin != "" || family == nil {
 		return nil
 	}
-	for _, t := range m.byGlobal[global] {
-		if t.sealed && t.trusted && t.decider == nil && r.Time < t.decidedAt.Add(-m.skew) {
+	for _, t := range family.txns {
+		if t.sealed && t.trusted && t.decider == nil && r.Time < t.decidedAt-m.slack {
 			return m.fail("%s (%s) is dated %s and turned up after its transaction %q, decided at %s, was put together without it. "+
 				"Nothing after the last published transaction has left. Try: cdcctl check, compare the clocks of the shards", r.Fragment, r.Kind, r.Time, global, t.decidedAt)
 		}
@@ -203,23 +173,32 @@ func (m *Merger) intakeCommitPrepared(s *shard, r *pipeline.Record) error {
 	}
 	delete(s.prepared, prepareKey{r.GID, r.XID})
 	mb.second = r.End
-	t := mb.txn
 	s.queue.push(entry{kind: pipeline.CommitPrepared, member: mb, end: r.End})
-	if t.done() {
-		return nil
+	if mb.txn == nil {
+		m.commit(mb, r.Time)
 	}
-	if t.rolledBackAt >= mb.fragment.Time.Add(m.skew) && t.rolledBackPrepared <= r.Time.Add(m.skew) {
-		return m.disagree(t.global, s)
+	if !mb.txn.sealed {
+		m.close(mb.txn, s, r.End) // every PREPARE of it on s lies before
 	}
-	own := mb.fragment.Origin == "" && r.Time >= mb.fragment.Time
+	return nil
+}
+
+// commit finds the transaction of a member whose second phase was received, or makes it.
+func (m *Merger) commit(mb *member, at pipeline.Timestamp) {
+	// A time well before the PREPARE's is not the shard's own: it was set by a session with a replication origin.
+	own := mb.clocked && at >= mb.from-m.slack
 	if own {
-		t = m.part(mb, r.Time)
+		mb.until = at
 	}
-	if !t.decided {
-		m.decide(t, s, r.Time, own)
+	global := m.conf.GlobalID(mb.gid)
+	for _, t := range m.family(global).txns {
+		if m.claims(t, mb) {
+			mb.txn = t
+			t.members = append(t.members, mb)
+			return
+		}
 	}
-	m.close(t, s)
-	return m.trySeal(t)
+	m.decide(global, mb, at, own)
 }
 
 func (m *Merger) intakeRollback(s *shard, r *pipeline.Record) error {
@@ -235,54 +214,26 @@ func (m *Merger) intakeRollback(s *shard, r *pipeline.Record) error {
 		return nil
 	}
 	delete(s.prepared, prepareKey{r.GID, r.XID})
-	t := mb.txn
-	if mb.fragment != nil && mb.fragment.Origin == "" {
-		t = m.part(mb, r.Time)
+	global := m.conf.GlobalID(r.GID)
+	if mb.txn != nil {
+		return m.disagree(global, s)
 	}
-	if t.taken || t.sealed || t.decided && r.Time >= t.earliestPrepare(mb).Add(m.skew) {
-		return m.disagree(m.conf.GlobalID(r.GID), s)
-	}
-	m.detach(mb, r.Time)
-	t.relist()
-	return m.trySeal(t)
-}
-
-// detach takes a rolled back fragment out of its transaction.
-func (m *Merger) detach(mb *member, at pipeline.Timestamp) {
-	t := mb.txn
-	mb.rolledBack = true
 	m.held -= len(mb.fragment.Body)
+	mb.fragment, mb.rolledBack = nil, true
+	if mb.clocked && r.Time >= mb.from-m.slack {
+		mb.until = r.Time
+	}
 	m.counts.RolledOut++
-	t.members = slices.DeleteFunc(t.members, func(o *member) bool { return o == mb })
-	if !mb.processed {
-		t.unprocessed--
-	}
-	if t.rolledBackAt < at {
-		t.rolledBackAt, t.rolledBackOn, t.rolledBackPrepared = at, mb.shard, mb.fragment.Time
-	}
-	mb.fragment = nil
-	if len(t.members) == 0 {
-		m.forget(t)
-	}
+	family := m.family(global)
+	family.prepared = slices.DeleteFunc(family.prepared, func(o *member) bool {
+		return o != mb && o.rolledBack && o.shard == s && o.gid == mb.gid // the latest of a gid says enough
+	})
+	m.forget(global)
+	return nil
 }
 
-// earliestPrepare is the earliest prepare time of t's members but for one.
-func (t *txn) earliestPrepare(but *member) pipeline.Timestamp {
-	earliest := pipeline.Timestamp(1<<63 - 1)
-	for _, mb := range t.members {
-		if mb != but && mb.fragment != nil {
-			earliest = min(earliest, mb.fragment.Time)
-		}
-	}
-	return earliest
-}
-
-// forget drops a transaction from the index by global id.
-func (m *Merger) forget(t *txn) {
-	left := slices.DeleteFunc(m.byGlobal[t.global], func(o *txn) bool { return o == t })
-	if len(left) == 0 {
-		delete(m.byGlobal, t.global)
-		return
-	}
-	m.byGlobal[t.global] = left
+// disagree stops: a transaction was committed on one shard and rolled back on another.
+func (m *Merger) disagree(global string, s *shard) error {
+	return m.fail("transaction %q was committed on one shard and rolled back on another (found on shard %d): its halves disagree. "+
+		"Try: compare the shards' data by hand, then cdcctl drop-subscription and cdcctl create-subscription", global, s.id)
 }

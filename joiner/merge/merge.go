@@ -32,10 +32,10 @@ type Config struct {
 // Merger is the state machine. Its methods must not be called at the same time.
 type Merger struct {
 	conf   Config
-	skew   time.Duration
+	slack  pipeline.Timestamp // MaxClockSkew in the shards' unit
 	shards []*shard
 
-	byGlobal map[string][]*txn // transactions that have a member whose second phase is not processed
+	byGlobal map[string]*family // what is prepared or decided, until its second phases are processed
 	tree     *btree.BTreeG[*placed]
 	runnable []*shard // queues to process, and
 	closing  []*txn   // transactions that a shard was closed for, to seal if that was the last, and
@@ -86,8 +86,8 @@ func New(c Config) (*Merger, error) {
 	}
 	m := &Merger{
 		conf:     c,
-		skew:     c.MaxClockSkew,
-		byGlobal: map[string][]*txn{},
+		slack:    pipeline.Timestamp(c.MaxClockSkew / time.Microsecond),
+		byGlobal: map[string]*family{},
 		tree:     btree.NewG(32, func(a, b *placed) bool { return a.tx.CSN < b.tx.CSN }),
 		last:     c.Start.Last,
 		sent:     c.Start,

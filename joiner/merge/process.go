@@ -22,9 +22,7 @@ func (m *Merger) run() error {
 		for len(m.sealed) > 0 {
 			t := m.sealed[len(m.sealed)-1]
 			m.sealed = m.sealed[:len(m.sealed)-1]
-			if err := m.tryPlace(t); err != nil {
-				return err
-			}
+			m.tryPlace(t)
 		}
 		if len(m.runnable) == 0 {
 			break
@@ -128,10 +126,12 @@ func (m *Merger) bind(s *shard, mb *member) {
 	}
 	mb.bound = s.floor
 	mb.processed = true
-	mb.txn.unprocessed--
 	m.counts.Prepares++
-	if mb.txn.unprocessed == 0 && mb.txn.sealed {
-		m.sealed = append(m.sealed, mb.txn)
+	if t := mb.txn; t != nil && t.sealed {
+		t.unprocessed--
+		if t.unprocessed == 0 {
+			m.sealed = append(m.sealed, t)
+		}
 	}
 }
 
@@ -148,16 +148,27 @@ func (m *Merger) pause(s *shard, t *txn) {
 // settled notes that a member's second phase is processed; the last one lets the transaction go.
 func (m *Merger) settled(mb *member) {
 	t := mb.txn
-	t.members = slices.DeleteFunc(t.members, func(o *member) bool { return o == mb || o == t.decider })
-	if len(t.members) == 0 && t.global != "" {
-		m.forget(t)
+	t.unsettled--
+	f := m.byGlobal[t.global]
+	if f == nil {
+		return // known from the checkpoint only
+	}
+	f.prepared = slices.DeleteFunc(f.prepared, func(o *member) bool { return o == mb })
+	m.leave(f, t)
+}
+
+// leave drops t from its family when no second phase of it is missing.
+func (m *Merger) leave(f *family, t *txn) {
+	if t.unsettled == 0 {
+		f.txns = slices.DeleteFunc(f.txns, func(o *txn) bool { return o == t })
+		m.forget(t.global)
 	}
 }
 
 // tryPlace gives t its CSN once it is whole: sealed, and every fragment processed.
-func (m *Merger) tryPlace(t *txn) error {
-	if !t.sealed || t.unprocessed > 0 || t.csn != 0 || len(t.members) == 0 {
-		return nil
+func (m *Merger) tryPlace(t *txn) {
+	if t.unprocessed > 0 || t.csn != 0 {
+		return
 	}
 	csn := m.Watermark() + 1
 	p := &placed{tx: pipeline.Transaction{GID: t.global, CommitTime: t.decidedAt}, t: t}
@@ -186,8 +197,5 @@ func (m *Merger) tryPlace(t *txn) error {
 		m.wake(s)
 	}
 	t.paused = nil
-	if len(t.members) == 1 && t.members[0] == t.decider {
-		m.forget(t) // no second phase will come
-	}
-	return nil
+	m.leave(m.byGlobal[t.global], t)
 }

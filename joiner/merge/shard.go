@@ -80,72 +80,9 @@ func newShard(id pipeline.ShardID, floor pipeline.CSN, c *pipeline.ShardCheckpoi
 	for _, o := range c.Open {
 		t := &txn{csn: max(floor, 1), sealed: true, taken: true} // 0 would say that it has no CSN yet
 		mb := &member{shard: s, txn: t, gid: o.GID, xid: o.XID, processed: true}
-		t.members = append(t.members, mb)
+		t.unsettled = 1
 		s.prepared[prepareKey{o.GID, o.XID}] = mb
 		s.members = append(s.members, mb)
 	}
 	return s
 }
-
-// member is a fragment of a distributed transaction, from its PREPARE on; or the one-phase commit that decides
-// such a transaction and has rows of its own (gid is empty then).
-type member struct {
-	shard      *shard
-	txn        *txn
-	gid        string
-	xid        pipeline.XID
-	start, end pipeline.LSN
-	fragment   *pipeline.Fragment
-	bound      pipeline.CSN
-	processed  bool
-	rolledBack bool
-	awaited    bool         // pending by the checkpoint started from, and not received again yet
-	second     pipeline.LSN // where its second phase ends, once received
-}
-
-// txn is a distributed transaction.
-type txn struct {
-	global  string
-	members []*member
-
-	decided   bool
-	decidedAt pipeline.Timestamp // time of the second phase received first
-	trusted   bool               // decidedAt is that shard's own clock
-	need      []uint64           // per shard: the first probe asked after the decision
-	closed    []bool             // per shard
-	left      int                // shards not closed
-	listed    map[string]bool    // gids of a decision that lists them, not received yet
-	decider   *member
-
-	rolledBackAt       pipeline.Timestamp // latest rollback of a member, 0 if none
-	rolledBackOn       *shard
-	rolledBackPrepared pipeline.Timestamp // when that member was prepared
-
-	sealed      bool
-	unprocessed int // members received and not processed
-	csn         pipeline.CSN
-	empty       bool // placed, and there is nothing to hand out
-	taken       bool
-	paused      []*shard
-}
-
-// changes counts those of all members.
-func (t *txn) changes() int {
-	n := 0
-	for _, mb := range t.members {
-		if mb.fragment != nil {
-			n += mb.fragment.Changes
-		}
-	}
-	return n
-}
-
-// release lets go of the row data once it is handed out, or if there is none.
-func (t *txn) release() {
-	for _, mb := range t.members {
-		mb.fragment = nil
-	}
-}
-
-// done says whether the transaction's content is handed out, or there is none.
-func (t *txn) done() bool { return t.taken || t.empty }

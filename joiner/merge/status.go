@@ -31,10 +31,8 @@ func (m *Merger) Status() Status {
 	st := Status{
 		Watermark: m.Watermark(), Last: m.last, Waiting: m.tree.Len(), BytesHeld: m.held, Counts: m.counts,
 	}
-	for _, list := range m.byGlobal {
-		for _, t := range list {
-			st.count(t)
-		}
+	for _, f := range m.byGlobal {
+		st.count(f)
 	}
 	for _, s := range m.shards {
 		st.Shards = append(st.Shards, m.shardStatus(s))
@@ -42,17 +40,25 @@ func (m *Merger) Status() Status {
 	return st
 }
 
-func (st *Status) count(t *txn) {
-	switch {
-	case !t.decided:
-		st.Undecided++
-		for _, mb := range t.members {
-			if mb.fragment != nil && (st.OldestGID == "" || mb.fragment.Time < st.OldestAt) {
-				st.OldestGID, st.OldestAt = mb.gid, mb.fragment.Time
-			}
+func (st *Status) count(f *family) {
+	deciding, undecided := false, false
+	for _, t := range f.txns {
+		if t.csn == 0 {
+			st.Decided++
 		}
-	case t.csn == 0:
-		st.Decided++
+		deciding = deciding || !t.sealed
+	}
+	for _, mb := range f.prepared {
+		if mb.txn != nil || mb.rolledBack || deciding {
+			continue
+		}
+		undecided = true
+		if st.OldestGID == "" || mb.from < st.OldestAt {
+			st.OldestGID, st.OldestAt = mb.gid, mb.from
+		}
+	}
+	if undecided {
+		st.Undecided++
 	}
 }
 
