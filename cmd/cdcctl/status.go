@@ -235,7 +235,7 @@ func printShards(w io.Writer, shards []control.ShardStatus) error {
 	if len(shards) == 0 {
 		return nil
 	}
-	lines := []string{cells("  SHARD", "STATE", "RECEIVED", "MERGED", "PUBLISHED", "CONFIRMED", "LAG", "", "RETAINED WAL", "CLOCK")}
+	lines := []string{cells("  SHARD", "STATE", "RECEIVED", "MERGED", "PUBLISHED", "CONFIRMED", "LAG", "LAG TIME", "RETAINED WAL", "CLOCK")}
 	for _, s := range shards {
 		retained := bytesText(s.RetainedWAL)
 		if s.WALStatus != "" && s.WALStatus != "reserved" {

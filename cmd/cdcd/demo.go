@@ -37,5 +37,8 @@ Exit code 0 if nothing differs. Everything is removed at the end.`,
 	cmd.Flags().StringVar(&o.PGBin, "pg-bin", "", "folder of PostgreSQL's server programs (default: the newest installed)")
 	cmd.Flags().Uint64Var(&o.Seed, "seed", 0, "seed of the traffic (default: by chance; it is printed)")
 	logging.Add(cmd.Flags())
+	level := cmd.Flags().Lookup("log-level") // the demo tells its story itself
+	level.DefValue = "warn"
+	logging.Level = level.DefValue
 	return cmd
 }

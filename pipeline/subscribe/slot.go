@@ -171,7 +171,7 @@ func (c *shardCheck) existing(ctx context.Context, sh *control.Shard) {
 	} else if faults := s.usable(sh.Slot); len(faults) > 0 {
 		add(faults...)
 	} else {
-		add(Finding{Severity: Info, What: fmt.Sprintf("slot %q is there, WAL %s%s", sh.Slot, s.status, inUse(&s))})
+		add(Finding{Severity: Info, What: fmt.Sprintf("slot %q is there%s; its WAL is %s", sh.Slot, inUse(&s), s.status)})
 	}
 	there, err := db.publications(ctx, sh.Publications)
 	if err != nil {

@@ -15,7 +15,7 @@ var pure = []string{
 }
 
 // wiring may know several stages.
-var wiring = []string{"pipeline/node", "cmd", "test"}
+var wiring = []string{"pipeline/node", "pipeline/subscribe", "cmd", "test"}
 
 // Names that say nothing about what is inside; internal is closed to its cousins by Go's own rule.
 var emptyNames = []string{"util", "utils", "common", "manager", "helper", "helpers", "misc", "internal"}
@@ -92,7 +92,7 @@ func Wired(sources []*Source) []Fault {
 				continue
 			}
 			if first, found := known[s.Dir()]; found && first != stage {
-				faults = append(faults, s.fault(spec, "package %s knows two stages, %s and %s; only pipeline/node and cmd wire stages together", s.Dir(), first, stage))
+				faults = append(faults, s.fault(spec, "package %s knows two stages, %s and %s; only pipeline/node, pipeline/subscribe and cmd wire stages together", s.Dir(), first, stage))
 			}
 			known[s.Dir()] = stage
 		}
