@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// status --watch shows again and again, until ctrl-C, which is no failure.
+func TestWatch(t *testing.T) {
+	w := newWorld(t)
+	w.run(0, "create-subscription", "seen", "--shard", "a="+w.a)
+	cmd := w.command("status", "seen", "--watch", "-o", "json")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	values := json.NewDecoder(out)
+	for range 2 {
+		var r report
+		if err := values.Decode(&r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Subscription.Name != "seen" || r.Capture != nil {
+			t.Errorf("%+v", r)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended by ctrl-C: %v", err)
+	}
+	w.run(0, "drop-subscription", "seen")
+}
+
+// tail shows what is published after it began, and nothing from before.
+func TestFollow(t *testing.T) {
+	w := newWorld(t)
+	w.startNode()
+	w.run(0, "create-subscription", "flow", "--shard", "a="+w.a)
+	w.run(0, "resume", "flow")
+	w.sql(w.a, "INSERT INTO accounts VALUES (0, 'before', 1)")
+	w.run(0, "wait", "flow", "--for", "published")
+	cmd := w.command("tail", "flow", "--count", "2")
+	var out strings.Builder
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	next := 0
+	w.until("tail has shown two transactions", func() bool {
+		next++
+		w.sql(w.a, fmt.Sprintf("INSERT INTO accounts VALUES (%d, 'after', 1)", next))
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("tail: %v", err)
+			}
+			return true
+		default:
+			return false
+		}
+	})
+	if strings.Contains(out.String(), "before") || strings.Count(out.String(), "after") != 2 {
+		t.Errorf("tail:\n%s", &out)
+	}
+	w.run(0, "drop-subscription", "flow")
+	w.nothingLeft()
+}
