@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"shardcdc/cmd/cli"
-	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/subscribe"
 )
 
@@ -84,7 +83,7 @@ func (s *specFlags) check(ctx context.Context, nats *cli.NATS, args []string) ([
 	if len(args) == 0 {
 		return subscribe.Check(ctx, bus, spec), ctx.Err()
 	}
-	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
+	catalog, err := openCatalog(ctx, bus)
 	if err != nil {
 		return nil, err
 	}

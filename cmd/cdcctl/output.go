@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -73,11 +74,27 @@ func session(cmd *cobra.Command, flags *cli.NATS, do func(ctx context.Context, b
 		return err
 	}
 	defer bus.Close()
-	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
+	catalog, err := openCatalog(ctx, bus)
 	if err != nil {
 		return err
 	}
 	return do(ctx, bus, catalog)
+}
+
+// catalogStream is the stream behind the catalog's bucket.
+const catalogStream = "KV_CDC_SUBSCRIPTIONS"
+
+// openCatalog opens the catalog with at least the replicas that it has. To open is to configure, and a cdcctl that was not
+// told of --nats-replicas must not make one copy of three. What it makes itself gets as many.
+func openCatalog(ctx context.Context, bus *control.Bus) (*control.Catalog, error) {
+	s, err := bus.JS.Stream(ctx, catalogStream)
+	switch {
+	case err == nil:
+		bus.Replicas = max(bus.Replicas, s.CachedInfo().Config.Replicas)
+	case !errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, fmt.Errorf("open the catalog: %w", err)
+	}
+	return control.OpenCatalog(ctx, bus.JS, bus.Replicas)
 }
 
 func clientName() string { return fmt.Sprintf("cdcctl-%d", os.Getpid()) }

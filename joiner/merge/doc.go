@@ -119,10 +119,9 @@
 // decision is settled when it is sealed, not before: then everything of it is received. All PREPAREs of one
 // transaction come before all its second phases, so the times for which its fragments are prepared overlap;
 // those of an earlier or a later transaction do not overlap with them. A second phase belongs to the oldest
-// decision, not sealed, that its fragment overlaps with and that has no fragment of this gid on this shard; else
-// it is a decision of its own. Sealing takes every fragment without a second phase that overlaps: an earlier
-// transaction's would have its second phase by now. Clocks may differ by MaxClockSkew in all of this, and one
-// transaction has one fragment of a gid on a shard.
+// decision, not sealed, that its fragment overlaps with and that its shard is not closed for; else it is a decision
+// of its own. Sealing takes every fragment without a second phase that overlaps: an earlier
+// transaction's would have its second phase by now. Clocks may differ by MaxClockSkew in all of this.
 //
 // BUG(merge): if a global id is used again within MaxClockSkew by a transaction with other participants, their
 // fragments may be put together as one transaction.

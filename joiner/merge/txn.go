@@ -111,9 +111,10 @@ func together(a, b *member, slack pipeline.Timestamp) bool {
 	return (b.until == 0 || a.from <= b.until+slack) && (a.until == 0 || b.from <= a.until+slack)
 }
 
-// claims says whether mb may be part of t.
+// claims says whether mb may be part of t. (Two fragments of one gid on one shard never are: the first one's second
+// phase closed the shard for t.)
 func (m *Merger) claims(t *txn, mb *member) bool {
-	return !t.sealed && t.lists(mb.gid) && !t.has(mb.shard, mb.gid) && together(t.first, mb, m.slack) &&
+	return !t.sealed && t.lists(mb.gid) && together(t.first, mb, m.slack) &&
 		(!t.closed[mb.shard.id] || mb.end <= t.upTo[mb.shard.id])
 }
 
