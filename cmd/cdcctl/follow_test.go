@@ -6,6 +6,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"shardcdc/pipeline/control"
 )
 
 // status --watch shows again and again, until ctrl-C, which is no failure.
@@ -73,5 +76,29 @@ func TestFollow(t *testing.T) {
 		t.Errorf("tail:\n%s", &out)
 	}
 	w.run(0, "drop-subscription", "flow")
+	w.nothingLeft()
+}
+
+// A node that does not let go: pause and drop-subscription say so in time, and go on when it has.
+func TestWaitsForTheNode(t *testing.T) {
+	w := newWorld(t)
+	w.run(0, "create-subscription", "held", "--shard", "a="+w.a)
+	leases, err := control.OpenLeases(t.Context(), w.bus.JS, 1, 2*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := leases.Acquire(t.Context(), "capture.held", control.Owner{Node: "stubborn"})
+	if err != nil || lease == nil {
+		t.Fatal(lease, err)
+	}
+	w.wants(w.run(1, "pause", "held", "--timeout", "300ms").err, "subscription held is marked paused, but node stubborn has not let go")
+	w.wants(w.run(1, "drop-subscription", "held", "--timeout", "300ms").err, "node stubborn has not let go within 300ms", "stays in state dropping")
+	if got := w.query(w.a, "SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()"); got != "cdc_held" {
+		t.Errorf("the slot of a running node was dropped: %q", got)
+	}
+	if err := lease.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.run(0, "drop-subscription", "held")
 	w.nothingLeft()
 }
