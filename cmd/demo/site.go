@@ -230,7 +230,7 @@ func (s *site) howToPlay(cdcd string) string {
 	}
 	fmt.Fprintf(&b, "  psql '%s'    # the target\n\n", s.target.DSN())
 	cdcctl := filepath.Join(filepath.Dir(cdcd), "cdcctl")
-	for _, line := range []string{"status %s", "tail %s", "wait %s --for applied"} {
+	for _, line := range []string{"status %s", "tail %s --from-csn 0 --count 5", "wait %s --for applied"} {
 		fmt.Fprintf(&b, "  %s %s --nats %s\n", cdcctl, fmt.Sprintf(line, subscription), s.nats.URL())
 	}
 	fmt.Fprintf(&b, "\nLogs: %s\n", s.dir)

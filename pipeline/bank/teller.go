@@ -74,6 +74,11 @@ func (b *Bank) reserved(shard int) int64 {
 	return last
 }
 
+// ReservedFrom is the lowest number of the accounts that only Abandon's transfers touch.
+func (b *Bank) ReservedFrom() int64 {
+	return int64(b.conf.Accounts-reservedPerShard*len(b.conf.Shards)) + 1
+}
+
 // remembered is how many of its transfers and notes a teller knows, to change and delete them.
 const remembered = 100
 
