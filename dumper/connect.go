@@ -16,8 +16,9 @@ import (
 // connectTimeout is used when the DSN gives none.
 const connectTimeout = 10 * time.Second
 
-// pins are settings that decide what the server sends: text forms of values follow the session. A user's or database's
-// own settings must not change them, and search_path keeps functions and operators from being shadowed.
+// pins are settings that decide what the server sends: text forms of values follow the session, and a warning may say
+// that changes were left out (see notice). A user's or database's own settings must not change them, and search_path
+// keeps functions and operators from being shadowed.
 var pins = map[string]string{
 	"DateStyle":                           "ISO, YMD",
 	"TimeZone":                            "UTC",
@@ -25,6 +26,7 @@ var pins = map[string]string{
 	"extra_float_digits":                  "3",
 	"bytea_output":                        "hex",
 	"client_encoding":                     "UTF8",
+	"client_min_messages":                 "warning",
 	"lc_monetary":                         "C",
 	"search_path":                         "",
 	"standard_conforming_strings":         "on",

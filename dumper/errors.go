@@ -108,6 +108,9 @@ func transientState(e *pgconn.PgError) bool {
 	return strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53")
 }
 
+// pgoutputFile is where an error or warning of pgoutput comes from; unlike its text it is never translated.
+const pgoutputFile = "pgoutput.c"
+
 // explain finds words for the server's errors that do not pass.
 func (d *Dumper) explain(e *pgconn.PgError) (what, try string) {
 	slot := d.src.Slot
@@ -118,7 +121,7 @@ func (d *Dumper) explain(e *pgconn.PgError) (what, try string) {
 		return "the database does not exist", "correct the DSN"
 	case e.Code == "42501":
 		return "a privilege is missing", "ALTER ROLE <role> REPLICATION; cdcctl check names every one"
-	case e.Code == "42704" && strings.Contains(e.Message, "publication"):
+	case e.Code == "42704" && strings.Contains(e.Message, "publication"), e.Code == "55000" && e.File == pgoutputFile:
 		return "a publication does not exist, or did not when the changes were made", "create it again with the same name and tables; cdcctl drop-subscription and create-subscription if changes were made without it"
 	case e.Code == "42704":
 		return fmt.Sprintf("slot %q does not exist", slot), recreate

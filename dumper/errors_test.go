@@ -54,6 +54,10 @@ func TestJudge(t *testing.T) {
 			`shard a: a publication does not exist, or did not when the changes were made: stream: ERROR: publication "p" does not exist (SQLSTATE 42704). Try: create it again with the same name and tables; cdcctl drop-subscription and create-subscription if changes were made without it`,
 		},
 		{
+			&pgconn.PgError{Severity: "ВНИМАНИЕ", Code: "55000", Message: `пропущена загрузка публикации "p"`, File: "pgoutput.c"},
+			`shard a: a publication does not exist, or did not when the changes were made: ВНИМАНИЕ: пропущена загрузка публикации "p" (SQLSTATE 55000). Try: create it again with the same name and tables; cdcctl drop-subscription and create-subscription if changes were made without it`,
+		},
+		{
 			server("58P01", "requested WAL segment 000000010000000000000001 has already been removed"),
 			`shard a: slot "s" lost WAL that is still needed: stream: ERROR: requested WAL segment 000000010000000000000001 has already been removed (SQLSTATE 58P01). Try: ` + again,
 		},

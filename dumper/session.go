@@ -141,7 +141,11 @@ func (s *session) start() error {
 		case 'W': // CopyBothResponse
 			s.d.setState(Streaming)
 			return s.conn.SetDeadline(time.Time{})
-		case 'N', 'S': // notice, parameter status
+		case 'N':
+			if err := notice(body); err != nil {
+				return err
+			}
+		case 'S': // parameter status
 		case 'E':
 			return serverError("start replication", body)
 		default:
@@ -156,6 +160,20 @@ func serverError(verb string, body []byte) error {
 		return protocolf("%s: an error that cannot be read: %w", verb, err)
 	}
 	return fmt.Errorf("%s: %w", verb, pgconn.ErrorResponseToPgError(&msg))
+}
+
+// notice takes a warning of pgoutput for an error: it tells that changes are left out. From PostgreSQL 18 on, changes
+// made while a publication did not exist are skipped with such a warning; older servers end the stream with an error.
+// The warning is on the wire before every position that lies behind what was skipped.
+func notice(body []byte) error {
+	var msg pgproto3.NoticeResponse
+	if err := msg.Decode(body); err != nil {
+		return protocolf("a notice that cannot be read: %w", err)
+	}
+	if msg.SeverityUnlocalized != "WARNING" || msg.File != pgoutputFile {
+		return nil
+	}
+	return fmt.Errorf("stream: %w", pgconn.ErrorResponseToPgError((*pgproto3.ErrorResponse)(&msg)))
 }
 
 // read takes what each read of the socket delivered as one batch. Records before an error are offered.
@@ -187,7 +205,11 @@ func (s *session) gather() error {
 			if err := s.copyData(body); err != nil {
 				return err
 			}
-		case 'N', 'S', 'A': // notice, parameter status, notification
+		case 'N':
+			if err := notice(body); err != nil {
+				return err
+			}
+		case 'S', 'A': // parameter status, notification
 		case 'E':
 			return serverError("stream", body)
 		case 'c', 'C', 'Z': // a server that shuts down ends the stream in good order

@@ -184,6 +184,13 @@ func (s *sink) Probed(_ pipeline.ShardID, id uint64, clock pipeline.Timestamp, f
 	return nil
 }
 
+// position is how far the stream has come.
+func (s *sink) position() pipeline.LSN {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.received
+}
+
 func (s *sink) tell() {
 	close(s.changed)
 	s.changed = make(chan struct{})
