@@ -132,7 +132,7 @@ Exit codes: 0 made; 1 not made, nothing is left behind unless the message names 
 					}
 				}
 				if err != nil {
-					return unfinished(err)
+					return err
 				}
 				if asJSON {
 					return writeJSON(cmd.OutOrStdout(), shown(sub))

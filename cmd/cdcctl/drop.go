@@ -41,7 +41,7 @@ Exit codes: 0 removed; 1 not everything was removed, or there is no such subscri
 				if printed := printDropped(cmd, args[0], dropped, asJSON, err == nil); err == nil {
 					err = printed
 				}
-				return unfinished(err)
+				return err
 			})
 		},
 	}

@@ -84,8 +84,8 @@ func session(cmd *cobra.Command, flags *cli.NATS, do func(ctx context.Context, b
 // catalogStream is the stream behind the catalog's bucket.
 const catalogStream = "KV_CDC_SUBSCRIPTIONS"
 
-// openCatalog opens the catalog with at least the replicas that it has. To open is to configure, and a cdcctl that was not
-// told of --nats-replicas must not make one copy of three. What it makes itself gets as many.
+// openCatalog opens the catalog. A cdcctl that was not told of --nats-replicas gives what it makes itself as many as
+// the catalog has.
 func openCatalog(ctx context.Context, bus *control.Bus) (*control.Catalog, error) {
 	s, err := bus.JS.Stream(ctx, catalogStream)
 	switch {
@@ -98,14 +98,6 @@ func openCatalog(ctx context.Context, bus *control.Bus) (*control.Catalog, error
 }
 
 func clientName() string { return fmt.Sprintf("cdcctl-%d", os.Getpid()) }
-
-// unfinished makes an error of an interrupted command that must not count as done.
-func unfinished(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return errors.New(err.Error())
-	}
-	return err
-}
 
 // shown is a subscription as it may be printed. A DSN never has a password; this is the second lock on the door.
 func shown(s *control.Subscription) *control.Subscription {

@@ -44,7 +44,7 @@ func stateCommand(to control.State, done string, cmd *cobra.Command) *cobra.Comm
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, _ *control.Catalog) error {
 			if err := subscribe.SetState(ctx, bus, args[0], to, options); err != nil {
-				return unfinished(err)
+				return err
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "Subscription %s %s.\n", args[0], done)
 			return err

@@ -69,7 +69,7 @@ wrong way.`,
 				w := &waiter{bus: bus, catalog: catalog, name: args[0], what: what, timeout: timeout}
 				began := time.Now()
 				if err := w.run(ctx); err != nil {
-					return unfinished(err)
+					return err
 				}
 				w.result.Seconds = time.Since(began).Seconds()
 				if asJSON {

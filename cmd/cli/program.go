@@ -52,8 +52,6 @@ func Main(root *cobra.Command) int {
 		return ExitOK
 	case errors.Is(err, ErrReported):
 		return ExitFailed
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return ExitOK
 	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command"):
 		fmt.Fprintf(os.Stderr, "%s: %v\n", root.Name(), err)
 		return ExitUsage

@@ -27,13 +27,27 @@ var ErrNotFound = errors.New("no such subscription")
 
 // OpenCatalog opens the catalog and makes it if it is not there.
 func OpenCatalog(ctx context.Context, js jetstream.JetStream, replicas int) (*Catalog, error) {
-	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+	kv, err := openBucket(ctx, js, jetstream.KeyValueConfig{
 		Bucket: catalogBucket, Description: "subscriptions of shardcdc", History: 10, Replicas: max(replicas, 1),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the catalog: %w", err)
 	}
 	return &Catalog{kv: kv}, nil
+}
+
+// openBucket opens a bucket as it is, and makes it if it is not there. It changes nothing: another process may
+// know better, how many replicas for instance.
+func openBucket(ctx context.Context, js jetstream.JetStream, c jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	kv, err := js.KeyValue(ctx, c.Bucket)
+	if !errors.Is(err, jetstream.ErrBucketNotFound) {
+		return kv, err
+	}
+	kv, err = js.CreateKeyValue(ctx, c)
+	if errors.Is(err, jetstream.ErrBucketExists) {
+		return js.KeyValue(ctx, c.Bucket) // made by somebody else meanwhile
+	}
+	return kv, err
 }
 
 // Create adds a subscription. One of the same name is an error.

@@ -34,7 +34,7 @@ func OpenLeases(ctx context.Context, js jetstream.JetStream, replicas int, ttl t
 		return nil, fmt.Errorf("lease time %s is too short, at least 1s", ttl)
 	}
 	// History must be 1, or the server raises the time to live of keys to that of their markers.
-	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+	kv, err := openBucket(ctx, js, jetstream.KeyValueConfig{
 		Bucket: leaseBucket, Description: "leases of shardcdc", History: 1, Replicas: max(replicas, 1), LimitMarkerTTL: time.Minute,
 	})
 	if err != nil {
