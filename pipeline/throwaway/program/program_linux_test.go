@@ -151,6 +151,11 @@ func TestParentDies(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = parent.Kill() })
 	var child int
+	t.Cleanup(func() {
+		if child > 1 && t.Failed() && !gone(child) { // by its number, which it still has: nobody else's
+			_ = syscall.Kill(child, syscall.SIGKILL)
+		}
+	})
 	until(t, "the child runs", func() bool {
 		if !parent.Running() {
 			t.Fatal(parent.Err())
