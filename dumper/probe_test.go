@@ -71,13 +71,17 @@ func TestNudge(t *testing.T) {
 	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
 	watcher := connect(t, s.src.DSN)
 	exec(t, s.conn, "CREATE SEQUENCE ids", "BEGIN")
-	insert := func() (inside bool) {
+	// A position that was reached already tells nothing: the walwriter moves it only five times a second.
+	insert := func() bool {
 		exec(t, s.conn, "INSERT INTO t SELECT nextval('ids') FROM generate_series(1, 1000)")
-		row(t, watcher, "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0') % 8192 = 0", &inside)
-		return inside
+		var flushed string
+		row(t, watcher, "SELECT pg_current_wal_flush_lsn()::text", &flushed)
+		return lsn(t, flushed)%8192 == 0 && lsn(t, flushed) > got.position()
 	}
 	// Now and then the server flushes the rest just in time, and no nudge is needed.
-	for i := 0; d.Status().Nudges == 0; i++ {
+	probes := 0
+	for ; d.Status().Nudges == 0; probes++ {
+		i := probes
 		if i == 50 {
 			t.Fatal("never nudged")
 		}
@@ -91,8 +95,9 @@ func TestNudge(t *testing.T) {
 			t.Errorf("the position was reached after %s", took)
 		}
 	}
-	if n := d.Status().Nudges; n != 1 {
-		t.Errorf("%d nudges", n)
+	// A nudge works before it is counted, so another probe may have been sent.
+	if n := d.Status().Nudges; n > uint64(probes) || n > 2 {
+		t.Errorf("%d nudges for %d probes", n, probes)
 	}
 	exec(t, s.conn, "ROLLBACK")
 }
