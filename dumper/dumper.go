@@ -23,7 +23,9 @@ type Source struct {
 	Publications []string
 	SystemID     string       // the server's system identifier; empty: not checked
 	Timeline     int32        // 0: not checked
-	Start        pipeline.LSN // everything that ends at or below is dealt with for good; the stream begins after it
+	Start        pipeline.LSN // everything that ends at or below is dealt with; the stream begins after it
+	// HoldStart: Start is dealt with, but not for good yet. The slot keeps what it has until Confirm says so.
+	HoldStart bool
 }
 
 // Sink takes what a Dumper reads. Offer and Probed come from different goroutines.
@@ -115,13 +117,17 @@ type Dumper struct {
 // New makes a Dumper. Run starts it.
 func New(src Source, sink Sink, opts Options) *Dumper {
 	opts = opts.withDefaults()
+	confirmed := src.Start
+	if src.HoldStart {
+		confirmed = 0 // in a status update: nothing is confirmed
+	}
 	return &Dumper{
 		src: src, sink: sink, opts: opts,
 		wakeWriter: make(chan struct{}, 1),
 		wakeProber: make(chan struct{}, 1),
 		assembler:  pgoutput.New(src.Shard, opts.FragmentBytesMax),
 		resume:     src.Start, position: src.Start, handed: src.Start,
-		status: Status{Shard: src.Shard, Name: src.Name, Slot: src.Slot, Received: src.Start, Confirmed: src.Start},
+		status: Status{Shard: src.Shard, Name: src.Name, Slot: src.Slot, Received: src.Start, Confirmed: confirmed},
 	}
 }
 

@@ -19,7 +19,7 @@ type feedback struct {
 // write sends status updates: at once when the server asks or a probe wants an answer, ConfirmDelay after the last for a
 // confirmation, and every interval. It is a goroutine of its own, so that a blocked Offer does not silence us.
 func (s *session) write(ctx context.Context) error {
-	timer := time.NewTimer(0) // the first update goes out at once: it confirms Start
+	timer := time.NewTimer(0) // the first update goes out at once: it confirms Start, unless that is held
 	defer timer.Stop()
 	var last time.Time
 	for {

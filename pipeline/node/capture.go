@@ -36,9 +36,6 @@ const (
 	LazyAcks Durability = "lazy"
 )
 
-// lazyDelay is twice the longest time that a server leaves acknowledged messages unsynced by default.
-const lazyDelay = 4 * time.Minute
-
 // capture runs one subscription until an error. It is made anew for each attempt.
 type capture struct {
 	node    *Node
@@ -47,12 +44,7 @@ type capture struct {
 	joiner  *joiner.Joiner
 	pub     *jetstream.Publisher
 	dumpers []*dumper.Dumper
-	later   []confirmation // LazyAcks: positions that may be confirmed later
-}
-
-type confirmation struct {
-	at   time.Time
-	lsns []pipeline.LSN
+	later   later // LazyAcks: positions that may be confirmed later
 }
 
 // sink hands what a dumper reads to the joiner.
@@ -77,6 +69,9 @@ func (c *capture) run(ctx context.Context) error {
 	}
 	if err := c.assemble(at); err != nil {
 		return err
+	}
+	if c.node.conf.Durability == LazyAcks {
+		c.later.add(time.Now(), safe(at)) // what was read may not be synced either
 	}
 	c.report.start(c)
 	group, ctx := errgroup.WithContext(ctx)
@@ -139,6 +134,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 		c.dumpers = append(c.dumpers, dumper.New(dumper.Source{
 			Shard: pipeline.ShardID(i), Name: s.Name, DSN: s.DSN, Slot: s.Slot, Publications: s.Publications,
 			SystemID: s.SystemID, Timeline: s.Timeline, Start: at.Shards[i].Safe(),
+			HoldStart: c.node.conf.Durability == LazyAcks,
 		}, sink{c.joiner}, dumper.Options{Nudge: !c.node.conf.NoNudge, ProbeInterval: c.node.conf.ProbeInterval}))
 	}
 	return nil
@@ -167,11 +163,8 @@ func (c *capture) publish(ctx context.Context) error {
 func (c *capture) confirm(lsns []pipeline.LSN) {
 	if c.node.conf.Durability == LazyAcks {
 		now := time.Now()
-		c.later = append(c.later, confirmation{at: now, lsns: lsns})
-		lsns = nil
-		for len(c.later) > 0 && now.Sub(c.later[0].at) >= lazyDelay {
-			lsns, c.later = c.later[0].lsns, c.later[1:]
-		}
+		c.later.add(now, lsns)
+		lsns = c.later.due(now)
 	}
 	for i, l := range lsns {
 		c.dumpers[i].Confirm(l)
