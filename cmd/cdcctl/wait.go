@@ -5,17 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"shardcdc/cmd/cli"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/await"
 	"shardcdc/pipeline/control"
-	"shardcdc/pipeline/subscribe"
-	"shardcdc/pipeline/wire"
 )
 
 // What to wait for.
@@ -23,9 +20,6 @@ const (
 	published = "published"
 	applied   = "applied"
 )
-
-// askEvery is how often wait asks for the status.
-const askEvery = 20 * time.Millisecond
 
 // waited is the JSON form of the result.
 type waited struct {
@@ -113,133 +107,32 @@ func (w *waiter) run(ctx context.Context) error {
 	w.result = waited{Subscription: w.name, For: w.what}
 	waiting, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
-	if err := w.mark(waiting); err != nil {
-		return err
+	err = w.wait(waiting)
+	var late *await.NotYet
+	if errors.As(err, &late) && ctx.Err() == nil {
+		return fmt.Errorf("subscription %s: not %s within %s; it waits for:\n  - %s\nTry: cdcctl status %s",
+			w.name, w.what, w.timeout, strings.Join(late.Missing, "\n  - "), w.name)
 	}
-	if err := w.poll(ctx, waiting, w.unpublished); err != nil || w.what == published {
-		return err
-	}
-	if err := w.end(waiting); err != nil {
-		return err
-	}
-	return w.poll(ctx, waiting, w.unapplied)
+	return err
 }
 
-// mark asks every shard for a position behind everything committed there.
-func (w *waiter) mark(ctx context.Context) error {
-	lsns := make([]pipeline.LSN, len(w.sub.Shards))
-	errs := make([]error, len(w.sub.Shards))
-	var wait sync.WaitGroup
-	for i, s := range w.sub.Shards {
-		wait.Go(func() { lsns[i], errs[i] = subscribe.Mark(ctx, s.DSN) })
+func (w *waiter) wait(ctx context.Context) error {
+	marks, err := await.Marks(ctx, w.sub)
+	if err != nil {
+		return err
 	}
-	wait.Wait()
 	w.result.Positions = map[string]pipeline.LSN{}
 	for i, s := range w.sub.Shards {
-		w.result.Positions[s.Name] = lsns[i]
-		if errs[i] != nil {
-			errs[i] = fmt.Errorf("shard %s: %w", s.Name, errs[i])
-		}
+		w.result.Positions[s.Name] = marks[i]
 	}
-	return errors.Join(errs...)
-}
-
-// end notes the sequence of the stream's last transaction, which is behind all that is waited for.
-func (w *waiter) end(ctx context.Context) error {
-	s, err := w.bus.JS.Stream(ctx, wire.StreamName(w.name))
-	if err != nil {
-		return fmt.Errorf("stream %s: %w", wire.StreamName(w.name), err)
+	w.result.StreamSeq, err = await.Published(ctx, w.bus, w.sub, marks)
+	if err != nil || w.what == published {
+		return err
 	}
-	last, err := s.GetLastMsgForSubject(ctx, wire.Subject(w.name))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil // no transaction was ever published
-	}
-	if err != nil {
-		return fmt.Errorf("stream %s: %w", wire.StreamName(w.name), err)
-	}
-	w.result.StreamSeq = pipeline.Seq(last.Sequence)
-	return nil
-}
-
-// poll asks again and again what is missing, until nothing is.
-func (w *waiter) poll(ctx, waiting context.Context, missing func(context.Context) ([]string, error)) error {
-	tick := time.NewTicker(askEvery)
-	defer tick.Stop()
-	var last []string
-	for {
-		text, err := missing(waiting)
-		if err != nil && waiting.Err() == nil {
+	for _, t := range w.sub.Targets {
+		if err := await.Applied(ctx, w.bus, w.sub, t.Name, w.result.StreamSeq); err != nil {
 			return err
 		}
-		if err == nil {
-			if len(text) == 0 {
-				return nil
-			}
-			last = text
-		}
-		select {
-		case <-tick.C:
-		case <-waiting.Done():
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return fmt.Errorf("subscription %s: not %s within %s; it waits for:\n  - %s\nTry: cdcctl status %s", w.name, w.what, w.timeout, strings.Join(last, "\n  - "), w.name)
-		}
 	}
-}
-
-// unpublished says what is missing in the stream, a sentence per cause.
-func (w *waiter) unpublished(ctx context.Context) ([]string, error) {
-	c, err := control.AskCapture(ctx, w.bus.NC, w.name)
-	if errors.Is(err, control.ErrNobody) {
-		return []string{"a node to run it: none does. Try: cdcd node, or cdcd all"}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	at := map[string]control.ShardStatus{}
-	for _, s := range c.Shards {
-		at[s.Name] = s
-	}
-	var missing []string
-	for _, s := range w.sub.Shards {
-		st, want := at[s.Name], w.result.Positions[s.Name]
-		if st.Published >= want {
-			continue
-		}
-		text := fmt.Sprintf("shard %s (%s): published up to %s, wanted %s", s.Name, st.State, st.Published, want)
-		if st.Error != "" {
-			text += ": " + st.Error
-		}
-		missing = append(missing, text)
-	}
-	if len(missing) > 0 {
-		if c.Error != "" {
-			missing = append(missing, "node "+c.Node+": "+c.Error)
-		}
-		missing = append(missing, c.WaitsFor...)
-	}
-	return missing, nil
-}
-
-// unapplied says what is missing on the targets.
-func (w *waiter) unapplied(ctx context.Context) ([]string, error) {
-	r, err := ask(ctx, w.bus, w.sub)
-	if err != nil {
-		return nil, err
-	}
-	var missing []string
-	for _, a := range r.Apply {
-		switch {
-		case a.State == noWorker:
-			missing = append(missing, "target "+a.Target+": no apply worker runs. Try: cdcd apply, or cdcd all")
-		case a.AppliedSeq < w.result.StreamSeq:
-			text := fmt.Sprintf("target %s (%s): applied up to stream sequence %d, wanted %d", a.Target, a.State, a.AppliedSeq, w.result.StreamSeq)
-			if a.Error != "" {
-				text += ": " + a.Error
-			}
-			missing = append(missing, text)
-		}
-	}
-	return missing, nil
+	return nil
 }

@@ -16,12 +16,12 @@ func TestUntil(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		asked := 0
-		err := until(ctx, func() (string, error) {
+		err := until(ctx, func() ([]string, error) {
 			asked++
 			if asked%2 == 0 {
-				return "nobody answers", errors.New("no connection")
+				return []string{"nobody answers"}, errors.New("no connection")
 			}
-			return "shard a is behind", nil
+			return []string{"shard a is behind"}, nil
 		})
 		if err == nil || !strings.Contains(err.Error(), "a second is over") || !strings.Contains(err.Error(), "shard a is behind") && !strings.Contains(err.Error(), "no connection") {
 			t.Error(err)
@@ -30,12 +30,12 @@ func TestUntil(t *testing.T) {
 			t.Errorf("asked %d times in %s", asked, took)
 		}
 		asked = 0
-		if err := until(t.Context(), func() (string, error) {
+		if err := until(t.Context(), func() ([]string, error) {
 			asked++
 			if asked < 3 {
-				return "not yet", nil
+				return []string{"not yet"}, nil
 			}
-			return "", nil
+			return nil, nil
 		}); err != nil || asked != 3 {
 			t.Errorf("%v after %d", err, asked)
 		}
