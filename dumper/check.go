@@ -60,6 +60,7 @@ func Check(ctx context.Context, spec CheckSpec) ([]Finding, error) {
 type checking struct {
 	conn     *pgconn.PgConn
 	spec     CheckSpec
+	version  int // like 150018
 	findings []Finding
 }
 
@@ -83,11 +84,10 @@ func (c *checking) server(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	version, err := strconv.Atoi(row[0])
-	if err != nil {
-		return err
+	if c.version, err = strconv.Atoi(row[0]); err != nil {
+		return fmt.Errorf("server_version_num: %w", err)
 	}
-	c.verdict(version >= versionMin, Fault, "PostgreSQL "+versionName(version), "upgrade to 15 or newer, whose logical decoding knows two-phase commit")
+	c.verdict(c.version >= versionMin, Fault, "PostgreSQL "+versionName(c.version), "upgrade to 15 or newer, whose logical decoding knows two-phase commit")
 	c.verdict(row[1] == "logical", Fault, "wal_level is "+row[1], "ALTER SYSTEM SET wal_level = logical, then restart the server")
 	c.verdict(row[2] == "f", Fault, map[bool]string{true: "the server is a primary", false: "the server is a standby"}[row[2] == "f"], "the DSN of the primary")
 	c.verdict(row[3] != "0", Warning, "max_prepared_transactions is "+row[3], "ALTER SYSTEM SET max_prepared_transactions = 200 and restart the server, if transactions span shards")
@@ -102,16 +102,15 @@ func (c *checking) server(ctx context.Context) error {
 
 // room looks for a free slot and a free walsender.
 func (c *checking) room(ctx context.Context) error {
-	row, err := queryRow(ctx, c.conn, 4, `SELECT current_setting('max_replication_slots')::int, (SELECT count(*) FROM pg_catalog.pg_replication_slots),
-  current_setting('max_wal_senders')::int, (SELECT count(*) FROM pg_catalog.pg_stat_replication)`)
+	row, err := queryRow(ctx, c.conn, 6, `SELECT max_slots, slots, slots < max_slots, max_senders, senders, senders < max_senders FROM
+  (SELECT current_setting('max_replication_slots')::int AS max_slots, (SELECT count(*) FROM pg_catalog.pg_replication_slots) AS slots,
+   current_setting('max_wal_senders')::int AS max_senders, (SELECT count(*) FROM pg_catalog.pg_stat_replication) AS senders) AS room`)
 	if err != nil {
 		return err
 	}
 	for i, name := range []string{"max_replication_slots", "max_wal_senders"} {
-		limit, used := row[2*i], row[2*i+1]
-		l, _ := strconv.Atoi(limit)
-		u, _ := strconv.Atoi(used)
-		c.verdict(u < l, Fault, fmt.Sprintf("%s of %s (%s) are used", used, limit, name), "raise "+name+" and restart the server, or drop what nobody needs")
+		limit, used, free := row[3*i], row[3*i+1], row[3*i+2] == "t"
+		c.verdict(free, Fault, fmt.Sprintf("%s of %s (%s) are used", used, limit, name), "raise "+name+" and restart the server, or drop what nobody needs")
 	}
 	return nil
 }
@@ -177,7 +176,7 @@ func (c *checking) tables(ctx context.Context) error {
 		c.found(Fault, "", "%s", err)
 		return nil
 	}
-	for _, fault := range append(chosen.faults, chosen.withoutIdentity()...) {
+	for _, fault := range append(chosen.faults, chosen.identityFaults(c.version)...) {
 		what, try, _ := strings.Cut(fault, ". Try: ")
 		c.found(Fault, try, "%s", what)
 	}

@@ -158,7 +158,7 @@ func (p *provisioning) createPublication(ctx context.Context) error {
 	if err != nil {
 		return &FatalError{What: err.Error()}
 	}
-	if faults := append(chosen.faults, chosen.withoutIdentity()...); len(faults) > 0 {
+	if faults := append(chosen.faults, chosen.identityFaults(p.out.Version)...); len(faults) > 0 {
 		return &FatalError{What: "these tables cannot be published:\n  " + strings.Join(faults, "\n  ")}
 	}
 	if len(chosen.tables) == 0 {
@@ -171,9 +171,14 @@ func (p *provisioning) createPublication(ctx context.Context) error {
 	if len(exists) == 0 {
 		return &FatalError{What: fmt.Sprintf("publication %q exists already", name), Try: "--publication " + name + " to use it, or DROP PUBLICATION " + identifier(name)}
 	}
+	options := "publish_via_partition_root = true"
+	if wanting := chosen.wantsGenerated(p.out.Version); len(wanting) > 0 {
+		options += ", publish_generated_columns = stored"
+		chosen.notes = append(chosen.notes, "stored generated columns of every table are published: they are in the replica identity of "+strings.Join(wanting, ", "))
+	}
 	p.publicationTried = true
-	_, err = query(ctx, p.conn, fmt.Sprintf("SET lock_timeout = %d; CREATE PUBLICATION %s FOR TABLE ONLY %s WITH (publish_via_partition_root = true); COMMENT ON PUBLICATION %s IS %s; SET lock_timeout = 0",
-		p.spec.SlotTimeout.Milliseconds(), identifier(name), strings.Join(chosen.names(), ", ONLY "), identifier(name), literal(madeBy(p.spec.Slot))))
+	_, err = query(ctx, p.conn, fmt.Sprintf("SET lock_timeout = %d; CREATE PUBLICATION %s FOR TABLE ONLY %s WITH (%s); COMMENT ON PUBLICATION %s IS %s; SET lock_timeout = 0",
+		p.spec.SlotTimeout.Milliseconds(), identifier(name), strings.Join(chosen.names(), ", ONLY "), options, identifier(name), literal(madeBy(p.spec.Slot))))
 	if err != nil {
 		return fmt.Errorf("create publication %q: %w", name, err)
 	}

@@ -175,6 +175,80 @@ func TestProvisionCancelled(t *testing.T) {
 	nothingLeft(t, conn)
 }
 
+// TestProvisionFailoverSlot: a standby that is promoted has the slot, from 17 on. A server that refuses failover together
+// with two_phase gets a plain slot, and the caller is told.
+func TestProvisionFailoverSlot(t *testing.T) {
+	conn, dsn := freshDatabase(t)
+	exec(t, conn, "CREATE TABLE t (id int PRIMARY KEY)")
+	refused := false
+	if server.Version() >= 17 {
+		_, err := conn.Exec(t.Context(), "SELECT pg_create_logical_replication_slot('cdc_prov_try', 'pgoutput', false, true, true)")
+		refused = err != nil
+		if !refused {
+			exec(t, conn, "SELECT pg_drop_replication_slot('cdc_prov_try')")
+		}
+	}
+	out, err := dumper.Provision(t.Context(), spec(dsn, "public.t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var twoPhase, failover bool
+	row(t, conn, "SELECT two_phase, coalesce(to_jsonb(s) ->> 'failover', 'f')::bool FROM pg_replication_slots AS s WHERE slot_name = 'cdc_prov'", &twoPhase, &failover)
+	want := server.Version() >= 17 && !refused
+	if !twoPhase || failover != want || out.Failover != want || (len(out.Notes) > 0) != refused {
+		t.Errorf("PostgreSQL %d (refused %v): two_phase %v, failover %v; %+v", server.Version(), refused, twoPhase, failover, out)
+	}
+	if _, err := dumper.Deprovision(t.Context(), dumper.DeprovisionSpec{DSN: dsn, Slot: "cdc_prov", Publication: "cdc_prov"}); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, conn)
+}
+
+// TestProvisionGenerated: a published table never makes updates fail on the source, and its rows can be found again.
+func TestProvisionGenerated(t *testing.T) {
+	conn, dsn := freshDatabase(t)
+	exec(t, conn, "CREATE TABLE whole (a int, g int GENERATED ALWAYS AS (a * 2) STORED)", "ALTER TABLE whole REPLICA IDENTITY FULL",
+		"CREATE TABLE plain (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id * 2) STORED)",
+		"CREATE TABLE keyed (a int, g int GENERATED ALWAYS AS (a * 2) STORED PRIMARY KEY)")
+	if server.Version() >= 18 {
+		exec(t, conn, "CREATE TABLE virt (a int, g int GENERATED ALWAYS AS (a * 2) VIRTUAL)", "ALTER TABLE virt REPLICA IDENTITY FULL",
+			"CREATE TABLE virt_key (id int PRIMARY KEY, g int GENERATED ALWAYS AS (id * 2) VIRTUAL)")
+	}
+	_, err := dumper.Provision(t.Context(), spec(dsn, "public.*"))
+	for name, want := range map[string]bool{
+		`"whole" has`: false, `"plain" has`: false, `"virt_key" has`: false,
+		`"keyed" has a generated column in its replica identity, which PostgreSQL`:                                       server.Version() < 18,
+		`"virt" has a virtual generated column in its replica identity: every UPDATE and DELETE on it would fail. Try: `: server.Version() >= 18,
+	} {
+		if err == nil || strings.Contains(err.Error(), name) != want {
+			t.Errorf("%s: want %v in error %v", name, want, err)
+		}
+	}
+	nothingLeft(t, conn)
+	patterns := []string{"public.plain", "public.whole"}
+	if server.Version() >= 18 {
+		patterns = append(patterns, "public.keyed", "public.virt_key")
+	}
+	out, err := dumper.Provision(t.Context(), spec(dsn, patterns...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(out.Notes) > 0 != (server.Version() >= 18) {
+		t.Errorf("notes %q", out.Notes)
+	}
+	for _, table := range out.Tables {
+		column := "a"
+		if strings.Contains(table, "plain") || strings.Contains(table, "virt_key") {
+			column = "id"
+		}
+		exec(t, conn, fmt.Sprintf("INSERT INTO %s VALUES (1)", table), fmt.Sprintf("UPDATE %s SET %s = 2", table, column), "DELETE FROM "+table)
+	}
+	if _, err := dumper.Deprovision(t.Context(), dumper.DeprovisionSpec{DSN: dsn, Slot: "cdc_prov", Publication: "cdc_prov"}); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, conn)
+}
+
 func TestProvisionWithWhatExists(t *testing.T) {
 	s := newShard(t)
 	out, err := dumper.Provision(context.Background(), dumper.ProvisionSpec{DSN: s.src.DSN, Name: "a", Slot: s.src.Slot, UseSlot: true, Publications: []string{"p"}})

@@ -103,6 +103,8 @@ type table struct {
 	unlogged          bool
 	extension         bool     // belongs to an extension
 	identity          bool     // has a replica identity, so that updates and deletes can be published
+	full              bool     // the identity is the whole row
+	generated         byte     // a generated column in the identity: 's'tored, 'v'irtual; 0: none
 	owned             bool     // we may publish it
 	ancestors         []string // OIDs of the partitioned tables above it
 }
@@ -116,7 +118,11 @@ func readTables(ctx context.Context, conn *pgconn.PgConn) ([]table, error) {
   c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND i.indisvalid
     AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END),
   pg_catalog.pg_has_role(c.relowner, 'USAGE'),
-  CASE WHEN c.relispartition THEN (SELECT pg_catalog.string_agg(relid::oid::text, ' ') FROM pg_catalog.pg_partition_ancestors(c.oid) WHERE relid <> c.oid) END
+  CASE WHEN c.relispartition THEN (SELECT pg_catalog.string_agg(relid::oid::text, ' ') FROM pg_catalog.pg_partition_ancestors(c.oid) WHERE relid <> c.oid) END,
+  c.relreplident = 'f',
+  (SELECT pg_catalog.max(a.attgenerated::text) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    AND (c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid AND a.attnum = ANY (i.indkey)
+      AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)))
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY n.nspname, c.relname`)
@@ -127,7 +133,10 @@ ORDER BY n.nspname, c.relname`)
 	for i, r := range rows {
 		tables[i] = table{
 			oid: r[0], schema: r[1], name: r[2], partitioned: r[3] == "t", unlogged: r[4] == "t", extension: r[5] == "t",
-			identity: r[6] == "t", owned: r[7] == "t", ancestors: strings.Fields(r[8]),
+			identity: r[6] == "t", owned: r[7] == "t", ancestors: strings.Fields(r[8]), full: r[9] == "t",
+		}
+		if r[10] != "" {
+			tables[i].generated = r[10][0]
 		}
 	}
 	return tables, nil
@@ -202,16 +211,35 @@ func (s *selection) choose(all []table, chosen map[string]bool) {
 	}
 }
 
-// withoutIdentity lists what is to be done before updates and deletes can be published: on the source itself they fail
-// as soon as the table is published.
-func (s *selection) withoutIdentity() (faults []string) {
+// identityFaults lists what is to be done before updates and deletes can be published. What is not there makes them fail
+// on the source itself as soon as the table is published; and from 18 on, a generated column in the identity that is not
+// published does so too. Before 18 such a column is never sent, so the row could not be found on the target.
+func (s *selection) identityFaults(version int) (faults []string) {
 	for _, t := range s.leaves {
-		if !t.identity {
-			faults = append(faults, fmt.Sprintf("%s has no replica identity: every UPDATE and DELETE on it would fail. Try: ALTER TABLE %s ADD PRIMARY KEY (...), or ALTER TABLE %s REPLICA IDENTITY FULL",
-				t.quoted(), t.quoted(), t.quoted()))
+		name := t.quoted()
+		switch {
+		case !t.identity:
+			faults = append(faults, fmt.Sprintf("%s has no replica identity: every UPDATE and DELETE on it would fail. Try: ALTER TABLE %s ADD PRIMARY KEY (...), or ALTER TABLE %s REPLICA IDENTITY FULL", name, name, name))
+		case t.generated == 'v':
+			faults = append(faults, fmt.Sprintf("%s has a virtual generated column in its replica identity: every UPDATE and DELETE on it would fail. Try: a primary key and ALTER TABLE %s REPLICA IDENTITY DEFAULT, or a STORED column", name, name))
+		case t.generated == 's' && !t.full && version < publishesGenerated:
+			faults = append(faults, fmt.Sprintf("%s has a generated column in its replica identity, which PostgreSQL %s does not send: no UPDATE or DELETE could be replayed. Try: ALTER TABLE %s REPLICA IDENTITY USING INDEX with columns that are not generated, or FULL", name, versionName(version), name))
 		}
 	}
 	return faults
+}
+
+// publishesGenerated is the first version that can publish generated columns.
+const publishesGenerated = 180000
+
+// wantsGenerated lists the tables whose updates and deletes need generated columns published.
+func (s *selection) wantsGenerated(version int) (names []string) {
+	for _, t := range s.leaves {
+		if t.generated == 's' && version >= publishesGenerated {
+			names = append(names, t.quoted())
+		}
+	}
+	return names
 }
 
 func (s *selection) names() []string {
