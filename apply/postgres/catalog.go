@@ -26,7 +26,7 @@ type column struct {
 	name      string
 	typ       string // its type without modifier, of a domain the base type; as SQL
 	always    bool   // GENERATED ALWAYS AS IDENTITY
-	generated bool   // GENERATED ALWAYS AS (…) STORED
+	generated bool   // GENERATED ALWAYS AS (…), STORED or VIRTUAL
 	notNull   bool
 	equal     string // the equality operator of an index on it, as SQL; empty: there is none
 	leads     bool   // an index begins with it
@@ -84,7 +84,7 @@ func (s *session) table(ctx context.Context, name tableName) (*table, error) {
 	for _, r := range rows {
 		c := &column{
 			name: string(r[0]), typ: string(r[1]), always: string(r[2]) == "a",
-			generated: string(r[3]) == "s", notNull: string(r[4]) == "t",
+			generated: string(r[3]) != "", notNull: string(r[4]) == "t",
 		}
 		t.columns[c.name] = c
 	}

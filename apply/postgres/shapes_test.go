@@ -211,6 +211,24 @@ func TestOtherColumnOrderAndExtraColumns(t *testing.T) {
 	}
 }
 
+// TestVirtualColumns: the target computes what the source sends, and it stores it nowhere.
+func TestVirtualColumns(t *testing.T) {
+	if server.Version() < 18 {
+		t.Skip("virtual generated columns are new in PostgreSQL 18")
+	}
+	w := newWorld(t, 1)
+	w.source("CREATE TABLE t (id int PRIMARY KEY, a int, g int); CREATE TABLE f (a int, g int); ALTER TABLE f REPLICA IDENTITY FULL")
+	w.target.exec("CREATE TABLE t (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a * 2)); CREATE TABLE f (a int, g int GENERATED ALWAYS AS (a * 2) VIRTUAL)")
+	for _, step := range []string{"INSERT INTO t VALUES (1, 1, 2), (2, 2, 4); INSERT INTO f VALUES (1, 2), (1, 2)", "UPDATE t SET a = 5, g = 10; UPDATE f SET a = 2, g = 4", "DELETE FROM t WHERE id = 2; DELETE FROM f WHERE ctid = (SELECT min(ctid) FROM f)"} {
+		w.source(step)
+		if err := w.try(w.capture()); err != nil {
+			t.Fatalf("%s: %v", step, err)
+		}
+		w.same("t")
+		w.same("f")
+	}
+}
+
 // TestGeneratedOnTheTargetOnly: what the source sends for such a column is left out.
 func TestGeneratedOnTheTargetOnly(t *testing.T) {
 	w := newWorld(t, 1)
