@@ -12,10 +12,6 @@ import (
 	"shardcdc/pipeline/wire"
 )
 
-// MetadataIncarnation is the key in a stream's metadata that tells streams of one name apart, besides the time
-// at which they were created.
-const MetadataIncarnation = "cdc_incarnation"
-
 // formatInternal is the only format that can be replayed.
 const formatInternal = "internal"
 
@@ -51,7 +47,7 @@ func (s *Stream) Describe(ctx context.Context) (StreamInfo, error) {
 	}
 	info := stream.CachedInfo()
 	id := info.Created.UTC().Format(time.RFC3339Nano)
-	if incarnation := info.Config.Metadata[MetadataIncarnation]; incarnation != "" {
+	if incarnation := info.Config.Metadata[wire.MetadataIncarnation]; incarnation != "" {
 		id += " " + incarnation
 	}
 	return StreamInfo{

@@ -289,7 +289,7 @@ func TestStreamIdentity(t *testing.T) {
 		if _, err := src.Describe(t.Context()); !errors.Is(err, ErrNoStream) {
 			t.Errorf("got %v", err)
 		}
-		s.create(map[string]string{MetadataIncarnation: strings.Repeat("x", i)})
+		s.create(map[string]string{wire.MetadataIncarnation: strings.Repeat("x", i)})
 	}
 }
 

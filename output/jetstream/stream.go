@@ -11,10 +11,6 @@ import (
 	"shardcdc/pipeline/wire"
 )
 
-// MetadataIncarnation is the key of the stream's metadata that holds its incarnation: a random name that its
-// creator gave. A stream that was deleted and made again is another one.
-const MetadataIncarnation = "cdc_incarnation"
-
 // StreamConfig says how a subscription's stream is made.
 type StreamConfig struct {
 	Subscription string
@@ -42,7 +38,7 @@ func CreateStream(ctx context.Context, js natsjs.JetStream, c StreamConfig) erro
 		Duplicates:         30 * time.Second, // not relied on; the shorter the less memory
 		DenyDelete:         true,
 		AllowAtomicPublish: true,
-		Metadata:           map[string]string{MetadataIncarnation: c.Incarnation},
+		Metadata:           map[string]string{wire.MetadataIncarnation: c.Incarnation},
 	})
 	if errors.Is(err, natsjs.ErrStreamNameAlreadyInUse) {
 		return fmt.Errorf("create stream %s: it exists already, left by another subscription of this name. Try: cdcctl drop-subscription %s", name, c.Subscription)
@@ -77,7 +73,7 @@ func openStream(ctx context.Context, js natsjs.JetStream, subscription, incarnat
 		return nil, fmt.Errorf("open stream %s: %w", name, err)
 	}
 	c := s.CachedInfo().Config
-	if got := c.Metadata[MetadataIncarnation]; got != incarnation {
+	if got := c.Metadata[wire.MetadataIncarnation]; got != incarnation {
 		return nil, &FatalError{
 			What: fmt.Sprintf("stream %s is another one than subscription %s was made with (incarnation %q, want %q)", name, subscription, got, incarnation),
 			Try:  "restore the stream, or cdcctl drop-subscription " + subscription + " and create it again",

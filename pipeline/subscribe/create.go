@@ -166,7 +166,7 @@ func (c *creation) undoStream(ctx context.Context) []error {
 	switch {
 	case errors.Is(err, natsjs.ErrStreamNotFound):
 		return nil
-	case err == nil && s.CachedInfo().Config.Metadata[jetstream.MetadataIncarnation] != c.sub.Incarnation:
+	case err == nil && s.CachedInfo().Config.Metadata[wire.MetadataIncarnation] != c.sub.Incarnation:
 		return nil
 	case err == nil:
 		_, err = jetstream.DeleteStream(ctx, c.bus.JS, c.sub.Name)

@@ -194,7 +194,7 @@ func checkStream(ctx context.Context, bus *control.Bus, sub *control.Subscriptio
 		return []Finding{faultf("stream "+name, again, "it is gone")}
 	case err != nil:
 		return []Finding{FaultOf("stream "+name, err)}
-	case s.CachedInfo().Config.Metadata[jetstream.MetadataIncarnation] != sub.Incarnation:
+	case s.CachedInfo().Config.Metadata[wire.MetadataIncarnation] != sub.Incarnation:
 		return []Finding{faultf("stream "+name, again, "it is another one than the subscription was made with")}
 	}
 	state := s.CachedInfo().State

@@ -26,6 +26,10 @@ const (
 	HeaderUnit = "Cdc-Unit"
 )
 
+// MetadataIncarnation is the key in a stream's metadata of its incarnation, a random name that its creator gave: a stream
+// that was deleted and made again is another one.
+const MetadataIncarnation = "cdc_incarnation"
+
 // StreamName is the JetStream stream of a subscription.
 func StreamName(subscription string) string { return "CDC_" + EncodeToken(subscription) }
 
