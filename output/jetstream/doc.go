@@ -12,8 +12,8 @@
 // A unit is a batch of transactions with the checkpoint after it. Its last message carries the checkpoint in
 // a header; this is the end mark. A unit of one message is one plain publish, so a durable acknowledgement
 // costs one fsync. One of several messages is an atomic batch (JetStream's ADR-50). One that is larger than a
-// batch is a series of batches, and this happens to single large transactions only: their parts mean nothing
-// to a reader until the last is there.
+// batch should be (8 MB, 1000 messages) is a series of batches, and this happens to single large transactions only:
+// their parts mean nothing to a reader until the last is there.
 //
 // # The commit point
 //

@@ -18,7 +18,7 @@ import (
 const (
 	headersMax    = 60 << 10 // the server's limit for all headers of a message is 64 kB
 	batchMessages = 1000     // the server's limit for an atomic batch
-	batchBytes    = 8 << 20  // of a batch that belongs to a larger unit
+	batchBytes    = 8 << 20  // of a batch that is a part of one transaction
 	ackTimeout    = 10 * time.Second
 	retryFirst    = 50 * time.Millisecond
 	retryMost     = 2 * time.Second
@@ -157,7 +157,10 @@ func (p *Publisher) Publish(ctx context.Context, b *pipeline.Batch) error {
 		return fmt.Errorf("publish after csn %s: %w", b.Previous, err)
 	}
 	for len(msgs) > 0 {
-		n := chunk(msgs)
+		n := len(msgs) // several transactions: all or none
+		if len(b.Transactions) <= 1 {
+			n = chunk(msgs)
+		}
 		if err := p.store(ctx, msgs[:n]); err != nil {
 			return fmt.Errorf("publish csn %s: %w", b.Last(), err)
 		}
@@ -167,13 +170,11 @@ func (p *Publisher) Publish(ctx context.Context, b *pipeline.Batch) error {
 	return nil
 }
 
-// chunk is how many of a unit's messages go into the next atomic batch.
+// chunk is how many messages of a single transaction go into the next atomic batch. A server stages a batch and copies
+// it when it commits, a replicated one in memory and in one proposal, so a batch has to be small in bytes as well.
 func chunk(msgs []*nats.Msg) int {
-	if len(msgs) <= batchMessages {
-		return len(msgs)
-	}
 	n, size := 0, 0
-	for n < batchMessages && (n == 0 || size+len(msgs[n].Data) <= batchBytes) {
+	for n < min(len(msgs), batchMessages) && (n == 0 || size+len(msgs[n].Data) <= batchBytes) {
 		size += len(msgs[n].Data)
 		n++
 	}

@@ -329,3 +329,46 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal("made a stream that exists")
 	}
 }
+
+// A large transaction goes out in batches that a server can take in one piece; several transactions never in two.
+func TestChunks(t *testing.T) {
+	part := func(size int) *nats.Msg { return &nats.Msg{Data: make([]byte, size)} }
+	repeat := func(n, size int) (msgs []*nats.Msg) {
+		for range n {
+			msgs = append(msgs, part(size))
+		}
+		return msgs
+	}
+	for name, c := range map[string]struct {
+		msgs []*nats.Msg
+		want int
+	}{
+		"one":        {repeat(1, 20<<20), 1},
+		"small":      {repeat(7, 1<<20), 7},
+		"many bytes": {repeat(900, 1<<20), 8},
+		"many":       {repeat(3000, 10), batchMessages},
+	} {
+		if n := chunk(c.msgs); n != c.want {
+			t.Errorf("%s: %d messages in the next batch, want %d", name, n, c.want)
+		}
+	}
+	b := newBench(t, StreamConfig{})
+	p, _, _ := b.open(b.config())
+	b.publish(p, batch(0, 20<<20, 5))
+	large := p.last
+	b.publish(p, batch(5, 1<<20, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17))
+	if got := fmt.Sprint(b.read()); got != "[5 6 7 8 9 10 11 12 13 14 15 16 17]" {
+		t.Fatal("read", got)
+	}
+	batches := map[string]bool{}
+	for seq := large + 1; seq <= p.last; seq++ {
+		m, err := p.stream.GetMsg(b.ctx, uint64(seq))
+		if err != nil {
+			t.Fatal(err)
+		}
+		batches[m.Header.Get("Nats-Batch-Id")] = true
+	}
+	if len(batches) != 1 {
+		t.Fatalf("several transactions went out in %d batches", len(batches))
+	}
+}
