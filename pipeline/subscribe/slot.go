@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"shardcdc/output/jetstream"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/wire"
 )
