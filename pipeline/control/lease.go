@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -116,17 +117,40 @@ func (ls *Lease) renew() {
 			good = started
 			continue
 		}
-		var api *jetstream.APIError
-		taken := errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
-		if taken || time.Since(good) > ttl*2/3 {
+		if moved(err) || time.Since(good) > ttl*2/3 {
 			ls.cancel(fmt.Errorf("%w: %w", ErrLeaseLost, err))
 			return
 		}
 	}
 }
 
-// extend publishes the key anew with its time to live, which kv.Update would drop.
+// extend renews the lease. When the answer to an earlier renewal was lost, the key has moved by our own hand.
 func (ls *Lease) extend(ctx context.Context) error {
+	err := ls.write(ctx)
+	if moved(err) && ls.catchUp(ctx) {
+		err = ls.write(ctx)
+	}
+	return err
+}
+
+// moved says that the key is not at the revision that was expected.
+func moved(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+}
+
+// catchUp learns the key's revision, if the key still says what we wrote: that is of this Acquire alone.
+func (ls *Lease) catchUp(ctx context.Context) bool {
+	e, err := ls.leases.kv.Get(ctx, ls.key)
+	if err != nil || !bytes.Equal(e.Value(), ls.value) || e.Revision() <= ls.rev {
+		return false
+	}
+	ls.rev = e.Revision()
+	return true
+}
+
+// write publishes the key anew with its time to live, which kv.Update would drop.
+func (ls *Lease) write(ctx context.Context) error {
 	msg := nats.NewMsg("$KV." + leaseBucket + "." + ls.key)
 	msg.Data = ls.value
 	ack, err := ls.leases.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(ls.rev),
