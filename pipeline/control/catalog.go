@@ -135,21 +135,26 @@ func (c *Catalog) List(ctx context.Context) ([]Entry, error) {
 	return all, nil
 }
 
-// Watch calls changed once, and again whenever the catalog may have changed, until ctx ends.
-func (c *Catalog) Watch(ctx context.Context, changed func()) error {
+// Watch calls changed once, and again whenever the catalog may have changed, until ctx ends or changed fails: a change
+// that could not be followed must not wait for the next one, so the caller begins anew.
+func (c *Catalog) Watch(ctx context.Context, changed func() error) error {
 	w, err := c.kv.WatchAll(ctx, jetstream.MetaOnly())
 	if err != nil {
 		return fmt.Errorf("watch the catalog: %w", err)
 	}
 	defer w.Stop()
-	changed()
+	if err := changed(); err != nil {
+		return err
+	}
 	for {
 		select {
 		case _, ok := <-w.Updates():
 			if !ok {
 				return errors.New("watch the catalog: the watcher ended")
 			}
-			changed()
+			if err := changed(); err != nil {
+				return err
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -47,7 +47,7 @@ func TestCatalog(t *testing.T) {
 	changes := make(chan struct{}, 100)
 	watching, stop := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- c.Watch(watching, func() { changes <- struct{}{} }) }()
+	go func() { done <- c.Watch(watching, func() error { changes <- struct{}{}; return nil }) }()
 	<-changes
 	if err := c.Create(ctx, sample("bank")); err != nil {
 		t.Fatal(err)
@@ -84,6 +84,20 @@ func TestCatalog(t *testing.T) {
 	stop()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+	// A change that could not be followed ends the watch, at once or later.
+	late, calls := errors.New("not now"), 0
+	for fail := 1; fail <= 2; fail++ {
+		calls = 0
+		err := c.Watch(ctx, func() error {
+			if calls++; calls == fail {
+				return late
+			}
+			return nil
+		})
+		if !errors.Is(err, late) || calls != fail {
+			t.Fatalf("call %d failed; ended after %d calls by %v", fail, calls, err)
+		}
 	}
 }
 
@@ -149,6 +163,38 @@ func TestLease(t *testing.T) {
 		t.Fatal("releasing a lost lease took it from its owner")
 	}
 	if err := third.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A renewal that was stored although its answer was lost is not somebody else's.
+func TestLeaseSurvivesALostAnswer(t *testing.T) {
+	ctx, bus := newBus(t)
+	leases, err := OpenLeases(ctx, bus.JS, 1, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := leases.Acquire(ctx, "k", Owner{Node: "n1"})
+	if err != nil || lease == nil {
+		t.Fatal(lease, err)
+	}
+	stored, err := bus.JS.Publish(ctx, "$KV."+leaseBucket+".k", lease.value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for { // until it is renewed behind that
+		e, err := leases.kv.Get(ctx, "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Revision() > stored.Sequence {
+			break
+		}
+		if cause := context.Cause(lease.Context); cause != nil {
+			t.Fatal(cause)
+		}
+	}
+	if err := lease.Release(ctx); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"shardcdc/pipeline"
-	"shardcdc/pipeline/await"
 )
 
 // With lazy acknowledgements a node that starts again must not confirm what it finds in the stream: a power failure of
@@ -22,10 +21,7 @@ func TestLazyRestartConfirmsNothing(t *testing.T) {
 		stop = func() { cancel(); <-done }
 		t.Cleanup(stop)
 		r.exec(r.shards[0], "INSERT INTO accounts VALUES ("+name+", 'ann', 100)")
-		marks, err := await.Marks(r.ctx, r.sub)
-		r.must(err)
-		_, err = await.Published(r.ctx, r.bus, r.sub, marks)
-		r.must(err)
+		r.captured()
 		return stop
 	}
 	published("1")()

@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
+	"shardcdc/output/jetstream"
 	"shardcdc/pipeline/control"
 )
 
@@ -101,6 +103,12 @@ func (n *Node) captureWhile(lease *control.Lease, sub *control.Subscription, log
 			log.Info("capture ended", "cause", context.Cause(ctx))
 			return
 		}
+		if errors.Is(err, jetstream.ErrFenced) {
+			// Whoever did that has the lease, or we get it again. To take the stream back without asking would throw out
+			// its rightful writer.
+			log.Warn("capture ended; the lease is given back", "cause", err)
+			return
+		}
 		if time.Since(started) > n.conf.RetryMax {
 			pause = n.conf.RetryMin
 		}
@@ -131,20 +139,18 @@ func supervise(ctx context.Context, catalog *control.Catalog, log *slog.Logger, 
 	s := &supervisor{log: log, jobs: jobs, running: map[string]*running{}}
 	defer s.stopAll()
 	for {
-		err := catalog.Watch(ctx, func() {
+		err := catalog.Watch(ctx, func() error {
 			entries, err := catalog.List(ctx)
 			if err != nil {
-				if ctx.Err() == nil {
-					log.Warn("cannot read the catalog", "error", err)
-				}
-				return
+				return err
 			}
 			s.adjust(ctx, entries)
+			return nil
 		})
 		if ctx.Err() != nil {
 			return nil
 		}
-		log.Warn("cannot watch the catalog", "error", err)
+		log.Warn("cannot follow the catalog; trying again", "error", err)
 		wait(ctx, time.Second)
 	}
 }

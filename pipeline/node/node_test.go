@@ -100,6 +100,15 @@ func (r *rig) start(name string) (stop func()) {
 	return stop
 }
 
+// captured waits until everything committed so far is in the stream.
+func (r *rig) captured() {
+	r.t.Helper()
+	marks, err := await.Marks(r.ctx, r.sub)
+	r.must(err)
+	_, err = await.Published(r.ctx, r.bus, r.sub, marks)
+	r.must(err)
+}
+
 // applied waits until everything committed so far is on the target.
 func (r *rig) applied() {
 	r.t.Helper()
