@@ -3,6 +3,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 GO ?= go
 BIN := bin
+# Tools of make lint and make vulnerabilities.
+GOFUMPT := mvdan.cc/gofumpt@v0.12.0
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 export CGO_ENABLED ?= 0
 
 .PHONY: help
@@ -32,7 +36,7 @@ test-quick: ## Only tests that need no server
 versions: postgresql ## The tests on real servers, on the installed PostgreSQL, 16, 17 and 18
 	@set -e; for major in installed 16 17 18; do \
 	  bin=; [ $$major = installed ] || bin=$$($(GO) run ./test/versions $$major); echo "== PostgreSQL $$major ($$bin)"; \
-	  CDC_PG_BIN=$$bin $(GO) test -count=1 -timeout 20m ./dumper ./apply/... ./cmd/... ./test/e2e; \
+	  CDC_PG_BIN=$$bin $(GO) test -count=1 -timeout 20m ./dumper ./apply/... ./pipeline/... ./cmd/... ./test/e2e; \
 	done
 
 .PHONY: fuzz
@@ -44,10 +48,16 @@ sim: ## The joiner's simulator with more seeds (SEEDS, default 100000)
 	CDC_SIM_SEEDS=$(or $(SEEDS),100000) $(GO) test -timeout 60m -run TestWorlds -v ./test/sim
 
 .PHONY: lint
-lint: ## Formatting, vet, import rules
-	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+lint: ## Formatting, vet, staticcheck, import rules (fetches its tools; none is a dependency of the product)
+	@out=$$($(GO) run $(GOFUMPT) -l .) || exit; test -z "$$out" || { echo "not formatted; gofumpt -w these:"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(STATICCHECK) -tags invariants ./joiner/...
 	$(GO) test ./test/lint
+
+.PHONY: vulnerabilities
+vulnerabilities: ## Known vulnerabilities of what is linked in (asks vuln.go.dev)
+	$(GO) run $(GOVULNCHECK) ./cmd/...
 
 .PHONY: postgresql
 postgresql: ## Find PostgreSQL 15 or newer, or install the distribution's package
