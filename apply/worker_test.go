@@ -137,7 +137,8 @@ var order sync.Mutex
 
 func pass() {
 	order.Lock()
-	order.Unlock() //nolint:staticcheck // see order
+	//lint:ignore SA2001 see order
+	order.Unlock()
 }
 
 // after lets fake time pass and waits until everybody is still.

@@ -17,10 +17,31 @@ func TestClassify(t *testing.T) {
 		code    string
 		blocked bool
 	}{
-		{"40001", false}, {"40P01", false}, {"55P03", false}, {"57014", false}, {"25P03", false}, {"25006", false},
-		{"08006", false}, {"53300", false}, {"53100", false}, {"57P01", false}, {"57P03", false}, {"58030", false},
-		{"23505", true}, {"23503", true}, {"23514", true}, {"42P01", true}, {"42703", true}, {"42501", true},
-		{"22P02", true}, {"22001", true}, {"28P01", true}, {"428C9", true}, {"P0001", true}, {"XX000", true}, {"", true},
+		{"40001", false},
+		{"40P01", false},
+		{"55P03", false},
+		{"57014", false},
+		{"25P03", false},
+		{"25006", false},
+		{"08006", false},
+		{"53300", false},
+		{"53100", false},
+		{"57P01", false},
+		{"57P03", false},
+		{"58030", false},
+		{"23505", true},
+		{"23503", true},
+		{"23514", true},
+		{"42P01", true},
+		{"42703", true},
+		{"42501", true},
+		{"22P02", true},
+		{"22001", true},
+		{"28P01", true},
+		{"428C9", true},
+		{"P0001", true},
+		{"XX000", true},
+		{"", true},
 	} {
 		err := classify(fmt.Errorf("insert: %w", &pgconn.PgError{Severity: "ERROR", Code: tc.code, Message: "m"}), &apply.Blocked{CSN: 7})
 		var blocked *apply.Blocked

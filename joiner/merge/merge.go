@@ -48,6 +48,7 @@ type Merger struct {
 	failure error
 	counts  Counts
 
+	//lint:ignore U1000 only with -tags invariants
 	asserted pipeline.CSN // the highest watermark seen by assertInvariants
 }
 

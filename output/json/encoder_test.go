@@ -171,8 +171,11 @@ func bulk(n, rows int) *pipeline.Batch {
 		f := &pipeline.Fragment{Relations: []pipeline.RelationUse{{Relation: r}}}
 		for k := range rows {
 			f.Append(appendTuple([]byte{'I', 0, 0, 0, 1}, 'N', []cell{
-				{pipeline.Text, strconv.Itoa(k), nil}, {pipeline.Text, "Ada \"Lovelace\"", nil}, {pipeline.Text, "1234.50", nil},
-				{pipeline.Text, "t", nil}, {kind: pipeline.Null},
+				{pipeline.Text, strconv.Itoa(k), nil},
+				{pipeline.Text, "Ada \"Lovelace\"", nil},
+				{pipeline.Text, "1234.50", nil},
+				{pipeline.Text, "t", nil},
+				{kind: pipeline.Null},
 			}))
 		}
 		b.Transactions = append(b.Transactions, &pipeline.Transaction{CSN: pipeline.CSN(i + 1), Fragments: []*pipeline.Fragment{f}})
