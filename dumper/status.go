@@ -44,7 +44,8 @@ type Status struct {
 	WALStatus     string       // of the slot: reserved, extended, unreserved, lost
 
 	// ClockOffset is the shard's clock minus this machine's, true to within ClockUncertainty (half of the probe's
-	// round trip): the best measurement of the last minute. Zero uncertainty: not measured yet.
+	// round trip): the best measurement of the last minute, or since one of the two was set. Zero uncertainty: not
+	// measured yet.
 	ClockOffset, ClockUncertainty time.Duration
 	clockAt                       time.Time
 
@@ -67,17 +68,23 @@ func (s *Status) fail(err error, now time.Time) {
 	s.Error, s.ErrorAt = err.Error(), now
 }
 
-// clockKept is how long a measurement of the clock is better than a less certain one.
-const clockKept = time.Minute
+const (
+	// clockKept is how long a measurement of the clock is better than a less certain one,
+	clockKept = time.Minute
+	// clockDrift is how far two clocks run apart in that time without being set (0.5 ms a second, as NTP slews), and
+	clockDrift = 30 * time.Millisecond
+)
 
-// measured takes a measurement of the shard's clock, read between sent and back.
+// measured takes a measurement of the shard's clock, read between sent and back. One that contradicts the kept one
+// counts whatever its certainty: a clock was set, and the merge must not rely on the old offset for another minute.
 func (s *Status) measured(clock pipeline.Timestamp, sent, back time.Time) {
 	uncertainty := max(back.Sub(sent)/2, time.Microsecond)
-	if s.ClockUncertainty != 0 && uncertainty > s.ClockUncertainty && back.Sub(s.clockAt) < clockKept {
+	offset := clock.Time().Sub(sent.Add(uncertainty))
+	set := (offset - s.ClockOffset).Abs() > uncertainty+s.ClockUncertainty+clockDrift
+	if s.ClockUncertainty != 0 && !set && uncertainty > s.ClockUncertainty && back.Sub(s.clockAt) < clockKept {
 		return
 	}
-	s.ClockOffset = clock.Time().Sub(sent.Add(uncertainty))
-	s.ClockUncertainty, s.clockAt = uncertainty, back
+	s.ClockOffset, s.ClockUncertainty, s.clockAt = offset, uncertainty, back
 }
 
 func (d *Dumper) setState(s State) {
