@@ -17,8 +17,10 @@ const formatInternal = "internal"
 
 // Limits of reading a stream.
 const (
-	pullBytes    = 8 << 20 // in flight; a limit in messages hangs on large ones
-	unitBytesMax = 1 << 30 // of one unit put together from parts
+	pullBytes = 8 << 20 // in flight; a limit in messages hangs on large ones
+	// unitBytesMax bounds one unit put together from parts. It guards against a damaged header only: what capture took
+	// (it refuses a transaction by its size on one shard) must be readable, or the target could never go on.
+	unitBytesMax = 64 << 30
 )
 
 // Stream is the Source in JetStream. It uses ordered consumers, which keep nothing on the server: the position
