@@ -72,7 +72,11 @@ func dial(ctx context.Context, rawDSN, slot string, replication bool) (*pgconn.P
 	return conn, scrub(err, expanded)
 }
 
-func applicationName(slot string) string { return "cdc " + slot }
+// applicationName is cut as PostgreSQL cuts it (NAMEDATALEN), so that it compares with what the server shows.
+func applicationName(slot string) string {
+	name := "cdc " + slot
+	return name[:min(len(name), 63)]
+}
 
 // closeTimeout bounds the goodbye.
 const closeTimeout = 2 * time.Second
