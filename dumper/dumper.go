@@ -49,10 +49,14 @@ type Options struct {
 	ConfirmDelay   time.Duration // shortest time between two status updates that carry only a confirmation; 100 ms
 	PollInterval   time.Duration // time between two looks at the slot, for Status; 10 s
 	ActiveWait     time.Duration // a slot in use by somebody else this long is fatal; 5 s
-	SilenceMax     time.Duration // a server that says nothing this long, although asked, is given up and dialled again; 60 s
-	BackoffMin     time.Duration // first wait before a reconnect; 100 ms
-	BackoffMax     time.Duration // longest wait before a reconnect; 5 s
-	ReadBytes      int           // size of the read buffer; 256 kB
+	// EvictAfter: a walsender of this program that is not this Dumper's own and holds the slot this long is ended. For
+	// callers that know to be the only reader (by a lease): it is that of a node whose machine died or stands still, and
+	// the server would notice only after wal_sender_timeout. 0: never.
+	EvictAfter time.Duration
+	SilenceMax time.Duration // a server that says nothing this long, although asked, is given up and dialled again; 60 s
+	BackoffMin time.Duration // first wait before a reconnect; 100 ms
+	BackoffMax time.Duration // longest wait before a reconnect; 5 s
+	ReadBytes  int           // size of the read buffer; 256 kB
 	// FragmentBytesMax limits what one transaction may have changed on the shard, in bytes of pgoutput messages: they
 	// are kept in memory until the end of the transaction. A larger one is fatal. 2 GiB.
 	FragmentBytesMax int

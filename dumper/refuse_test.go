@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"shardcdc/dumper"
 	"shardcdc/pipeline"
 )
@@ -71,6 +74,70 @@ func TestSlotInUse(t *testing.T) {
 	err := second.failed()
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("slot %q is in use by pid ", s.src.Slot)) || !strings.Contains(err.Error(), "pg_terminate_backend(") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestEvict: the walsender of a node that stands still is ended by the one that took over; nobody else's is.
+func TestEvict(t *testing.T) {
+	s := newShard(t)
+	hold := func(application string) *pgconn.PgConn {
+		config, err := pgconn.ParseConfig(s.src.DSN)
+		if err != nil {
+			t.Fatal(err)
+		}
+		config.RuntimeParams["replication"], config.RuntimeParams["application_name"] = "database", application
+		frozen, err := pgconn.ConnectConfig(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { frozen.Conn().Close() })
+		err = pglogrepl.StartReplication(t.Context(), frozen, s.src.Slot, 0, pglogrepl.StartReplicationOptions{
+			PluginArgs: []string{"proto_version '3'", "publication_names '" + s.src.Publications[0] + "'", "messages 'true'", "two_phase 'on'"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return frozen
+	}
+	exec(t, s.conn, "INSERT INTO t VALUES (1)")
+	foreign := hold("somebody else")
+	err := start(t, s.src, newSink(), dumper.Options{EvictAfter: time.Millisecond, ActiveWait: 200 * time.Millisecond}).failed()
+	if err == nil || !strings.Contains(err.Error(), `is in use by pid `) {
+		t.Fatalf("error %v", err)
+	}
+	if err := foreign.Conn().Close(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the slot is free", func() bool {
+		var active bool
+		row(t, s.conn, "SELECT active FROM pg_replication_slots WHERE slot_name = '"+s.src.Slot+"'", &active)
+		return !active
+	})
+	hold("cdc " + s.src.Slot)
+	got := newSink()
+	start(t, s.src, got, dumper.Options{EvictAfter: 100 * time.Millisecond})
+	got.wait(t, "the record", func() bool { return len(got.records) == 1 })
+}
+
+// TestLongSlotName: with a name of any length we know our own walsender on the server.
+func TestLongSlotName(t *testing.T) {
+	s := newShard(t)
+	long := s.src
+	long.Slot = strings.Repeat("x", 63)
+	exec(t, s.conn, "SELECT pg_create_logical_replication_slot('"+long.Slot+"', 'pgoutput', false, true)")
+	var at string
+	row(t, s.conn, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = '"+long.Slot+"'", &at)
+	long.Start = lsn(t, at)
+	got := newSink()
+	d := start(t, long, got, dumper.Options{})
+	exec(t, s.conn, "INSERT INTO t VALUES (1)")
+	got.wait(t, "the stream", func() bool { return len(got.records) > 0 })
+	out, err := dumper.Deprovision(t.Context(), dumper.DeprovisionSpec{DSN: long.DSN, Name: "a", Slot: long.Slot})
+	if err != nil || out.Slot != long.Slot {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	if err := d.failed(); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Fatalf("error %v", err)
 	}
 }
 

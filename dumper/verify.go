@@ -171,18 +171,20 @@ func because(reason string) string {
 }
 
 // slotActive waits for a slot in use. Our own last walsender may not have noticed yet that we are gone: it is ended.
-// Somebody else's may be on its way out, and gets ActiveWait.
+// Another one of this program's gets EvictAfter, somebody else's may be on its way out, and gets ActiveWait.
 func (d *Dumper) slotActive(ctx context.Context, conn *pgconn.PgConn, s slot) error {
 	now := time.Now()
 	if d.activeSince.IsZero() {
 		d.activeSince = now
 	}
-	if s.pid != 0 && s.pid == d.formerPID && s.application == applicationName(d.src.Slot) {
+	waited := now.Sub(d.activeSince)
+	evict := s.pid == d.formerPID || d.opts.EvictAfter > 0 && waited >= d.opts.EvictAfter
+	if s.pid != 0 && evict && s.application == applicationName(d.src.Slot) {
 		if _, err := query(ctx, conn, fmt.Sprintf("SELECT pg_catalog.pg_terminate_backend(%d)", s.pid)); err != nil {
-			return fmt.Errorf("end our own last walsender (pid %d): %w", s.pid, err)
+			return fmt.Errorf("end an older walsender of ours (pid %d): %w", s.pid, err)
 		}
 	}
-	if waited := now.Sub(d.activeSince); waited >= d.opts.ActiveWait {
+	if waited >= d.opts.ActiveWait {
 		return &FatalError{
 			What: fmt.Sprintf("slot %q is in use by pid %d (%s) on the server, for %s now", d.src.Slot, s.pid, application(s.application), waited.Round(time.Millisecond)),
 			Try:  fmt.Sprintf("stop the other reader, or SELECT pg_terminate_backend(%d)", s.pid),

@@ -23,6 +23,7 @@ const (
 	jsonUnitBytes = 256 << 10
 	unitCountMax  = 500 // JSON: one message each, and a unit has to fit an atomic batch of 1000
 	skewCheck     = time.Second
+	evictAfter    = time.Second // we have the lease and the stream: whoever else reads the slot is dead, frozen or fenced
 )
 
 // Durability says what an acknowledgement of the NATS server is worth.
@@ -135,7 +136,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 			Shard: pipeline.ShardID(i), Name: s.Name, DSN: s.DSN, Slot: s.Slot, Publications: s.Publications,
 			SystemID: s.SystemID, Timeline: s.Timeline, Start: at.Shards[i].Safe(),
 			HoldStart: c.node.conf.Durability == LazyAcks,
-		}, sink{c.joiner}, dumper.Options{Nudge: !c.node.conf.NoNudge, ProbeInterval: c.node.conf.ProbeInterval}))
+		}, sink{c.joiner}, dumper.Options{Nudge: !c.node.conf.NoNudge, ProbeInterval: c.node.conf.ProbeInterval, EvictAfter: evictAfter}))
 	}
 	return nil
 }
