@@ -69,7 +69,15 @@ func dial(ctx context.Context, rawDSN, slot string, replication bool) (*pgconn.P
 		Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 4,
 	}}).DialContext
 	conn, err := pgconn.ConnectConfig(ctx, config)
-	return conn, scrub(err, expanded)
+	if err != nil {
+		return nil, scrub(err, expanded)
+	}
+	// A server before 17 would refuse the connection for a parameter that it does not know.
+	if _, err := query(ctx, conn, "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'"); err != nil {
+		hangUp(conn)
+		return nil, fmt.Errorf("settings of the session: %w", err)
+	}
+	return conn, nil
 }
 
 // applicationName is cut as PostgreSQL cuts it (NAMEDATALEN), so that it compares with what the server shows.

@@ -99,10 +99,10 @@ func (d *Dumper) judge(err error) *FatalError {
 }
 
 // transientState knows the server's errors that pass: lost or refused connections, restarts, too many connections, no
-// memory or disk for the moment, a cancelled query, a slot in use (its time is limited elsewhere).
+// memory or disk for the moment, a cancelled query, a timeout, a slot in use (its time is limited elsewhere).
 func transientState(e *pgconn.PgError) bool {
 	switch e.Code {
-	case "57P01", "57P02", "57P03", "57P05", "57014", "55006", "40001", "40P01", "55P03":
+	case "57P01", "57P02", "57P03", "57P05", "57014", "25P04", "55006", "40001", "40P01", "55P03":
 		return true
 	}
 	return strings.HasPrefix(e.Code, "08") || strings.HasPrefix(e.Code, "53")

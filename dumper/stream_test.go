@@ -296,6 +296,37 @@ func TestRolledBackBeforeRead(t *testing.T) {
 	}
 }
 
+// TestTransactionTimeout: a limit on the time of transactions does not hit a walsender that waits for us in the middle of one.
+func TestTransactionTimeout(t *testing.T) {
+	if server.Version() < 17 {
+		t.Skip("transaction_timeout is new in PostgreSQL 17")
+	}
+	s := newShard(t)
+	exec(t, s.conn, "ALTER DATABASE "+s.conn.Config().Database+" SET transaction_timeout = '300ms'")
+	got := newSink()
+	got.room = make(chan struct{})
+	d := start(t, s.src, got, dumper.Options{})
+	exec(t, s.conn, "ALTER TABLE t ALTER v SET STORAGE EXTERNAL", "INSERT INTO t VALUES (1)")
+	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
+	exec(t, s.conn, "INSERT INTO t SELECT n, repeat('x', 1000000) FROM generate_series(2, 41) AS n") // more than sockets hold
+	// The walsender cannot write, and stays so for longer than the limit.
+	var since time.Time
+	await(t, "the walsender waits in its transaction", func() bool {
+		var stuck bool
+		var now time.Time
+		row(t, s.conn, "SELECT clock_timestamp(), EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walsender' AND application_name = 'cdc "+s.src.Slot+"' AND wait_event IN ('WalSenderWriteData', 'ClientWrite'))", &now, &stuck)
+		if !stuck || since.IsZero() {
+			since = now
+		}
+		return now.Sub(since) > time.Second || d.Status().Reconnects > 0
+	})
+	close(got.room)
+	got.wait(t, "both", func() bool { return len(got.records) >= 2 })
+	if st := d.Status(); st.Reconnects != 0 {
+		t.Errorf("%d reconnects: %s", st.Reconnects, st.Error)
+	}
+}
+
 // TestFastShutdown: the server waits until what it sent is confirmed, and we confirm nothing. It must come down all the
 // same, and the stream must go on afterwards.
 func TestFastShutdown(t *testing.T) {

@@ -32,9 +32,6 @@ type Config struct {
 	// Map gives the target's name of a source's table; nil: the same name. Tables that share a target must not
 	// share keys.
 	Map func(schema, table string) (targetSchema, targetTable string)
-	// SynchronousCommit is set when not empty; else the target's default holds. With "off" a target that crashes
-	// forgets its last transactions together with their progress, and gets them again.
-	SynchronousCommit string
 	// LockTimeout: a statement that waits longer for a lock fails, and the group is tried again. Default 60 s.
 	LockTimeout time.Duration
 	// Statements is the limit of prepared statements on a session; the oldest goes first. Default 2000. Each

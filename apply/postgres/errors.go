@@ -42,6 +42,7 @@ func passes(code string) bool {
 		"55P03", // lock_not_available
 		"57014", // query_canceled
 		"25P03", // idle_in_transaction_session_timeout
+		"25P04", // transaction_timeout
 		"25006": // read_only_sql_transaction: a standby, until it is promoted
 		return true
 	}

@@ -22,6 +22,7 @@ func TestClassify(t *testing.T) {
 		{"55P03", false},
 		{"57014", false},
 		{"25P03", false},
+		{"25P04", false},
 		{"25006", false},
 		{"08006", false},
 		{"53300", false},

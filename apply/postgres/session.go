@@ -112,13 +112,12 @@ func (s *session) settings(ctx context.Context) error {
 		{"enable_seqscan", "off"},
 		{"jit", "off"},
 	}
-	if s.cfg.SynchronousCommit != "" {
-		pinned = append(pinned, [2]string{"synchronous_commit", s.cfg.SynchronousCommit})
-	}
 	var sql strings.Builder
 	for _, p := range pinned {
 		fmt.Fprintf(&sql, "SET %s = %s;\n", p[0], literal(p[1]))
 	}
+	// As long as a source transaction takes; servers before 17 do not know it.
+	sql.WriteString("SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'")
 	if _, err := s.conn.Exec(ctx, sql.String()).ReadAll(); err != nil {
 		return classify(fmt.Errorf("settings of the target's session: %w", err), nil)
 	}
