@@ -79,8 +79,9 @@ func (c *checking) verdict(fine bool, bad Severity, what, try string) {
 
 // server looks at version and settings.
 func (c *checking) server(ctx context.Context) error {
-	row, err := queryRow(ctx, c.conn, 6, `SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_catalog.pg_is_in_recovery(),
-  current_setting('max_prepared_transactions'), current_setting('max_slot_wal_keep_size'), current_setting('wal_sender_timeout')`)
+	row, err := queryRow(ctx, c.conn, 7, `SELECT current_setting('server_version_num')::int, current_setting('wal_level'), pg_catalog.pg_is_in_recovery(),
+  current_setting('max_prepared_transactions'), current_setting('max_slot_wal_keep_size'), current_setting('wal_sender_timeout'),
+  coalesce(current_setting('idle_replication_slot_timeout', true), '0')`)
 	if err != nil {
 		return err
 	}
@@ -95,6 +96,9 @@ func (c *checking) server(ctx context.Context) error {
 		c.found(OK, "", "max_slot_wal_keep_size is -1: the server keeps WAL without limit while it is not read (watch the disk)")
 	} else {
 		c.found(Warning, "a limit that outlasts the longest outage, or -1", "max_slot_wal_keep_size is %s: the slot is lost when more WAL than that has not been read", row[4])
+	}
+	if row[6] != "0" { // new in 18
+		c.found(Warning, "a limit that outlasts the longest outage, or 0", "idle_replication_slot_timeout is %s: the slot is lost when nobody has read it for so long", row[6])
 	}
 	c.verdict(row[5] != "0", Warning, "wal_sender_timeout is "+row[5], "ALTER SYSTEM SET wal_sender_timeout = '60s': without it, a reader that vanished keeps the slot in use")
 	return nil

@@ -66,4 +66,12 @@ func TestCheck(t *testing.T) {
 	if got := findings(t, dumper.CheckSpec{DSN: dsn, Tables: []string{"nope"}}); len(got) != 1 || !strings.Contains(got[0], "Try: public.nope") {
 		t.Errorf("%q", got)
 	}
+	if server.Version() >= 18 { // last, because it stays for a moment
+		exec(t, conn, "ALTER SYSTEM SET idle_replication_slot_timeout = '1d'", "SELECT pg_reload_conf()")
+		await(t, "the setting holds", func() bool {
+			got := findings(t, dumper.CheckSpec{DSN: dsn, Publications: []string{"nope"}})
+			return len(got) == 2 && strings.Contains(got[0], "idle_replication_slot_timeout is 1d")
+		})
+		exec(t, conn, "ALTER SYSTEM RESET idle_replication_slot_timeout", "SELECT pg_reload_conf()")
+	}
 }
