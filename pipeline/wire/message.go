@@ -9,7 +9,7 @@ import (
 
 // Headers of the messages in a subscription's stream.
 const (
-	// HeaderFormat names the payload's format: internal, json, sql.
+	// HeaderFormat names the payload's format: internal, json.
 	HeaderFormat = "Cdc-Format"
 	// HeaderEpoch is the writer's epoch, the fencing token.
 	HeaderEpoch = "Cdc-Epoch"
