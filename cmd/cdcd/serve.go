@@ -42,13 +42,13 @@ func (n *nodeFlags) add(f *pflag.FlagSet) {
 
 // addDurability is for external servers only; the embedded one is always durable.
 func (n *nodeFlags) addDurability(f *pflag.FlagSet) {
-	f.StringVar(&n.durability, "nats-durability", "", `what the NATS server's acknowledgements are worth: "always" (sync_interval: always is set on every server) or "lazy" (then positions are confirmed to the shards 4 minutes late)`)
+	f.StringVar(&n.durability, "nats-durability", string(node.AskServer), `what the NATS server's acknowledgements are worth: "always" (sync_interval: always is set on every server), "lazy" (positions are confirmed to the shards 4 minutes late), or "ask" it; one that does not tell is treated as lazy`)
 }
 
 func (n *nodeFlags) config(log *slog.Logger) (node.Config, error) {
 	d := node.Durability(n.durability)
-	if d != node.DurableAcks && d != node.LazyAcks {
-		return node.Config{}, cli.Usagef(`an external NATS server does not tell how durable its acknowledgements are. Try: set "sync_interval: always" in its jetstream section and give --nats-durability always; or give --nats-durability lazy, and the shards keep 4 minutes more of WAL`)
+	if d != node.DurableAcks && d != node.LazyAcks && d != node.AskServer {
+		return node.Config{}, cli.Usagef("--nats-durability %q is unknown. Try: always, lazy or ask", n.durability)
 	}
 	if n.lease < time.Second {
 		return node.Config{}, cli.Usagef("--lease-ttl %s is too short, at least 1s", n.lease)
@@ -226,16 +226,19 @@ func runAll(ctx context.Context, store embedded.Options, conf node.Config) error
 }
 
 // watchHealth ends the process when the embedded server's store cannot be written any more: only a new server
-// can write it again, and a supervisor (systemd, Kubernetes) starts one.
+// can write it again, and a supervisor (systemd, Kubernetes) starts one. One bad look is not enough (see Healthy).
 func watchHealth(ctx context.Context, srv *embedded.Server) error {
 	tick := time.NewTicker(healthEvery)
 	defer tick.Stop()
+	suspect := false
 	for {
 		select {
 		case <-tick.C:
-			if err := srv.Healthy(); err != nil {
+			err := srv.Healthy()
+			if err != nil && suspect {
 				return err
 			}
+			suspect = err != nil
 		case <-ctx.Done():
 			return ctx.Err()
 		}

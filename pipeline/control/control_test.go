@@ -1,4 +1,4 @@
-package control
+package control_test
 
 import (
 	"context"
@@ -10,21 +10,23 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newBus(t *testing.T) (context.Context, *Bus) {
+func newBus(t *testing.T) (context.Context, *control.Bus) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	bus, err := Connect(ctx, Connection{Name: "test", Extra: []nats.Option{srv.InProcess()}})
+	bus, err := control.Connect(ctx, control.Connection{Name: "test", Extra: []nats.Option{srv.InProcess()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,15 +34,15 @@ func newBus(t *testing.T) (context.Context, *Bus) {
 	return ctx, bus
 }
 
-func sample(name string) *Subscription {
-	s := NewSubscription(name, "inc", time.Unix(1_800_000_000, 0).UTC())
-	s.Shards = []Shard{{Name: "a", DSN: "postgres://a/bank", Slot: "cdc_bank", Publications: []string{"cdc_bank"}}}
+func sample(name string) *control.Subscription {
+	s := control.NewSubscription(name, "inc", time.Unix(1_800_000_000, 0).UTC())
+	s.Shards = []control.Shard{{Name: "a", DSN: "postgres://a/bank", Slot: "cdc_bank", Publications: []string{"cdc_bank"}}}
 	return s
 }
 
 func TestCatalog(t *testing.T) {
 	ctx, bus := newBus(t)
-	c, err := OpenCatalog(ctx, bus.JS, 1)
+	c, err := control.OpenCatalog(ctx, bus.JS, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +63,7 @@ func TestCatalog(t *testing.T) {
 		t.Fatal(err)
 	}
 	stale := e
-	e.State = Paused
+	e.State = control.Paused
 	if err := c.Put(ctx, e); err != nil {
 		t.Fatal(err)
 	}
@@ -69,13 +71,13 @@ func TestCatalog(t *testing.T) {
 		t.Fatal("a stale change was accepted")
 	}
 	list, err := c.List(ctx)
-	if err != nil || len(list) != 1 || list[0].State != Paused {
+	if err != nil || len(list) != 1 || list[0].State != control.Paused {
 		t.Fatalf("list: %v %v", list, err)
 	}
 	if err := c.Delete(ctx, "bank"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Get(ctx, "bank"); !errors.Is(err, ErrNotFound) {
+	if _, err := c.Get(ctx, "bank"); !errors.Is(err, control.ErrNotFound) {
 		t.Fatalf("get after delete: %v", err)
 	}
 	if err := c.Create(ctx, sample("bank")); err != nil {
@@ -103,9 +105,9 @@ func TestCatalog(t *testing.T) {
 
 func TestValidateListsEverything(t *testing.T) {
 	s := sample("Bank!")
-	s.Shards = append(s.Shards, s.Shards[0], Shard{Name: "B"})
+	s.Shards = append(s.Shards, s.Shards[0], control.Shard{Name: "B"})
 	s.Format, s.Truncate, s.MaxClockSkew, s.MemoryBytesMax = "xml", "maybe", 0, 5
-	s.Targets = []Target{{Name: "t"}, {Name: "t"}}
+	s.Targets = []control.Target{{Name: "t"}, {Name: "t"}}
 	err := s.Validate()
 	for _, want := range []string{
 		`subscription name "Bank!"`, `shard "a" is given twice`, `shard name "B"`, `format "xml" is unknown`, `target "t" is given twice`,
@@ -119,17 +121,17 @@ func TestValidateListsEverything(t *testing.T) {
 
 func TestLease(t *testing.T) {
 	ctx, bus := newBus(t)
-	leases, err := OpenLeases(ctx, bus.JS, 1, time.Second)
+	leases, err := control.OpenLeases(ctx, bus.JS, 1, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	mine, err := leases.Acquire(ctx, "capture.bank", Owner{Node: "n1"})
+	mine, err := leases.Acquire(ctx, "capture.bank", control.Owner{Node: "n1"})
 	if err != nil || mine == nil {
 		t.Fatalf("first: %v %v", mine, err)
 	}
 	// It is renewed: after more than its time it is still held.
 	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
-		other, err := leases.Acquire(ctx, "capture.bank", Owner{Node: "n2"})
+		other, err := leases.Acquire(ctx, "capture.bank", control.Owner{Node: "n2"})
 		if err != nil || other != nil {
 			t.Fatalf("held by two: %v %v", other, err)
 		}
@@ -140,20 +142,20 @@ func TestLease(t *testing.T) {
 	if err := mine.Release(ctx); err != nil {
 		t.Fatal(err)
 	}
-	next, err := leases.Acquire(ctx, "capture.bank", Owner{Node: "n2"})
+	next, err := leases.Acquire(ctx, "capture.bank", control.Owner{Node: "n2"})
 	if err != nil || next == nil {
 		t.Fatalf("after release: %v %v", next, err)
 	}
 	// Somebody takes it away: the holder notices.
-	if err := leases.kv.Delete(ctx, "capture.bank"); err != nil {
+	if err := bucket(ctx, t, bus).Delete(ctx, "capture.bank"); err != nil {
 		t.Fatal(err)
 	}
-	third, err := leases.Acquire(ctx, "capture.bank", Owner{Node: "n3"})
+	third, err := leases.Acquire(ctx, "capture.bank", control.Owner{Node: "n3"})
 	if err != nil || third == nil {
 		t.Fatalf("third: %v %v", third, err)
 	}
 	<-next.Context.Done()
-	if cause := context.Cause(next.Context); !errors.Is(cause, ErrLeaseLost) {
+	if cause := context.Cause(next.Context); !errors.Is(cause, control.ErrLeaseLost) {
 		t.Fatalf("ended by %v", cause)
 	}
 	if err := next.Release(ctx); err != nil {
@@ -170,20 +172,24 @@ func TestLease(t *testing.T) {
 // A renewal that was stored although its answer was lost is not somebody else's.
 func TestLeaseSurvivesALostAnswer(t *testing.T) {
 	ctx, bus := newBus(t)
-	leases, err := OpenLeases(ctx, bus.JS, 1, time.Second)
+	leases, err := control.OpenLeases(ctx, bus.JS, 1, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease, err := leases.Acquire(ctx, "k", Owner{Node: "n1"})
+	lease, err := leases.Acquire(ctx, "k", control.Owner{Node: "n1"})
 	if err != nil || lease == nil {
 		t.Fatal(lease, err)
 	}
-	stored, err := bus.JS.Publish(ctx, "$KV."+leaseBucket+".k", lease.value)
+	held, err := bucket(ctx, t, bus).Get(ctx, "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stored, err := bus.JS.Publish(ctx, "$KV.CDC_LEASES.k", held.Value())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for { // until it is renewed behind that
-		e, err := leases.kv.Get(ctx, "k")
+		e, err := bucket(ctx, t, bus).Get(ctx, "k")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,20 +205,30 @@ func TestLeaseSurvivesALostAnswer(t *testing.T) {
 	}
 }
 
+// bucket is where the leases are.
+func bucket(ctx context.Context, t *testing.T, bus *control.Bus) jetstream.KeyValue {
+	t.Helper()
+	kv, err := bus.JS.KeyValue(ctx, "CDC_LEASES")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kv
+}
+
 // A lease whose owner is gone ends by itself.
 func TestLeaseExpires(t *testing.T) {
 	ctx, bus := newBus(t)
-	leases, err := OpenLeases(ctx, bus.JS, 1, time.Second)
+	leases, err := control.OpenLeases(ctx, bus.JS, 1, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	dead, cancel := context.WithCancel(ctx)
-	if l, err := leases.Acquire(dead, "k", Owner{Node: "n1"}); err != nil || l == nil {
+	if l, err := leases.Acquire(dead, "k", control.Owner{Node: "n1"}); err != nil || l == nil {
 		t.Fatal(l, err)
 	}
 	cancel() // no renewal, no release
 	for {
-		l, err := leases.Acquire(ctx, "k", Owner{Node: "n2"})
+		l, err := leases.Acquire(ctx, "k", control.Owner{Node: "n2"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,19 +243,19 @@ func TestLeaseExpires(t *testing.T) {
 
 func TestStatusRequests(t *testing.T) {
 	ctx, bus := newBus(t)
-	if _, err := AskCapture(ctx, bus.NC, "bank"); !errors.Is(err, ErrNobody) {
+	if _, err := control.AskCapture(ctx, bus.NC, "bank"); !errors.Is(err, control.ErrNobody) {
 		t.Fatalf("nobody: %v", err)
 	}
-	stop, err := ServeCapture(bus.NC, "bank", func() CaptureStatus { return CaptureStatus{Subscription: "bank", State: "running"} })
+	stop, err := control.ServeCapture(bus.NC, "bank", func() control.CaptureStatus { return control.CaptureStatus{Subscription: "bank", State: "running"} })
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := AskCapture(ctx, bus.NC, "bank")
+	st, err := control.AskCapture(ctx, bus.NC, "bank")
 	if err != nil || st.State != "running" {
 		t.Fatalf("%+v %v", st, err)
 	}
 	stop()
-	if _, err := AskCapture(ctx, bus.NC, "bank"); !errors.Is(err, ErrNobody) {
+	if _, err := control.AskCapture(ctx, bus.NC, "bank"); !errors.Is(err, control.ErrNobody) {
 		t.Fatalf("after stop: %v", err)
 	}
 }

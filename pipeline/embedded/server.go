@@ -12,11 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"shardcdc/pipeline/control"
 )
 
 // Options say how the server runs.
@@ -61,7 +64,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 
 func start(ctx context.Context, o Options) (*server.Server, error) {
 	opts := &server.Options{
-		ServerName:            "shardcdc",
+		ServerName:            control.EmbeddedName,
 		JetStream:             true,
 		StoreDir:              o.StoreDir,
 		JetStreamMaxStore:     o.StoreMax,
@@ -132,11 +135,24 @@ func (s *Server) InProcess() nats.Option { return nats.InProcessServer(s.srv) }
 
 // Healthy reports a store that cannot be written. After such an error (a full disk, for instance) the server
 // has to be started again.
+//
+// A stream that is being deleted at this moment may look like one that could not be recovered, between two steps of
+// the server; so only an error that is still there at the next look is one.
 func (s *Server) Healthy() error {
-	if h := s.srv.Healthz(nil); h.StatusCode >= 500 || h.Error != "" {
-		return fmt.Errorf("embedded NATS: %s. Try: free disk space, then restart this process", h.Error)
+	h := s.srv.Healthz(&server.HealthzOptions{Details: true})
+	for _, e := range h.Errors {
+		if deleting(e) {
+			continue
+		}
+		return fmt.Errorf("embedded NATS: %s. Try: free disk space, then restart this process", e.Error)
 	}
 	return nil
+}
+
+// deleting says whether Healthz stumbled over what is left of a deleted stream. The server renames its folder, with
+// a dot in front, and removes the files in the background, which takes a while when the stream was large.
+func deleting(e server.HealthzError) bool {
+	return e.Type == server.HealthzErrorStream && strings.HasPrefix(e.Stream, ".")
 }
 
 // Close stops the server; what was acknowledged is on disk.

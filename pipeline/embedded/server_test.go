@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -49,6 +51,30 @@ func TestKeepsWhatItAcknowledged(t *testing.T) {
 		}
 		nc.Close()
 		s.Close()
+	}
+}
+
+// TestDeletedStreamIsHealthy: what is left of a deleted stream, whose files go in the background, is no fault of the
+// store; a stream that is really missing is.
+func TestDeletedStreamIsHealthy(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Start(context.Background(), options(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	streams := filepath.Join(dir, "jetstream", "$G", "streams")
+	if err := os.MkdirAll(filepath.Join(streams, ".CDC_bank"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Healthy(); err != nil {
+		t.Errorf("a stream that is being deleted: %v", err)
+	}
+	if err := os.Mkdir(filepath.Join(streams, "CDC_bank"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Healthy(); err == nil || !strings.Contains(err.Error(), "CDC_bank' could not be recovered") {
+		t.Errorf("a stream that is missing: %v", err)
 	}
 }
 

@@ -30,6 +30,9 @@ const (
 type Durability string
 
 const (
+	// AskServer: ask it. One that does not tell is treated as lazy; one that says it is lazy is refused, until the
+	// operator says LazyAcks.
+	AskServer Durability = "ask"
 	// DurableAcks: the server syncs before it acknowledges (sync_interval: always).
 	DurableAcks Durability = "always"
 	// LazyAcks: the server syncs now and then. Positions are confirmed to the slots lazyDelay later, so that what

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -45,6 +46,9 @@ func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 10 * time.Second
 	}
+	if err := c.settleDurability(ctx, bus); err != nil {
+		return nil, err
+	}
 	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
 	if err != nil {
 		return nil, err
@@ -54,6 +58,28 @@ func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 		return nil, err
 	}
 	return &Node{conf: c, bus: bus, catalog: catalog, leases: leases}, nil
+}
+
+// settleDurability finds out what acknowledgements are worth, if the operator did not say.
+func (c *Config) settleDurability(ctx context.Context, bus *control.Bus) error {
+	if c.Durability != AskServer {
+		return nil
+	}
+	d, err := bus.Durability(ctx)
+	switch {
+	case err != nil:
+		return err
+	case d.Known && d.Always:
+		c.Durability = DurableAcks
+	case d.Known:
+		return fmt.Errorf("the NATS server acknowledges before it syncs (every %s): a power failure may take acknowledged transactions. "+
+			"Try: jetstream { sync_interval: always } in its configuration; or --nats-durability lazy, and the shards keep %s more of WAL", d.Interval, lazyDelay)
+	default:
+		c.Durability = LazyAcks
+		c.Log.Warn("the NATS server does not tell whether it syncs before it acknowledges, so positions are confirmed to the shards late. "+
+			"Try: jetstream { sync_interval: always } in its configuration, then --nats-durability always", "delay", lazyDelay)
+	}
+	return nil
 }
 
 // Run runs every active subscription until ctx ends.
