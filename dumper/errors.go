@@ -94,6 +94,7 @@ func (d *Dumper) judge(err error) *FatalError {
 		return nil
 	default:
 		fatal.What = "an unexpected error"
+		fatal.Try = "report this with the log; the slot was left as it is"
 	}
 	return fatal
 }
@@ -128,7 +129,7 @@ func (d *Dumper) explain(e *pgconn.PgError) (what, try string) {
 	case e.Code == "58P01", e.Code == "55000" && strings.Contains(e.Message, "slot"):
 		return fmt.Sprintf("slot %q lost WAL that is still needed", slot), recreate
 	}
-	return "the server reports an error", ""
+	return "the server reports an error", "mend what it says; the server's log may tell more"
 }
 
 // recreate is the remedy when the slot cannot give what is missing.

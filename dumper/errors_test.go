@@ -69,8 +69,8 @@ func TestJudge(t *testing.T) {
 			server("42501", "must be superuser or replication role to start walsender"),
 			"shard a: a privilege is missing: stream: ERROR: must be superuser or replication role to start walsender (SQLSTATE 42501). Try: ALTER ROLE <role> REPLICATION; cdcctl check names every one",
 		},
-		{server("XX000", "boom"), "shard a: the server reports an error: stream: ERROR: boom (SQLSTATE XX000)"},
-		{errors.New("boom"), "shard a: an unexpected error: boom"},
+		{server("XX000", "boom"), "shard a: the server reports an error: stream: ERROR: boom (SQLSTATE XX000). Try: mend what it says; the server's log may tell more"},
+		{errors.New("boom"), "shard a: an unexpected error: boom. Try: report this with the log; the slot was left as it is"},
 		{
 			fmt.Errorf("connect: %w", x509.UnknownAuthorityError{}),
 			"shard a: the server's certificate is not accepted: connect: x509: certificate signed by unknown authority. Try: sslrootcert=<file> with the right authority, and a host name that the certificate names",
