@@ -43,7 +43,7 @@ func newStream(t *testing.T) *stream {
 		t.Fatal(err)
 	}
 	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
+	if !srv.ReadyForConnections(patience) {
 		t.Fatal("the server does not start")
 	}
 	nc, err := nats.Connect("", nats.InProcessServer(srv))
@@ -119,8 +119,11 @@ func (s *stream) open(after pipeline.Seq) Reader {
 	return r
 }
 
+// patience is how long the server may take on a busy machine.
+const patience = time.Minute
+
 func (s *stream) next(r Reader) (Unit, error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	return r.Next(ctx)
 }

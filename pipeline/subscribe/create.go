@@ -32,7 +32,7 @@ func Create(ctx context.Context, bus *control.Bus, spec Spec) (*control.Subscrip
 	if err := absent(ctx, catalog, spec.Name); err != nil {
 		return nil, nil, err
 	}
-	faults, notes := split(Check(ctx, bus, spec))
+	notes, faults := split(Check(ctx, bus, spec))
 	if ctx.Err() != nil {
 		return nil, notes, ctx.Err()
 	}

@@ -53,7 +53,7 @@ func (f Faults) Error() string {
 }
 
 // split parts errors from the rest. faults is nil when there are none.
-func split(findings []Finding) (faults error, notes Notes) {
+func split(findings []Finding) (notes Notes, faults error) {
 	var errs Faults
 	for _, f := range findings {
 		if f.Severity == Error {
@@ -65,7 +65,7 @@ func split(findings []Finding) (faults error, notes Notes) {
 	if len(errs) > 0 {
 		faults = errs
 	}
-	return faults, notes
+	return notes, faults
 }
 
 func faultf(about, try, format string, args ...any) Finding {

@@ -56,7 +56,7 @@ accounts {
 	}
 	go srv.Start()
 	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(20 * time.Second) {
+	if !srv.ReadyForConnections(time.Minute) {
 		t.Fatal("the server does not start")
 	}
 	bus, err := control.Connect(t.Context(), control.Connection{URL: srv.ClientURL(), User: "app", Password: "app"})
