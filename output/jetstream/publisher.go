@@ -106,8 +106,11 @@ func lastOn(ctx context.Context, s natsjs.Stream, subject string) (pipeline.Seq,
 // recover reads the checkpoint of the last complete unit.
 func (p *Publisher) recover(ctx context.Context) (at pipeline.Checkpoint, ok bool, err error) {
 	tail, err := p.tail(ctx)
-	if err != nil || tail == nil {
+	if err != nil {
 		return at, false, err
+	}
+	if tail == nil {
+		return at, false, p.neverPurged(ctx)
 	}
 	if tail.Header.Get(wire.HeaderCheckpoint) == "" {
 		// The beginning of a unit whose writer died. It names the unit before; readers discard it.
@@ -118,7 +121,11 @@ func (p *Publisher) recover(ctx context.Context) (at pipeline.Checkpoint, ok boo
 		if seq == 0 {
 			return at, false, nil
 		}
-		if tail, err = p.stream.GetMsg(ctx, seq); err != nil {
+		tail, err = p.stream.GetMsg(ctx, seq)
+		if errors.Is(err, natsjs.ErrMsgNotFound) {
+			return at, false, p.purged(seq)
+		}
+		if err != nil {
 			return at, false, fmt.Errorf("message %d: %w", seq, err)
 		}
 	}
@@ -128,6 +135,25 @@ func (p *Publisher) recover(ctx context.Context) (at pipeline.Checkpoint, ok boo
 	}
 	p.lastUnit = pipeline.Seq(tail.Sequence)
 	return at, true, nil
+}
+
+// neverPurged tells a new stream, where the subscription begins, from one whose checkpoint was purged.
+func (p *Publisher) neverPurged(ctx context.Context) error {
+	info, err := p.stream.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if info.State.FirstSeq > 1 {
+		return p.purged(info.State.FirstSeq - 1)
+	}
+	return nil
+}
+
+func (p *Publisher) purged(seq uint64) error {
+	return &FatalError{
+		What: fmt.Sprintf("stream %s was purged up to its end (message %d is gone), and with it the position to go on from", p.stream.CachedInfo().Config.Name, seq),
+		Try:  fmt.Sprintf("cdcctl drop-subscription %s, fill the targets again, and create it again; when purging, keep the last transaction", p.conf.Subscription),
+	}
 }
 
 // tail is the last message that is not an epoch, nil if there is none.

@@ -272,6 +272,33 @@ func TestJSONUnit(t *testing.T) {
 	b.want(5, 6, 7, 8)
 }
 
+// A stream may be purged up to its last unit. Purged up to its end it is not taken for a new one.
+func TestPurged(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	p, _, _ := b.open(b.config())
+	b.publish(p, batch(0, 10, 1, 2))
+	b.publish(p, batch(2, 10, 3))
+	s, err := b.js.Stream(b.ctx, wire.StreamName("bank"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(b.ctx, natsjs.WithPurgeSequence(uint64(p.LastSeq()))); err != nil {
+		t.Fatal(err)
+	}
+	p, at, ok := b.open(b.config())
+	if !ok || at.Last != 3 {
+		t.Fatalf("recovered %v, csn %s", ok, at.Last)
+	}
+	b.publish(p, batch(3, 10, 4))
+	if err := s.Purge(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	var fatal *FatalError
+	if _, _, _, err := Open(b.ctx, b.nc, b.js, b.config()); !errors.As(err, &fatal) || !strings.Contains(err.Error(), "was purged up to its end") {
+		t.Fatalf("opened a stream without a position: %v", err)
+	}
+}
+
 // A full stream is back-pressure, not an error, and nothing is lost or doubled when there is room again.
 func TestFull(t *testing.T) {
 	b := newBench(t, StreamConfig{BytesMax: 64 << 10})
@@ -286,7 +313,7 @@ func TestFull(t *testing.T) {
 	b.publish(p, batch(0, 40<<10, 5))
 	done := make(chan error, 1)
 	go func() { done <- p.Publish(b.ctx, batch(5, 40<<10, 6)) }()
-	if err := <-stalled; !strings.Contains(err.Error(), "maximum bytes") {
+	if err := <-stalled; !strings.Contains(err.Error(), "maximum bytes exceeded. Try: nats stream purge CDC_bank --seq N") {
 		t.Fatalf("stalled by %v", err)
 	}
 	select {

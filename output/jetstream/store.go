@@ -60,8 +60,24 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 
 func (p *Publisher) stalled(err error) {
 	if p.conf.Stalled != nil {
-		p.conf.Stalled(err)
+		p.conf.Stalled(explained(err, p.conf.Subscription))
 	}
+}
+
+// explained adds to the answer of a full stream or server what makes room. Other stalls end without anybody's doing.
+func explained(err error, subscription string) error {
+	var api *natsjs.APIError
+	if !errors.As(err, &api) {
+		return err
+	}
+	name := wire.StreamName(subscription)
+	switch int(api.ErrorCode) {
+	case codeNoSpace:
+		return fmt.Errorf("the stream %s is full: %w. Try: nats stream purge %s --seq N, where N is the SEQUENCE that every reader has reached (keep that message), or nats stream edit %s --max-bytes", name, err, name, name)
+	case codeServerFull:
+		return fmt.Errorf("the NATS server has no room: %w. Try: free disk space or raise the server's limit, or nats stream purge %s --seq N, where N is the SEQUENCE that every reader has reached (keep that message)", err, name)
+	}
+	return err
 }
 
 // resolve finds out what became of a publish without a clear answer: stored, not stored (the stream is where

@@ -107,7 +107,7 @@ func waitReady(ctx context.Context, srv *server.Server, log *logger, listen stri
 	for !srv.ReadyForConnections(50 * time.Millisecond) {
 		select {
 		case msg := <-log.fatal:
-			return fmt.Errorf("embedded NATS: %s. Try: another --nats-listen than %q, or --nats URL to use a server that runs already", msg, listen)
+			return fmt.Errorf("embedded NATS: %s. Try: another --nats-listen than %q, or cdcd node and cdcd apply with --nats URL, to use a server that runs already", msg, listen)
 		case <-ctx.Done():
 			return ctx.Err()
 		default:
