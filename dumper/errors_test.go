@@ -113,12 +113,15 @@ func TestPatterns(t *testing.T) {
 		{"public.a*a", "public", "aa", true},
 		{"public.*b*", "public", "abc", true},
 		{"s_*.t", "s_1", "t", true},
+		{"public.GRÖSSE", "public", "grÖsse", true},
+		{"public.GRÖSSE", "public", "grösse", false},
+		{"public.größe", "public", "größe", true},
 	} {
-		p, err := parsePattern(test.pattern)
+		p, err := ParsePattern(test.pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := p.match(table{schema: test.schema, name: test.name}); got != test.want {
+		if got := p.Match(test.schema, test.name); got != test.want {
 			t.Errorf("%s matches %s.%s: %v", test.pattern, test.schema, test.name, got)
 		}
 	}

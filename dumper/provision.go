@@ -20,8 +20,8 @@ type ProvisionSpec struct {
 	// Slot is made here. With UseSlot it exists already and is only looked at.
 	Slot    string
 	UseSlot bool
-	// Publications exist already. If there are none, Publication is made for Tables: patterns like public.* or
-	// "Quoted".t, resolved once, now. (Explicit tables, not FOR ALL TABLES: that would make UPDATE fail on the source for
+	// Publications exist already. If there are none, Publication is made for Tables: patterns like public.*,
+	// "Quoted".t or -public.audit (see Pattern), resolved once, now. (Explicit tables, not FOR ALL TABLES: that would make UPDATE fail on the source for
 	// every later table without a key.)
 	Publications []string
 	Publication  string

@@ -42,7 +42,8 @@ func TestProvisionAndDeprovision(t *testing.T) {
 		"CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY)", "CREATE TABLE other (id int)",
 		"CREATE TABLE parent (id int PRIMARY KEY)", "CREATE TABLE child () INHERITS (parent)")
 	ctx := context.Background()
-	out, err := dumper.Provision(ctx, spec(dsn, "public.a*", `"My.S"."T ""x"`, "public.parted*", "public.fleet*", "public.parent", "PUBLIC.A"))
+	exec(t, conn, "CREATE TABLE audit (id int)")
+	out, err := dumper.Provision(ctx, spec(dsn, "-public.audit", "-public.no*", "public.a*", `"My.S"."T ""x"`, "public.parted*", "public.fleet*", "public.parent", "PUBLIC.A"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,8 @@ func TestProvisionAndDeprovision(t *testing.T) {
 	if d := cmp.Diff(want, out.Tables); d != "" {
 		t.Error(d)
 	}
-	if len(out.Notes) != 1 || !strings.Contains(out.Notes[0], `"public"."fleeting" is left out: it is unlogged`) {
+	if len(out.Notes) != 2 || !strings.Contains(out.Notes[0], `"public"."fleeting" is left out: it is unlogged`) ||
+		!strings.Contains(out.Notes[1], "-public.no* excludes no table") {
 		t.Errorf("notes %q", out.Notes)
 	}
 	got := newSink()
@@ -115,6 +117,8 @@ func TestProvisionRefuses(t *testing.T) {
 		{"no name", []string{"public."}, []string{"is no name"}},
 		{"open quote", []string{`public."x`}, []string{"does not end"}},
 		{"three parts", []string{`a.b.c`}, []string{`".c" is left over`}},
+		{"a misspelt one among exclusions", []string{"public.good", "public.godo", "-public.bare"}, []string{"public.godo matches no table"}},
+		{"all excluded", []string{"public.good", "-public.g*"}, []string{"no table is left to publish"}},
 		{"none", nil, []string{"neither tables nor publications are given"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

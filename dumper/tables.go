@@ -2,6 +2,7 @@ package dumper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,10 +10,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// pattern is what people write for tables: schema.table, where each part is a name, a "quoted name", or a name with *
-// in it for any characters. Unquoted names are folded to lower case, as PostgreSQL does.
-type pattern struct {
-	text          string
+// Pattern is what people write for tables: schema.table, where each part is a name, a "quoted name", or a name with *
+// in it for any characters. Of an unquoted name the ASCII letters are folded to lower case, as PostgreSQL does. A - in
+// front excludes what others match.
+type Pattern struct {
+	Exclude       bool
+	text          string // without the -
 	schema, table part
 }
 
@@ -21,8 +24,10 @@ type part struct {
 	wild bool
 }
 
-func parsePattern(s string) (pattern, error) {
-	p := pattern{text: s}
+// ParsePattern reads a pattern.
+func ParsePattern(s string) (Pattern, error) {
+	s, exclude := strings.CutPrefix(s, "-")
+	p := Pattern{Exclude: exclude, text: s}
 	schema, rest, err := parsePart(s)
 	if err != nil {
 		return p, fmt.Errorf("table pattern %q: %w", s, err)
@@ -47,7 +52,7 @@ func parsePart(s string) (p part, rest string, err error) {
 		if end < 0 {
 			end = len(s)
 		}
-		text := strings.ToLower(s[:end])
+		text := fold(s[:end])
 		if text == "" || strings.ContainsAny(text, " \t\"',;") {
 			return p, "", fmt.Errorf("%q is no name. Try: quote it", text)
 		}
@@ -69,7 +74,18 @@ func parsePart(s string) (p part, rest string, err error) {
 		}
 		return part{text: name.String()}, s[i+1:], nil
 	}
-	return p, "", fmt.Errorf("a quoted name is empty or does not end")
+	return p, "", errors.New("a quoted name is empty or does not end. Try: \"Name\", with \"\" for a quote in it")
+}
+
+// fold is PostgreSQL's for unquoted names in UTF-8: other letters than those of ASCII stay as they are.
+func fold(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b)
 }
 
 func (p part) match(name string) bool {
@@ -92,9 +108,13 @@ func (p part) match(name string) bool {
 	return strings.HasSuffix(name, pieces[last])
 }
 
-func (p pattern) match(t table) bool { return p.schema.match(t.schema) && p.table.match(t.name) }
+// Match reports whether the pattern matches the table.
+func (p Pattern) Match(schema, name string) bool {
+	return p.schema.match(schema) && p.table.match(name)
+}
 
-func (p pattern) wild() bool { return p.schema.wild || p.table.wild }
+// Wild reports whether the pattern may match several tables.
+func (p Pattern) Wild() bool { return p.schema.wild || p.table.wild }
 
 // table is a table that a publication could contain.
 type table struct {
@@ -150,33 +170,40 @@ type selection struct {
 	faults []string // patterns that cannot be followed
 }
 
-// selectTables follows the patterns. A partition whose partitioned table is published too is left out: its changes come
+// selectTables follows the patterns; an exclusion wins, wherever it stands. A partition whose partitioned table is published too is left out: its changes come
 // under the partitioned table's name (publish_via_partition_root), which is the name that stays the same on the target
 // however the shard is partitioned. The price: TRUNCATE of a single partition is not published (PostgreSQL's rule).
 // What only a wildcard found may be left out with a note; what was named must be possible.
 func selectTables(all []table, texts []string) (s selection, err error) {
-	patterns := make([]pattern, len(texts))
+	patterns := make([]Pattern, len(texts))
 	for i, text := range texts {
-		if patterns[i], err = parsePattern(text); err != nil {
+		if patterns[i], err = ParsePattern(text); err != nil {
 			return s, err
 		}
 	}
 	found := make([]bool, len(patterns))
 	chosen := map[string]bool{}
 	for _, t := range all {
-		named, matched := false, false
+		var named, matched, excluded bool
 		for i, p := range patterns {
-			if p.match(t) {
-				found[i], matched = true, true
-				named = named || !p.wild()
+			if !p.Match(t.schema, t.name) {
+				continue
 			}
+			found[i] = true
+			excluded = excluded || p.Exclude
+			matched = matched || !p.Exclude
+			named = named || !p.Exclude && !p.Wild()
 		}
-		if matched && s.accept(t, named) {
+		if matched && !excluded && s.accept(t, named) {
 			chosen[t.oid] = true
 		}
 	}
 	for i, p := range patterns {
-		if !found[i] {
+		switch {
+		case found[i]:
+		case p.Exclude:
+			s.notes = append(s.notes, fmt.Sprintf("-%s excludes no table. Try: correct the name", p.text))
+		default:
 			s.faults = append(s.faults, fmt.Sprintf("%s matches no table. Try: correct the name, or create the table first", p.text))
 		}
 	}

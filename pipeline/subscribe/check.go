@@ -72,11 +72,7 @@ func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
 		fault(err)
 		return
 	}
-	patterns, err := patternsOf(spec, c.tables)
-	if err != nil {
-		fault(err)
-	}
-	looked, err := dumper.Check(ctx, dumper.CheckSpec{DSN: shard.DSN, Tables: patterns, Publications: spec.Publications})
+	looked, err := dumper.Check(ctx, dumper.CheckSpec{DSN: shard.DSN, Tables: spec.Tables, Publications: spec.Publications})
 	for _, f := range looked {
 		c.findings = append(c.findings, Finding{Severity: severity(f.Severity), About: about, What: f.What, Try: f.Try})
 	}

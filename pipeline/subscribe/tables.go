@@ -3,11 +3,11 @@ package subscribe
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"shardcdc/dumper"
 )
 
 // table is one that a shard has.
@@ -53,71 +53,29 @@ func shardTables(ctx context.Context, db *database, spec *Spec) ([]table, error)
 }
 
 // selection is what table patterns mean. An exclusion wins, wherever it stands.
-type selection struct{ include, exclude []pattern }
+type selection []dumper.Pattern
 
-// pattern is schema.table: each a name, a "quoted name", or a name with * for any characters. As in PostgreSQL, what is
-// not quoted is folded to lower case.
-type pattern struct {
-	re   *regexp.Regexp // of schema, NUL, name
-	wild bool
-}
-
-func parseSelection(texts []string) (s selection, err error) {
-	for _, text := range texts {
-		rest, exclude := strings.CutPrefix(text, "-")
-		p, err := parsePattern(rest)
-		if err != nil {
-			return s, err
-		}
-		if exclude {
-			s.exclude = append(s.exclude, p)
-		} else {
-			s.include = append(s.include, p)
+func parseSelection(texts []string) (selection, error) {
+	s := make(selection, len(texts))
+	for i, text := range texts {
+		var err error
+		if s[i], err = dumper.ParsePattern(text); err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
 }
 
-func (s *selection) chooses(t table) bool {
-	matches := func(p pattern) bool { return p.re.MatchString(t.schema+"\x00"+t.name) && (t.permanent || !p.wild) }
-	excludes := func(p pattern) bool { return p.re.MatchString(t.schema + "\x00" + t.name) }
-	return slices.ContainsFunc(s.include, matches) && !slices.ContainsFunc(s.exclude, excludes)
-}
-
-func parsePattern(text string) (p pattern, err error) {
-	var re strings.Builder
-	re.WriteString("^")
-	dots, quoted := 0, false
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '"' && quoted && i+1 < len(text) && text[i+1] == '"':
-			re.WriteString(`"`)
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-			re.WriteString(regexp.QuoteMeta(text[i : i+1]))
-		case c == '.':
-			dots++
-			re.WriteString("\x00")
-		case c == '*':
-			p.wild = true
-			re.WriteString("[^\x00]*")
-		case strings.IndexByte(" \t\n',;", c) >= 0:
-			return p, fmt.Errorf("table pattern %q is none. Try: --tables 'public.*'", text)
-		default:
-			re.WriteString(regexp.QuoteMeta(strings.ToLower(text[i : i+1])))
+func (s selection) chooses(t table) bool {
+	matched := false
+	for _, p := range s {
+		if !p.Match(t.schema, t.name) {
+			continue
 		}
+		if p.Exclude {
+			return false
+		}
+		matched = matched || t.permanent || !p.Wild()
 	}
-	re.WriteString("$")
-	if dots != 1 || quoted || strings.HasPrefix(text, ".") || strings.HasSuffix(text, ".") {
-		return p, fmt.Errorf("table pattern %q is not schema.table. Try: --tables 'public.*'", text)
-	}
-	p.re, err = regexp.Compile("(?s)" + re.String())
-	return p, err
-}
-
-// excludes says that some patterns exclude.
-func (s *Spec) excludes() bool {
-	return slices.ContainsFunc(s.Tables, func(p string) bool { return strings.HasPrefix(p, "-") })
+	return matched
 }
