@@ -56,7 +56,7 @@ func (m *Merger) intakeCommit(s *shard, r *pipeline.Record) error {
 		s.queue.push(entry{kind: pipeline.Commit, end: r.End})
 		return nil
 	}
-	m.held += len(f.Body)
+	m.held += m.weight(f)
 	if len(f.Decides) == 0 {
 		s.queue.push(entry{kind: pipeline.Commit, fragment: f, end: r.End})
 		return nil
@@ -140,7 +140,7 @@ func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 		}
 	}
 	s.prepared[prepareKey{r.GID, r.XID}] = mb
-	m.held += len(f.Body)
+	m.held += m.weight(f)
 	s.queue.push(entry{kind: pipeline.Prepare, member: mb, end: r.End})
 	return nil
 }
@@ -218,7 +218,7 @@ func (m *Merger) intakeRollback(s *shard, r *pipeline.Record) error {
 	if mb.txn != nil {
 		return m.disagree(global, s)
 	}
-	m.held -= len(mb.fragment.Body)
+	m.held -= m.weight(mb.fragment)
 	mb.fragment, mb.rolledBack = nil, true
 	if mb.clocked && r.Time >= mb.from-m.slack {
 		mb.until = r.Time

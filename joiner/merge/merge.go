@@ -25,6 +25,9 @@ type Config struct {
 	// BytesMax bounds the bytes of row data held, over all shards; 0 means no bound. When it is exceeded,
 	// Admits holds back the shards that nothing waits for. A shard that is waited for may exceed it.
 	BytesMax int
+	// FragmentBytes is counted for every fragment with changes besides its row data: what it takes in memory itself.
+	// Without it, BytesMax bounds nothing when transactions are small.
+	FragmentBytes int
 	// BatchMax bounds the number of transactions in a batch; 0 means no bound.
 	BatchMax int
 }
@@ -43,8 +46,8 @@ type Merger struct {
 
 	last    pipeline.CSN // of the last transaction taken
 	sent    pipeline.Checkpoint
-	flying  fifo[int] // bytes of the batches taken and not durable
-	held    int       // bytes of row data from Offer to Durable
+	flying  fifo[int] // weight of the batches taken and not durable
+	held    int       // weight of what is in memory, from Offer to Durable
 	failure error
 	counts  Counts
 
@@ -140,7 +143,7 @@ func (m *Merger) holdsBack(s *shard) bool {
 func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 	w := m.Watermark()
 	b := pipeline.Batch{Previous: m.last}
-	size, complete := 0, true
+	size, weight, complete := 0, 0, true
 	for {
 		first, ok := m.tree.Min()
 		if !ok || first.tx.CSN > w {
@@ -154,6 +157,9 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 		}
 		m.tree.DeleteMin()
 		size += n
+		for _, f := range first.tx.Fragments {
+			weight += m.weight(f)
+		}
 		m.last = first.tx.CSN
 		b.Transactions = append(b.Transactions, &first.tx)
 		if first.t != nil {
@@ -168,7 +174,7 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 		w = m.last
 	}
 	m.counts.Taken += uint64(len(b.Transactions))
-	m.flying.push(size)
+	m.flying.push(weight)
 	b.Checkpoint = m.checkpoint(w)
 	m.sent = b.Checkpoint
 	return b, true
@@ -212,6 +218,14 @@ func (m *Merger) place(p *placed) {
 		p.tx.CSN++
 	}
 	m.tree.ReplaceOrInsert(p)
+}
+
+// weight is what a fragment counts for BytesMax; one without changes is not kept.
+func (m *Merger) weight(f *pipeline.Fragment) int {
+	if f.Changes == 0 {
+		return 0
+	}
+	return len(f.Body) + m.conf.FragmentBytes
 }
 
 func (m *Merger) fail(format string, args ...any) error {

@@ -21,6 +21,7 @@ import (
 const (
 	unitBytes     = 512 << 10 // row data in a unit; a larger transaction is a unit of its own
 	jsonUnitBytes = 256 << 10
+	fragmentBytes = 512 // what a fragment takes in memory besides its row data, measured
 	unitCountMax  = 500 // JSON: one message each, and a unit has to fit an atomic batch of 1000
 	skewCheck     = time.Second
 	evictAfter    = time.Second // we have the lease and the stream: whoever else reads the slot is dead, frozen or fenced
@@ -125,7 +126,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	}
 	conf := merge.Config{
 		Shards: len(c.sub.Shards), MaxClockSkew: time.Duration(c.sub.MaxClockSkew), GlobalID: rules.Global,
-		Start: at, BytesMax: int(c.sub.MemoryBytesMax),
+		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: fragmentBytes,
 	}
 	if c.sub.Format == control.FormatJSON {
 		conf.BatchMax = unitCountMax
