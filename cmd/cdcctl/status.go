@@ -186,7 +186,7 @@ func (r *report) print(w io.Writer, now time.Time) error {
 	sub, c := r.Subscription, r.Capture
 	switch {
 	case c == nil && sub.State == control.Active:
-		fmt.Fprintf(w, "%s: no node runs it. Try: cdcd node, or cdcd all\n", sub.Name)
+		fmt.Fprintf(w, "%s: no node runs it. Try: cdcd node, or cdcd all; one that runs takes over when a dead node's lease has ended, after seconds\n", sub.Name)
 	case c == nil:
 		fmt.Fprintf(w, "%s: %s%s\n", sub.Name, sub.State, map[control.State]string{
 			control.Paused: ". Try: cdcctl resume " + sub.Name, control.Dropping: ". Try: cdcctl drop-subscription " + sub.Name + ", which goes on",

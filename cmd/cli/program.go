@@ -42,7 +42,7 @@ func Main(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return UsageError{helped(err, cmd)} })
 	known := flagSets(root)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return Load(cmd, known) }
 	err := root.ExecuteContext(ctx)
@@ -52,13 +52,24 @@ func Main(root *cobra.Command) int {
 		return ExitOK
 	case errors.Is(err, ErrReported):
 		return ExitFailed
-	case errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command"):
+	case strings.HasPrefix(err.Error(), "unknown command"):
+		fmt.Fprintf(os.Stderr, "%s: %v\n", root.Name(), helped(err, root))
+		return ExitUsage
+	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "%s: %v\n", root.Name(), err)
 		return ExitUsage
 	default:
 		fmt.Fprintf(os.Stderr, "%s: %v\n", root.Name(), err)
 		return ExitFailed
 	}
+}
+
+// helped adds where the right form stands, to errors of cobra that do not say what to do.
+func helped(err error, cmd *cobra.Command) error {
+	if text := err.Error(); strings.Contains(text, "Try: ") || strings.Contains(text, "Did you mean") {
+		return err
+	}
+	return fmt.Errorf("%w. Try: %s --help", err, cmd.CommandPath())
 }
 
 func flagSets(cmd *cobra.Command) []*pflag.FlagSet {
