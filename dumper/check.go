@@ -21,8 +21,6 @@ const (
 
 func (s Severity) String() string { return [...]string{"ok", "warning", "error"}[s] }
 
-func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
 // Finding is one thing that Check looked at.
 type Finding struct {
 	Severity Severity
