@@ -213,7 +213,7 @@ func printCapture(w io.Writer, sub *control.Subscription, c *control.CaptureStat
 	fmt.Fprintf(w, "  watermark   csn %s, %s\n", c.Watermark, csnAge(c.Watermark.Time().Time(), uint64(c.Watermark), now))
 	fmt.Fprintf(w, "  published   csn %s, stream sequence %d; %d transactions (%d distributed), %d changes; lag %s\n",
 		c.PublishedCSN, c.StreamSeq, c.Transactions, c.Distributed, c.Changes, seconds(c.LagSeconds))
-	fmt.Fprintf(w, "  pending     %d wait for the watermark, %d undecided, %d decided and incomplete; %s held\n",
+	fmt.Fprintf(w, "  pending     %d wait to be published, %d undecided, %d decided and incomplete; %s held\n",
 		c.Waiting, c.Undecided, c.Decided, bytesText(int64(c.BytesHeld)))
 	if c.OldestInDoubt != "" && c.InDoubtSince != nil {
 		fmt.Fprintf(w, "  in doubt    gid %q, prepared %s ago\n", c.OldestInDoubt, seconds(now.Sub(*c.InDoubtSince).Seconds()))

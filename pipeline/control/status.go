@@ -32,7 +32,7 @@ type CaptureStatus struct {
 	PublishedTime *time.Time   `json:"published_commit_time,omitempty"` // commit time of the last transaction published
 	LagSeconds    float64      `json:"lag_seconds"`                     // since then, while something waits to be published
 
-	Waiting       int        `json:"waiting"`   // transactions put together that wait for the watermark
+	Waiting       int        `json:"waiting"`   // transactions put together that wait for the watermark, or for NATS while stalled
 	Undecided     int        `json:"undecided"` // prepared, and neither committed nor rolled back as far as is known
 	Decided       int        `json:"decided"`   // committed, and waiting for their fragments
 	BytesHeld     int        `json:"bytes_held"`

@@ -102,10 +102,21 @@ func (r *captureReport) status() control.CaptureStatus {
 		}
 		st.Shards = append(st.Shards, out)
 	}
-	if st.PublishedTime != nil && (st.Waiting > 0 || st.Decided > 0) {
-		st.LagSeconds = max(0, now.Sub(*st.PublishedTime).Seconds())
-	}
+	st.LagSeconds = lag(&st, now)
 	return st
+}
+
+// lag is how long ago the last transaction in the stream was committed, while others wait. A node that has published
+// nothing itself knows only the CSN that it found there, whose time is near enough.
+func lag(st *control.CaptureStatus, now time.Time) float64 {
+	if st.Waiting == 0 && st.Decided == 0 || st.PublishedCSN == 0 {
+		return 0
+	}
+	since := st.PublishedCSN.Time().Time()
+	if st.PublishedTime != nil {
+		since = *st.PublishedTime
+	}
+	return max(0, now.Sub(since).Seconds())
 }
 
 func version(n int) string {
