@@ -121,7 +121,8 @@ func TestValidateListsEverything(t *testing.T) {
 
 func TestLease(t *testing.T) {
 	ctx, bus := newBus(t)
-	leases, err := control.OpenLeases(ctx, bus.JS, 1, time.Second)
+	const ttl = 2 * time.Second
+	leases, err := control.OpenLeases(ctx, bus.JS, 1, ttl)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,12 +131,21 @@ func TestLease(t *testing.T) {
 		t.Fatalf("first: %v %v", mine, err)
 	}
 	// It is renewed: after more than its time it is still held.
-	for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); {
+	first, err := bucket(ctx, t, bus).Get(ctx, "capture.bank")
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(ctx, t, func() bool {
 		other, err := leases.Acquire(ctx, "capture.bank", control.Owner{Node: "n2"})
 		if err != nil || other != nil {
 			t.Fatalf("held by two: %v %v", other, err)
 		}
-	}
+		now, err := bucket(ctx, t, bus).Get(ctx, "capture.bank")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now.Created().Sub(first.Created()) > ttl
+	})
 	if o, ok, err := leases.Holder(ctx, "capture.bank"); err != nil || !ok || o.Node != "n1" {
 		t.Fatalf("holder %v %t %v", o, ok, err)
 	}
@@ -188,20 +198,32 @@ func TestLeaseSurvivesALostAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for { // until it is renewed behind that
+	await(ctx, t, func() bool { // it is renewed behind that
 		e, err := bucket(ctx, t, bus).Get(ctx, "k")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Revision() > stored.Sequence {
-			break
-		}
 		if cause := context.Cause(lease.Context); cause != nil {
 			t.Fatal(cause)
 		}
-	}
+		return e.Revision() > stored.Sequence
+	})
 	if err := lease.Release(ctx); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// await asks again until cond holds, but not so often that the renewals starve.
+func await(ctx context.Context, t *testing.T, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx))
+		}
 	}
 }
 
@@ -227,17 +249,15 @@ func TestLeaseExpires(t *testing.T) {
 		t.Fatal(l, err)
 	}
 	cancel() // no renewal, no release
-	for {
-		l, err := leases.Acquire(ctx, "k", control.Owner{Node: "n2"})
-		if err != nil {
+	var next *control.Lease
+	await(ctx, t, func() bool {
+		if next, err = leases.Acquire(ctx, "k", control.Owner{Node: "n2"}); err != nil {
 			t.Fatal(err)
 		}
-		if l != nil {
-			if err := l.Release(ctx); err != nil {
-				t.Fatal(err)
-			}
-			return
-		}
+		return next != nil
+	})
+	if err := next.Release(ctx); err != nil {
+		t.Fatal(err)
 	}
 }
 

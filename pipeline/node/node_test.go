@@ -168,7 +168,7 @@ func TestThreeShardsToOneTarget(t *testing.T) {
 		r.must(c.QueryRow(r.ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&end))
 		want, err := pipeline.ParseLSN(end)
 		r.must(err)
-		for {
+		for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
 			var at string
 			r.must(c.QueryRow(r.ctx, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots").Scan(&at))
 			if l, err := pipeline.ParseLSN(at); err == nil && l >= want {
