@@ -85,6 +85,9 @@ func (c *capture) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return c.publish(ctx) })
 	group.Go(func() error { return c.watchClocks(ctx) })
+	if c.node.conf.Durability == LazyAcks {
+		group.Go(func() error { return c.confirmLater(ctx) })
+	}
 	return group.Wait()
 }
 
@@ -167,12 +170,29 @@ func (c *capture) publish(ctx context.Context) error {
 // confirm passes positions on to the slots, when they may be.
 func (c *capture) confirm(lsns []pipeline.LSN) {
 	if c.node.conf.Durability == LazyAcks {
-		now := time.Now()
-		c.later.add(now, lsns)
-		lsns = c.later.due(now)
+		c.later.add(time.Now(), lsns)
+		return
 	}
+	c.pass(lsns)
+}
+
+func (c *capture) pass(lsns []pipeline.LSN) {
 	for i, l := range lsns {
 		c.dumpers[i].Confirm(l)
+	}
+}
+
+// confirmLater passes on what was held back. It does not wait for the next unit: there may be none for long.
+func (c *capture) confirmLater(ctx context.Context) error {
+	tick := time.NewTicker(lazyStep)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			c.pass(c.later.due(now))
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

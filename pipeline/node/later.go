@@ -1,6 +1,7 @@
 package node
 
 import (
+	"sync"
 	"time"
 
 	"shardcdc/pipeline"
@@ -15,7 +16,10 @@ const (
 
 // later holds confirmations back until the server has surely synced what they rely on: lazyDelay and at most lazyStep
 // more.
-type later struct{ held []confirmation }
+type later struct {
+	mu   sync.Mutex
+	held []confirmation
+}
 
 type confirmation struct {
 	since, until time.Time // of the first and the last confirmation in it
@@ -24,6 +28,8 @@ type confirmation struct {
 
 // add takes the positions of a unit acknowledged now. They never go back.
 func (l *later) add(now time.Time, lsns []pipeline.LSN) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if n := len(l.held); n > 0 && now.Sub(l.held[n-1].since) < lazyStep {
 		l.held[n-1].until, l.held[n-1].lsns = now, lsns
 		return
@@ -33,6 +39,8 @@ func (l *later) add(now time.Time, lsns []pipeline.LSN) {
 
 // due returns the positions that may be confirmed by now, nil when there are no new ones.
 func (l *later) due(now time.Time) (lsns []pipeline.LSN) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	n := 0
 	for n < len(l.held) && now.Sub(l.held[n].until) >= lazyDelay {
 		lsns = l.held[n].lsns

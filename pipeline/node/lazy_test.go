@@ -3,8 +3,10 @@ package node
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"shardcdc/dumper"
 	"shardcdc/pipeline"
 )
 
@@ -36,6 +38,30 @@ func TestLazyRestartConfirmsNothing(t *testing.T) {
 	if at != r.sub.Shards[0].Start.String() {
 		t.Fatalf("the slot was made at %s and is confirmed to %s", r.sub.Shards[0].Start, at)
 	}
+}
+
+// What is held back is confirmed when its time has come, though nothing is published any more.
+func TestConfirmLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := dumper.New(dumper.Source{Start: 100, HoldStart: true}, nil, dumper.Options{})
+		c := &capture{node: &Node{conf: Config{Durability: LazyAcks}}, dumpers: []*dumper.Dumper{d}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- c.confirmLater(ctx) }()
+		c.confirm([]pipeline.LSN{100})
+		for _, step := range []struct {
+			wait time.Duration
+			want pipeline.LSN
+		}{{lazyDelay - time.Second, 0}, {3 * time.Second, 100}} {
+			<-time.After(step.wait)
+			synctest.Wait()
+			if at := d.Status().Confirmed; at != step.want {
+				t.Fatalf("confirmed %s, want %s", at, step.want)
+			}
+		}
+		cancel()
+		<-done
+	})
 }
 
 func TestLater(t *testing.T) {
