@@ -75,9 +75,13 @@ func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t contro
 	defer stop()
 	pause := 200 * time.Millisecond
 	for ctx.Err() == nil {
+		started := time.Now()
 		err := r.once(ctx)
 		if ctx.Err() != nil {
 			return
+		}
+		if time.Since(started) > w.conf.RetryMax {
+			pause = 200 * time.Millisecond // it worked meanwhile
 		}
 		r.failed(err)
 		log.Error("apply stopped", "error", err, "retry_in", pause)
