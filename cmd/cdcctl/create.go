@@ -20,9 +20,13 @@ type specFlags struct {
 	tables, publications      nameList
 	slot, format, truncate    string
 	slotTimeout, maxClockSkew time.Duration
+	retain                    time.Duration
 	memory, stream            byteSize
 	copyData                  bool
 }
+
+// defaultRetain is time to look at what was applied, or to apply it once more elsewhere.
+const defaultRetain = 24 * time.Hour
 
 // addSources adds the flags that say what is read and where it goes.
 func (s *specFlags) addSources(f *pflag.FlagSet) {
@@ -41,6 +45,7 @@ func (s *specFlags) addRest(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.gidRules, "gid-rule", nil, "'PATTERN=>TEMPLATE': maps gids of PREPARE TRANSACTION to the id that the parts of a distributed transaction share; before the built-in rules (repeatable)")
 	f.StringVar(&s.truncate, "truncate", "stop", "what a target does with a TRUNCATE that not every shard ran: stop, apply or ignore")
 	f.Var(&s.stream, "stream-bytes-max", "size of the stream in JetStream at which publishing waits; 0: as much as the server has")
+	f.DurationVar(&s.retain, "retain", defaultRetain, "messages stay in the stream this long at least, and until every target has applied them; 0, and without a --target: for ever")
 	f.DurationVar(&s.slotTimeout, "slot-timeout", subscribe.DefaultSlotTimeout, "how long making a slot may wait for open and prepared transactions")
 	f.BoolVar(&s.copyData, "copy-data", false, "copy the rows that the tables hold already; not in this release, so only false is accepted")
 }
@@ -50,6 +55,9 @@ func (s *specFlags) spec(name string) (subscribe.Spec, error) {
 	spec := subscribe.Spec{
 		Name: name, Tables: s.tables, Publications: s.publications, Slot: s.slot, SlotTimeout: s.slotTimeout, Format: s.format,
 		MaxClockSkew: s.maxClockSkew, MemoryBytesMax: int64(s.memory), Truncate: s.truncate, StreamBytesMax: int64(s.stream),
+	}
+	if len(s.targets) > 0 {
+		spec.Retain = s.retain // without targets nobody here knows what consumers have read
 	}
 	var faults subscribe.Faults
 	fault := func(err error) {

@@ -399,3 +399,45 @@ func TestChunks(t *testing.T) {
 		t.Fatalf("several transactions went out in %d batches", len(batches))
 	}
 }
+
+// Trimming keeps the checkpoint and the fence, and the writer goes on.
+func TestTrim(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	p, _, _ := b.open(b.config())
+	for csn := pipeline.CSN(5); csn < 9; csn++ {
+		b.publish(p, batch(csn-1, 10, csn))
+	}
+	if seq, err := p.Before(b.ctx, time.Now().Add(time.Hour)); err != nil || seq != 6 {
+		t.Fatalf("everything is older than the future: %d %v", seq, err)
+	}
+	if seq, err := p.Before(b.ctx, time.Now().Add(-time.Hour)); err != nil || seq != 1 {
+		t.Fatalf("nothing is older than an hour: %d %v", seq, err)
+	}
+	m, err := p.stream.GetMsg(b.ctx, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seq, err := p.Before(b.ctx, m.Time); err != nil || seq != 4 {
+		t.Fatalf("before message 4: %d %v", seq, err)
+	}
+	old := *p
+	if err := p.Trim(b.ctx, 100); err != nil {
+		t.Fatal(err)
+	}
+	info, err := p.stream.Info(b.ctx)
+	if err != nil || info.State.FirstSeq != 5 || info.State.LastSeq != 6 {
+		t.Fatalf("left: %+v %v", info.State, err)
+	}
+	if err := old.Publish(b.ctx, batch(8, 10, 9)); !errors.Is(err, ErrFenced) {
+		t.Fatalf("a writer of the old epoch got %v", err)
+	}
+	b.publish(p, batch(8, 10, 9))
+	next, at, ok := b.open(b.config())
+	if !ok || at.Last != 9 {
+		t.Fatalf("recovered %+v, %t", at, ok)
+	}
+	b.publish(next, batch(9, 10, 10))
+	if err := next.Trim(b.ctx, 3); err != nil { // removed long ago
+		t.Fatal(err)
+	}
+}

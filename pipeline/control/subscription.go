@@ -41,6 +41,8 @@ type Subscription struct {
 	MaxClockSkew Duration `json:"max_clock_skew"`
 	// MemoryBytesMax bounds the row data that a node holds for the subscription.
 	MemoryBytesMax int64 `json:"memory_bytes_max"`
+	// Retain is how long messages stay in the stream at least, and until every target has applied them; 0: for ever.
+	Retain Duration `json:"retain"`
 	// Truncate says what a target does with a TRUNCATE that reached only some shards: stop, apply, ignore.
 	Truncate string `json:"truncate"`
 }
@@ -152,6 +154,9 @@ func (s *Subscription) Validate() error {
 	}
 	if s.MemoryBytesMax < memoryBytesMin {
 		add("memory_bytes_max %d is too small, at least %d", s.MemoryBytesMax, memoryBytesMin)
+	}
+	if s.Retain < 0 {
+		add("retain %s is negative", s.Retain)
 	}
 	switch s.Truncate {
 	case "stop", "apply", "ignore":

@@ -43,13 +43,14 @@ const (
 
 // capture runs one subscription until an error. It is made anew for each attempt.
 type capture struct {
-	node    *Node
-	sub     *control.Subscription
-	report  *captureReport
-	joiner  *joiner.Joiner
-	pub     *jetstream.Publisher
-	dumpers []*dumper.Dumper
-	later   later // LazyAcks: positions that may be confirmed later
+	node      *Node
+	sub       *control.Subscription
+	report    *captureReport
+	joiner    *joiner.Joiner
+	pub       *jetstream.Publisher
+	dumpers   []*dumper.Dumper
+	later     later // LazyAcks: positions that may be confirmed later
+	retention retention
 }
 
 // sink hands what a dumper reads to the joiner.
@@ -85,6 +86,7 @@ func (c *capture) run(ctx context.Context) error {
 	}
 	group.Go(func() error { return c.publish(ctx) })
 	group.Go(func() error { return c.watchClocks(ctx) })
+	group.Go(func() error { return c.watchRetention(ctx) })
 	if c.node.conf.Durability == LazyAcks {
 		group.Go(func() error { return c.confirmLater(ctx) })
 	}
@@ -164,6 +166,9 @@ func (c *capture) publish(ctx context.Context) error {
 		}
 		c.confirm(c.joiner.Durable(&batch.Checkpoint))
 		c.report.published(&batch, c.pub.LastSeq())
+		if err := c.trim(ctx); err != nil {
+			return err
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ type Config struct {
 	ProbeInterval time.Duration // shortest time between two probes of a shard; 0: the dumper's default
 	NoNudge       bool          // never write a logical message to a shard, whatever waits
 	Heartbeat     time.Duration // a checkpoint is published when positions moved and nothing was published for so long; 0: 10 s
+	TrimEvery     time.Duration // time between two looks at what the stream need not keep; 0: 1 min
 	RetryMin      time.Duration // first pause after a failure; 0: 200 ms
 	RetryMax      time.Duration // 0: 10 s
 	Log           *slog.Logger
@@ -42,6 +43,9 @@ func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 	}
 	if c.RetryMax == 0 {
 		c.RetryMax = 10 * time.Second
+	}
+	if c.TrimEvery == 0 {
+		c.TrimEvery = time.Minute
 	}
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 10 * time.Second

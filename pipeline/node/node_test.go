@@ -19,6 +19,7 @@ import (
 	"shardcdc/pipeline/embedded"
 	"shardcdc/pipeline/subscribe"
 	"shardcdc/pipeline/throwaway"
+	"shardcdc/pipeline/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -87,7 +88,7 @@ func (r *rig) exec(c *pgx.Conn, sql string) {
 func (r *rig) start(name string) (stop func()) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.ctx)
-	n, err := New(ctx, r.bus, Config{Name: name, Durability: DurableAcks, LeaseTTL: time.Second, Heartbeat: 100 * time.Millisecond, Log: r.log.With("node", name)})
+	n, err := New(ctx, r.bus, Config{Name: name, Durability: DurableAcks, LeaseTTL: time.Second, Heartbeat: 100 * time.Millisecond, TrimEvery: 20 * time.Millisecond, Log: r.log.With("node", name)})
 	r.must(err)
 	w, err := NewWorker(ctx, r.bus, WorkerConfig{Name: name, Log: r.log.With("node", name)})
 	r.must(err)
@@ -190,4 +191,36 @@ func TestThreeShardsToOneTarget(t *testing.T) {
 			t.Fatalf("%d slots and publications are left", left)
 		}
 	}
+}
+
+// What is old enough and applied leaves the stream; the subscription goes on, also after a restart.
+func TestRetention(t *testing.T) {
+	r := newRig(t, 1)
+	catalog, err := control.OpenCatalog(r.ctx, r.bus.JS, 1)
+	r.must(err)
+	e, err := catalog.Get(r.ctx, "bank")
+	r.must(err)
+	e.Retain = control.Duration(time.Millisecond)
+	r.must(catalog.Put(r.ctx, e))
+	first := func() uint64 {
+		s, err := r.bus.JS.Stream(r.ctx, wire.StreamName("bank"))
+		r.must(err)
+		return s.CachedInfo().State.FirstSeq
+	}
+	var rows []string
+	insert := func(id int) {
+		r.exec(r.shards[0], fmt.Sprintf("INSERT INTO accounts VALUES (%d, 'ann', 1)", id))
+		rows = append(rows, fmt.Sprintf("%d ann 1", id))
+		r.applied()
+	}
+	stop := r.start("n1")
+	insert(1)
+	for id := 2; first() < 3; id++ {
+		insert(id)
+	}
+	stop()
+	r.start("n2")
+	insert(0)
+	rows = append(rows[len(rows)-1:], rows[:len(rows)-1]...)
+	r.want(rows...)
 }

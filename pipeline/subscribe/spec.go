@@ -35,6 +35,7 @@ type Spec struct {
 	GIDRules       []control.GIDRule // before the built-in ones
 	Truncate       string            // stop, apply or ignore; default stop
 	StreamBytesMax int64             // the stream refuses more; 0: no limit of its own
+	Retain         time.Duration     // messages stay this long at least, and until every target has applied them; 0: for ever
 }
 
 // Shard is a database to read.
@@ -77,6 +78,7 @@ func (s *Spec) subscription() *control.Subscription {
 	sub := control.NewSubscription(s.Name, nuid.Next(), time.Now().UTC().Truncate(time.Microsecond))
 	sub.Format, sub.Tables, sub.Targets, sub.GIDRules, sub.Truncate = s.Format, s.Tables, s.Targets, s.GIDRules, s.Truncate
 	sub.MaxClockSkew, sub.MemoryBytesMax = control.Duration(s.MaxClockSkew), s.MemoryBytesMax
+	sub.Retain = control.Duration(s.Retain)
 	for _, sh := range s.Shards {
 		sub.Shards = append(sub.Shards, control.Shard{
 			Name: sh.Name, DSN: sh.DSN, Slot: s.slot(), OwnSlot: s.Slot == "", Publications: s.publications(), OwnPublication: len(s.Publications) == 0,

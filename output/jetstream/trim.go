@@ -1,0 +1,57 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"shardcdc/pipeline"
+)
+
+// Before finds the first message that is not older than t: everything below it is. It may be called at any time,
+// from any goroutine.
+func (p *Publisher) Before(ctx context.Context, t time.Time) (pipeline.Seq, error) {
+	info, err := p.stream.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("look at the stream: %w", err)
+	}
+	low, high := max(info.State.FirstSeq, 1), info.State.LastSeq+1 // the answer is in low..high
+	for low < high {
+		middle := low + (high-low)/2
+		m, err := p.stream.GetMsg(ctx, middle)
+		if errors.Is(err, natsjs.ErrMsgNotFound) {
+			low = middle + 1 // removed meanwhile, and so is everything before it
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("look at message %d: %w", middle, err)
+		}
+		if m.Time.Before(t) {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	return pipeline.Seq(low), nil
+}
+
+// Trim removes the messages below keep. The end of the last unit always stays: it holds the checkpoint. If the
+// epoch would be removed, a new one is written first, since a publish demands that it is there.
+func (p *Publisher) Trim(ctx context.Context, keep pipeline.Seq) error {
+	keep = min(keep, p.lastUnit)
+	if keep <= 1 {
+		return nil
+	}
+	if p.epoch < keep {
+		if err := p.takeOver(ctx); err != nil {
+			return fmt.Errorf("write an epoch before trimming: %w", err)
+		}
+	}
+	if err := p.stream.Purge(ctx, natsjs.WithPurgeSequence(uint64(keep))); err != nil {
+		return fmt.Errorf("trim the stream up to %d: %w", keep, err)
+	}
+	return nil
+}
