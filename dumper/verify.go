@@ -149,6 +149,12 @@ func (d *Dumper) verifySlot(ctx context.Context, conn *pgconn.PgConn, s slot) er
 		return fatal("a slot made with two_phase; cdcctl create-subscription makes one", "was made without two_phase: prepared transactions would come without their names")
 	case s.confirmed > d.position:
 		return fatal(recreate, "stands at %s, ahead of what was read (%s): somebody else has moved it", s.confirmed, d.position)
+	case s.flushed < d.position:
+		// A walsender sends only what is flushed, and that outlives a crash.
+		return &FatalError{
+			What: fmt.Sprintf("its WAL ends at %s, before what was read of it (%s): the server was restored from an older copy, and new commits would be taken for old ones", s.flushed, d.position),
+			Try:  recreate,
+		}
 	case s.active:
 		return d.slotActive(ctx, conn, s)
 	}
