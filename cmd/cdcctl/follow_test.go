@@ -93,7 +93,7 @@ func TestWaitsForTheNode(t *testing.T) {
 	}
 	w.wants(w.run(1, "pause", "held", "--timeout", "300ms").err, "subscription held is marked paused, but node stubborn has not let go")
 	w.wants(w.run(1, "drop-subscription", "held", "--timeout", "300ms").err, "node stubborn has not let go within 300ms", "stays in state dropping")
-	if got := w.query(w.a, "SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()"); got != "cdc_held" {
+	if got := w.query(w.a, "SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()"); got != "cdc_held_a" {
 		t.Errorf("the slot of a running node was dropped: %q", got)
 	}
 	if err := lease.Release(t.Context()); err != nil {

@@ -38,10 +38,10 @@ func TestLifecycle(t *testing.T) {
 	if got := w.query(w.target, "SELECT count(*)::text FROM accounts"); got != "2" {
 		t.Errorf("after the pause the target has %s rows", got)
 	}
-	w.wants(w.run(0, "check", "bank").out, `slot "cdc_bank" is there`, "0 errors")
+	w.wants(w.run(0, "check", "bank").out, `slot "cdc_bank_a" is there`, "0 errors")
 
 	r = w.run(0, "drop-subscription", "bank")
-	w.wants(r.out, "removed shard a: slot cdc_bank", "removed shard b: publication cdc_bank", "progress of bank", "schema cdc", "removed stream CDC_bank", "Subscription bank is gone.")
+	w.wants(r.out, "removed shard a: slot cdc_bank_a", "removed shard b: publication cdc_bank", "progress of bank", "schema cdc", "removed stream CDC_bank", "Subscription bank is gone.")
 	w.nothingLeft()
 	w.wants(w.run(1, "drop-subscription", "bank").err, "no such subscription")
 	w.wants(w.run(1, "status", "bank").err, "no such subscription. Try: cdcctl list")
@@ -165,8 +165,8 @@ func TestCreateIsAllOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("shard a has its slot, shard b waits", func() bool {
-		return w.query(w.a, "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = 'cdc_half' AND confirmed_flush_lsn IS NOT NULL") == "1" &&
-			w.query(w.b, "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = 'cdc_half'") == "1"
+		return w.query(w.a, "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = 'cdc_half_a' AND confirmed_flush_lsn IS NOT NULL") == "1" &&
+			w.query(w.b, "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name = 'cdc_half_b'") == "1"
 	})
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)

@@ -58,13 +58,13 @@ func TestNoPasswordIsShown(t *testing.T) {
 // Slots and publications that somebody else made are not taken, and given ones are used and stay.
 func TestGivenSlotAndPublication(t *testing.T) {
 	w := newWorld(t)
-	w.sql(w.a, "CREATE PUBLICATION p FOR TABLE accounts", "SELECT pg_create_logical_replication_slot('cdc_mine', 'pgoutput', false, false)",
+	w.sql(w.a, "CREATE PUBLICATION p FOR TABLE accounts", "SELECT pg_create_logical_replication_slot('cdc_mine_a', 'pgoutput', false, false)",
 		"SELECT pg_create_logical_replication_slot('given', 'pgoutput', false, true)")
-	w.wants(w.run(1, "create-subscription", "mine", "--shard", "a="+w.a).err, `slot "cdc_mine" exists already`, "pg_drop_replication_slot('cdc_mine')")
-	w.wants(w.run(1, "create-subscription", "s", "--shard", "a="+w.a, "--slot", "cdc_mine", "--publication", "p").err, "made without two_phase")
+	w.wants(w.run(1, "create-subscription", "mine", "--shard", "a="+w.a).err, `slot "cdc_mine_a" exists already`, "pg_drop_replication_slot('cdc_mine_a')")
+	w.wants(w.run(1, "create-subscription", "s", "--shard", "a="+w.a, "--slot", "cdc_mine_a", "--publication", "p").err, "made without two_phase")
 	w.sql(w.a, "CREATE PUBLICATION cdc_other FOR TABLE accounts")
 	w.wants(w.run(1, "create-subscription", "other", "--shard", "a="+w.a).err, `publication "cdc_other" exists already`)
-	w.sql(w.a, "DROP PUBLICATION cdc_other", "SELECT pg_drop_replication_slot('cdc_mine')")
+	w.sql(w.a, "DROP PUBLICATION cdc_other", "SELECT pg_drop_replication_slot('cdc_mine_a')")
 
 	stop := w.read("given", "p")
 	w.wants(w.run(1, "create-subscription", "s", "--shard", "a="+w.a, "--slot", "given", "--publication", "p").err, `slot "given" is in use by pid`)
@@ -141,14 +141,14 @@ func TestDropWithoutAShard(t *testing.T) {
 	if err := own.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.wants(w.run(0, "drop-subscription", "part").out, "removed shard own: slot cdc_part")
+	w.wants(w.run(0, "drop-subscription", "part").out, "removed shard own: slot cdc_part_own")
 	w.nothingLeft()
 
 	w.run(0, "create-subscription", "part", "--shard", "a="+w.a, "--shard", "own="+own.DSN())
 	stop()
 	var dropped subscribe.Dropped
 	w.decode(w.run(0, "drop-subscription", "part", "--force", "-o", "json").out, &dropped)
-	if len(dropped.Left) != 1 || !strings.Contains(dropped.Left[0], "pg_drop_replication_slot('cdc_part')") {
+	if len(dropped.Left) != 1 || !strings.Contains(dropped.Left[0], "pg_drop_replication_slot('cdc_part_own')") {
 		t.Errorf("left behind: %q", dropped.Left)
 	}
 	w.nothingLeft()
@@ -165,7 +165,7 @@ func TestDropLeftoverStream(t *testing.T) {
 	if err := catalog.Delete(t.Context(), "ghost"); err != nil {
 		t.Fatal(err)
 	}
-	w.sql(w.a, "SELECT pg_drop_replication_slot('cdc_ghost')", "DROP PUBLICATION cdc_ghost")
+	w.sql(w.a, "SELECT pg_drop_replication_slot('cdc_ghost_a')", "DROP PUBLICATION cdc_ghost")
 	w.wants(w.run(1, "create-subscription", "ghost", "--shard", "a="+w.a).err, "create stream CDC_ghost: it exists already", "cdcctl drop-subscription ghost", "Everything that had been made was removed again")
 	w.wants(w.run(0, "drop-subscription", "ghost").out, "removed stream CDC_ghost")
 	w.nothingLeft()
@@ -202,12 +202,12 @@ func TestCheck(t *testing.T) {
 func TestCheckExistingFindsWhatIsGone(t *testing.T) {
 	w := newWorld(t)
 	w.run(0, "create-subscription", "worn", "--shard", "a="+w.a, "--shard", "b="+w.b)
-	w.sql(w.a, "SELECT pg_drop_replication_slot('cdc_worn')")
+	w.sql(w.a, "SELECT pg_drop_replication_slot('cdc_worn_a')")
 	w.sql(w.b, "DROP PUBLICATION cdc_worn")
 	if err := w.bus.JS.DeleteStream(t.Context(), "CDC_worn"); err != nil {
 		t.Fatal(err)
 	}
-	w.wants(w.run(1, "check", "worn").out, `shard a: slot "cdc_worn" does not exist`, `shard b: publication "cdc_worn" does not exist`, "stream CDC_worn: it is gone", "3 errors")
+	w.wants(w.run(1, "check", "worn").out, `shard a: slot "cdc_worn_a" does not exist`, `shard b: publication "cdc_worn" does not exist`, "stream CDC_worn: it is gone", "3 errors")
 	w.run(0, "drop-subscription", "worn")
 	w.nothingLeft()
 }

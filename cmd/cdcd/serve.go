@@ -35,9 +35,13 @@ type nodeFlags struct {
 
 func (n *nodeFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&n.name, "node-name", "", "name shown in status (default: host name and process number)")
-	f.DurationVar(&n.lease, "lease-ttl", 3*time.Second, "a dead node's subscriptions are taken over after this time; 12s or more with a NATS cluster, whose elections block renewals")
+	addLease(f, &n.lease)
 	f.DurationVar(&n.probeInterval, "probe-interval", time.Millisecond, "shortest time between two questions to a shard for its clock and position")
 	f.BoolVar(&n.nudge, "nudge", true, "may write a logical message of 100 bytes to a shard whose stream stands still behind an unfinished record")
+}
+
+func addLease(f *pflag.FlagSet, lease *time.Duration) {
+	f.DurationVar(lease, "lease-ttl", node.DefaultLeaseTTL, "a dead process's work is taken over after this time; 12s or more with a NATS cluster, whose elections block renewals")
 }
 
 // addDurability is for external servers only; the embedded one is always durable.
@@ -128,8 +132,8 @@ func applyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apply",
 		Short: "Replay: apply streams to their targets",
-		Long: `Apply workers. Without --subscription: one for every target of every subscription in the catalog. Give
---subscription alone to replay only that one, and --target as well to replay it on a database that the catalog does
+		Long: `Apply workers. Without --subscription: one for every target of every subscription in the catalog. Several may run:
+one works for a target at a time, the others take over when it dies. Give --subscription alone to replay only that one, and --target as well to replay it on a database that the catalog does
 not name.`,
 		Example: "  cdcd apply --nats nats://nats.example:4222\n  cdcd apply --subscription bank --target 'postgres://cdc@standby/bank'",
 		Args:    cli.Args(0),
@@ -154,6 +158,7 @@ not name.`,
 	cmd.Flags().StringVar(&conf.Subscription, "subscription", "", "replay only this subscription")
 	cmd.Flags().StringVar(&conf.Target, "target", "", "DSN to replay it on, instead of the targets in the catalog")
 	cmd.Flags().StringVar(&name, "node-name", "", "name shown in status (default: host name and process number)")
+	addLease(cmd.Flags(), &conf.LeaseTTL)
 	logging.Add(cmd.Flags())
 	return cmd
 }
@@ -216,7 +221,9 @@ func runAll(ctx context.Context, store embedded.Options, conf node.Config) error
 	conf.Log.Info("embedded NATS is up", "url", srv.URL(), "store", store.StoreDir)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return capture(ctx, b, conf) })
-	group.Go(func() error { return replay(ctx, b, node.WorkerConfig{Name: conf.Name, Log: conf.Log}) })
+	group.Go(func() error {
+		return replay(ctx, b, node.WorkerConfig{Name: conf.Name, LeaseTTL: conf.LeaseTTL, Log: conf.Log})
+	})
 	group.Go(func() error { return watchHealth(ctx, srv) })
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {

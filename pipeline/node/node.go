@@ -16,7 +16,7 @@ import (
 type Config struct {
 	Name          string        // shown in status, unique among the processes
 	Durability    Durability    // of the NATS server's acknowledgements
-	LeaseTTL      time.Duration // after this time another node takes over from a dead one
+	LeaseTTL      time.Duration // after this time another node takes over from a dead one; 0: DefaultLeaseTTL
 	ProbeInterval time.Duration // shortest time between two probes of a shard; 0: the dumper's default
 	NoNudge       bool          // never write a logical message to a shard, whatever waits
 	Heartbeat     time.Duration // a checkpoint is published when positions moved and nothing was published for so long; 0: 10 s
@@ -25,8 +25,6 @@ type Config struct {
 	RetryMax      time.Duration // 0: 10 s
 	Log           *slog.Logger
 }
-
-const acquireEvery = 250 * time.Millisecond
 
 // Node runs subscriptions that it has the lease of.
 type Node struct {
@@ -38,6 +36,9 @@ type Node struct {
 
 // New makes a Node. Run starts it.
 func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = DefaultLeaseTTL
+	}
 	if c.RetryMin == 0 {
 		c.RetryMin = 200 * time.Millisecond
 	}
@@ -89,35 +90,15 @@ func (c *Config) settleDurability(ctx context.Context, bus *control.Bus) error {
 // Run runs every active subscription until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
 	return supervise(ctx, n.catalog, n.conf.Log, func(e control.Entry) []job {
-		return []job{{key: e.Name, run: func(ctx context.Context) { n.own(ctx, e.Subscription) }}}
+		log := n.conf.Log.With("subscription", e.Name)
+		return []job{func(ctx context.Context) {
+			whileLeased(ctx, n.leases, captureLease(e.Name), n.conf.Name, log, func(ctx context.Context) { n.captureWhile(ctx, e.Subscription, log) })
+		}}
 	})
 }
 
-// own waits for the subscription's lease and captures while it is held.
-func (n *Node) own(ctx context.Context, sub *control.Subscription) {
-	log := n.conf.Log.With("subscription", sub.Name)
-	for ctx.Err() == nil {
-		lease, err := n.leases.Acquire(ctx, "capture."+sub.Name, control.Owner{Node: n.conf.Name, Since: time.Now().UTC()})
-		if err != nil {
-			log.Warn("cannot get the lease", "error", err)
-		}
-		if lease == nil {
-			wait(ctx, acquireEvery)
-			continue
-		}
-		log.Info("has the lease")
-		n.captureWhile(lease, sub, log)
-		release, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		if err := lease.Release(release); err != nil && ctx.Err() == nil {
-			log.Warn("cannot release the lease; it ends by itself", "error", err)
-		}
-		cancel()
-	}
-}
-
 // captureWhile captures, with pauses after errors, until the lease ends.
-func (n *Node) captureWhile(lease *control.Lease, sub *control.Subscription, log *slog.Logger) {
-	ctx := lease.Context
+func (n *Node) captureWhile(ctx context.Context, sub *control.Subscription, log *slog.Logger) {
 	report := newCaptureReport(n, sub)
 	stop, err := control.ServeCapture(n.bus.NC, sub.Name, report.status)
 	if err != nil {
@@ -159,10 +140,7 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // job is something that runs while its subscription is active and unchanged.
-type job struct {
-	key string
-	run func(context.Context)
-}
+type job func(context.Context)
 
 // supervise keeps the jobs of all active subscriptions running, as the catalog changes, until ctx ends.
 func supervise(ctx context.Context, catalog *control.Catalog, log *slog.Logger, jobs func(control.Entry) []job) error {
@@ -220,7 +198,7 @@ func (s *supervisor) adjust(ctx context.Context, entries []control.Entry) {
 		jobCtx, cancel := context.WithCancel(ctx)
 		r := &running{revision: e.Revision, cancel: cancel}
 		for _, j := range s.jobs(e) {
-			r.done.Go(func() { j.run(jobCtx) })
+			r.done.Go(func() { j(jobCtx) })
 		}
 		s.running[name] = r
 	}

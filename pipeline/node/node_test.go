@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -90,7 +91,7 @@ func (r *rig) start(name string) (stop func()) {
 	ctx, cancel := context.WithCancel(r.ctx)
 	n, err := New(ctx, r.bus, Config{Name: name, Durability: DurableAcks, LeaseTTL: time.Second, Heartbeat: 100 * time.Millisecond, TrimEvery: 20 * time.Millisecond, Log: r.log.With("node", name)})
 	r.must(err)
-	w, err := NewWorker(ctx, r.bus, WorkerConfig{Name: name, Log: r.log.With("node", name)})
+	w, err := NewWorker(ctx, r.bus, WorkerConfig{Name: name, LeaseTTL: time.Second, Log: r.log.With("node", name)})
 	r.must(err)
 	var both sync.WaitGroup
 	both.Go(func() { _ = n.Run(ctx) })
@@ -223,4 +224,33 @@ func TestRetention(t *testing.T) {
 	insert(0)
 	rows = append(rows[len(rows)-1:], rows[:len(rows)-1]...)
 	r.want(rows...)
+}
+
+// One worker works for a target, the other one stands by and goes on when the first ends.
+func TestWorkersTakeTurns(t *testing.T) {
+	r := newRig(t, 1)
+	stop := r.start("n1")
+	r.exec(r.shards[0], "INSERT INTO accounts VALUES (1, 'ann', 1)")
+	r.applied()
+	r.start("n2")
+	runs := func() string {
+		st, err := control.AskApply(r.ctx, r.bus.NC, "bank", "t")
+		if errors.Is(err, control.ErrNobody) {
+			return ""
+		}
+		r.must(err)
+		return st.Node
+	}
+	for range 20 {
+		if who := runs(); who != "n1" {
+			t.Fatalf("%q works for the target", who)
+		}
+	}
+	stop()
+	r.exec(r.shards[0], "INSERT INTO accounts VALUES (2, 'bob', 1)")
+	r.applied()
+	if who := runs(); who != "n2" {
+		t.Fatalf("%q works for the target", who)
+	}
+	r.want("1 ann 1", "2 bob 1")
 }

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"os"
 	"sync"
@@ -19,6 +21,7 @@ type Worker struct {
 	conf    WorkerConfig
 	bus     *control.Bus
 	catalog *control.Catalog
+	leases  *control.Leases
 }
 
 // WorkerConfig of a Worker.
@@ -27,6 +30,7 @@ type WorkerConfig struct {
 	// Subscription, if set, is the only one replayed, on Target (a DSN) if that is set; else every subscription on
 	// every target that the catalog names.
 	Subscription, Target string
+	LeaseTTL             time.Duration // after this time another process takes over from a dead one; 0: DefaultLeaseTTL
 	RetryMax             time.Duration // longest pause after a failure; 0: 10 s
 	Observer             apply.Observer
 	Log                  *slog.Logger
@@ -37,11 +41,18 @@ func NewWorker(ctx context.Context, bus *control.Bus, c WorkerConfig) (*Worker, 
 	if c.RetryMax == 0 {
 		c.RetryMax = 10 * time.Second
 	}
+	if c.LeaseTTL == 0 {
+		c.LeaseTTL = DefaultLeaseTTL
+	}
 	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
 	if err != nil {
 		return nil, err
 	}
-	return &Worker{conf: c, bus: bus, catalog: catalog}, nil
+	leases, err := control.OpenLeases(ctx, bus.JS, bus.Replicas, c.LeaseTTL)
+	if err != nil {
+		return nil, err
+	}
+	return &Worker{conf: c, bus: bus, catalog: catalog, leases: leases}, nil
 }
 
 // Run replays until ctx ends.
@@ -52,11 +63,15 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		targets := e.Targets
 		if w.conf.Target != "" {
-			targets = []control.Target{{Name: "given", DSN: w.conf.Target}}
+			name := fmt.Sprintf("given_%08x", crc32.ChecksumIEEE([]byte(w.conf.Target)))
+			targets = []control.Target{{Name: name, DSN: w.conf.Target}}
 		}
 		var jobs []job
 		for _, t := range targets {
-			jobs = append(jobs, job{key: e.Name + "." + t.Name, run: func(ctx context.Context) { w.replay(ctx, e.Subscription, t) }})
+			log := w.conf.Log.With("subscription", e.Name, "target", t.Name)
+			jobs = append(jobs, func(ctx context.Context) {
+				whileLeased(ctx, w.leases, applyLease(e.Name, t.Name), w.conf.Name, log, func(ctx context.Context) { w.replay(ctx, e.Subscription, t, log) })
+			})
 		}
 		return jobs
 	})
@@ -64,8 +79,7 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // replay runs apply workers one after the other, with pauses after fatal errors: these need a person, and are
 // shown meanwhile.
-func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t control.Target) {
-	log := w.conf.Log.With("subscription", sub.Name, "target", t.Name)
+func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t control.Target, log *slog.Logger) {
 	r := &replayer{Worker: w, sub: sub, target: t, log: log}
 	stop, err := control.ServeApply(w.bus.NC, sub.Name, t.Name, r.status)
 	if err != nil {

@@ -79,7 +79,7 @@ func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
 	if err != nil {
 		fault(err)
 	}
-	names, err := checkNames(ctx, db, spec)
+	names, err := checkNames(ctx, db, spec, shard.Name)
 	for _, f := range names {
 		f.About = about
 		c.findings = append(c.findings, f)

@@ -59,8 +59,8 @@ func (s *slot) usable(name string) []Finding {
 }
 
 // checkNames looks whether the slot and the publication can be made, or used if they were given.
-func checkNames(ctx context.Context, db *database, spec *Spec) (findings []Finding, err error) {
-	name := spec.slot()
+func checkNames(ctx context.Context, db *database, spec *Spec, shard string) (findings []Finding, err error) {
+	name := spec.slot(shard)
 	s, err := db.slot(ctx, name)
 	if err != nil {
 		return nil, err

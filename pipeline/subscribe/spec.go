@@ -2,6 +2,7 @@ package subscribe
 
 import (
 	"fmt"
+	"hash/crc32"
 	"regexp"
 	"slices"
 	"strings"
@@ -44,6 +45,9 @@ type Shard struct {
 	DSN  string // without a password; ${VAR} is expanded where it is used, and stored as it is
 }
 
+// slotNameMax is PostgreSQL's limit (NAMEDATALEN).
+const slotNameMax = 63
+
 // Defaults of a Spec.
 const (
 	DefaultSlotTimeout = 30 * time.Second
@@ -81,18 +85,23 @@ func (s *Spec) subscription() *control.Subscription {
 	sub.Retain = control.Duration(s.Retain)
 	for _, sh := range s.Shards {
 		sub.Shards = append(sub.Shards, control.Shard{
-			Name: sh.Name, DSN: sh.DSN, Slot: s.slot(), OwnSlot: s.Slot == "", Publications: s.publications(), OwnPublication: len(s.Publications) == 0,
+			Name: sh.Name, DSN: sh.DSN, Slot: s.slot(sh.Name), OwnSlot: s.Slot == "", Publications: s.publications(), OwnPublication: len(s.Publications) == 0,
 		})
 	}
 	return sub
 }
 
-// slot and publication are named after the subscription.
-func (s *Spec) slot() string {
+// slot is named after the subscription and the shard: two shards may be databases of one server, where slots have
+// one name space. The publication is named after the subscription.
+func (s *Spec) slot(shard string) string {
 	if s.Slot != "" {
 		return s.Slot
 	}
-	return "cdc_" + s.Name
+	name := "cdc_" + s.Name + "_" + shard
+	if len(name) > slotNameMax {
+		name = fmt.Sprintf("cdc_%s_%08x", s.Name, crc32.ChecksumIEEE([]byte(name)))
+	}
+	return name
 }
 
 func (s *Spec) publications() []string {

@@ -70,7 +70,7 @@ func TestCreateAndDrop(t *testing.T) {
 		}
 	}
 	for i, sh := range sub.Shards {
-		if sh.Slot != "cdc_bank" || !sh.OwnSlot || sh.SystemID == "" || sh.Timeline == 0 || sh.Start == 0 || sh.DSN != servers[i].DSN() {
+		if sh.Slot != "cdc_bank_"+sh.Name || !sh.OwnSlot || sh.SystemID == "" || sh.Timeline == 0 || sh.Start == 0 || sh.DSN != servers[i].DSN() {
 			t.Errorf("shard %d: %+v", i, sh)
 		}
 	}
@@ -87,5 +87,28 @@ func TestCreateAndDrop(t *testing.T) {
 	}
 	if _, err := subscribe.Drop(t.Context(), bus, "bank", subscribe.Options{}); !errors.Is(err, control.ErrNotFound) {
 		t.Errorf("dropped again: %v", err)
+	}
+}
+
+// Shards may be databases of one server, where slots have one name space; long names are shortened.
+func TestShardsOfOneServer(t *testing.T) {
+	server, err := throwaway.Start(t.Context(), throwaway.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	long := strings.Repeat("n", 40)
+	spec := subscribe.Spec{Name: long}
+	for _, name := range []string{"a" + long[1:], "b" + long[1:]} {
+		exec(t, server.DSN(), "CREATE DATABASE "+name)
+		exec(t, server.DSNFor(name), "CREATE TABLE accounts (id int PRIMARY KEY)")
+		spec.Shards = append(spec.Shards, subscribe.Shard{Name: name, DSN: server.DSNFor(name)})
+	}
+	bus := startBus(t)
+	if _, _, err := subscribe.Create(t.Context(), bus, spec); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := subscribe.Drop(t.Context(), bus, long, subscribe.Options{}); err != nil {
+		t.Fatal(err)
 	}
 }
