@@ -215,13 +215,27 @@ func printCapture(w io.Writer, sub *control.Subscription, c *control.CaptureStat
 		c.PublishedCSN, c.StreamSeq, c.Transactions, c.Distributed, c.Changes, seconds(c.LagSeconds))
 	fmt.Fprintf(w, "  pending     %d wait to be published, %d undecided, %d decided and incomplete; %s held\n",
 		c.Waiting, c.Undecided, c.Decided, bytesText(int64(c.BytesHeld)))
-	if c.OldestInDoubt != "" && c.InDoubtSince != nil {
-		fmt.Fprintf(w, "  in doubt    gid %q, prepared %s ago\n", c.OldestInDoubt, seconds(now.Sub(*c.InDoubtSince).Seconds()))
+	if p := c.InDoubt; p != nil {
+		fmt.Fprintf(w, "  in doubt    gid %q on shard %s%s. Try: COMMIT PREPARED or ROLLBACK PREPARED there, once you know which\n", p.GID, p.Shard, age(p, now))
+	}
+	if p := c.OldestUnfinished; p != nil && (p.Since == nil || now.Sub(*p.Since) > secondPhaseMax) {
+		fmt.Fprintf(w, "  unfinished  %d second phases are missing of transactions that are committed; the oldest is gid %q on shard %s%s. Try: COMMIT PREPARED there\n",
+			c.Unfinished, p.GID, p.Shard, age(p, now))
 	}
 	for _, text := range c.WaitsFor {
 		fmt.Fprintln(w, "  waits for  ", text)
 	}
 	return printShards(w, c.Shards)
+}
+
+// secondPhaseMax is how long a second phase may take before status mentions it.
+const secondPhaseMax = 5 * time.Second
+
+func age(p *control.Prepared, now time.Time) string {
+	if p.Since == nil {
+		return ""
+	}
+	return fmt.Sprintf(", prepared %s ago", seconds(now.Sub(*p.Since).Seconds()))
 }
 
 func csnAge(at time.Time, csn uint64, now time.Time) string {

@@ -249,8 +249,14 @@ func (s *script) status() string {
 	st := s.m.Status()
 	var b strings.Builder
 	fmt.Fprintf(&b, "W %s, waiting %d, undecided %d, decided %d, held %d bytes", csnText(st.Watermark), st.Waiting, st.Undecided, st.Decided, st.BytesHeld)
-	if st.OldestGID != "" {
-		fmt.Fprintf(&b, ", oldest %s since %s", st.OldestGID, timeText(st.OldestAt))
+	if p := st.InDoubt; p.GID != "" {
+		fmt.Fprintf(&b, ", oldest %s on %s since %s", p.GID, name(p.Shard), timeText(p.At))
+	}
+	if p := st.Oldest; p.GID != "" {
+		fmt.Fprintf(&b, ", unfinished %d, oldest %s on %s since %s", st.Unfinished, p.GID, name(p.Shard), timeText(p.At))
+	}
+	if st.WaitingSince != 0 {
+		fmt.Fprintf(&b, ", waits since %s", timeText(st.WaitingSince))
 	}
 	b.WriteByte('\n')
 	for id, sh := range st.Shards {

@@ -12,8 +12,20 @@ type Status struct {
 	BytesHeld int
 	Counts    Counts
 	Shards    []ShardStatus
-	OldestGID string // the undecided transaction prepared first, and when
-	OldestAt  pipeline.Timestamp
+	InDoubt   Prepared // the undecided transaction prepared first; none: the zero value
+	// Unfinished counts prepared fragments of committed transactions whose second phase has not been received:
+	// their shards hold locks for them. Oldest is the one prepared first, as far as that is known.
+	Unfinished int
+	Oldest     Prepared
+	// WaitingSince is the earliest commit, as far as it is known, that is not handed out; 0: none.
+	WaitingSince pipeline.Timestamp
+}
+
+// Prepared is a fragment without a second phase.
+type Prepared struct {
+	GID   string
+	Shard pipeline.ShardID
+	At    pipeline.Timestamp // 0: not known
 }
 
 // ShardStatus is a shard's part of Status.
@@ -31,13 +43,34 @@ func (m *Merger) Status() Status {
 	st := Status{
 		Watermark: m.Watermark(), Last: m.last, Waiting: m.tree.Len(), BytesHeld: m.held, Counts: m.counts,
 	}
+	if first, ok := m.tree.Min(); ok {
+		st.waits(first.tx.CommitTime)
+	}
 	for _, f := range m.byGlobal {
 		st.count(f)
 	}
 	for _, s := range m.shards {
 		st.Shards = append(st.Shards, m.shardStatus(s))
+		for _, mb := range s.members {
+			if mb.txn != nil && mb.second == 0 {
+				st.Unfinished++
+				st.Oldest.earlier(mb)
+			}
+		}
 	}
 	return st
+}
+
+func (st *Status) waits(since pipeline.Timestamp) {
+	if st.WaitingSince == 0 || since < st.WaitingSince {
+		st.WaitingSince = since
+	}
+}
+
+func (p *Prepared) earlier(mb *member) {
+	if p.GID == "" || mb.from < p.At {
+		*p = Prepared{GID: mb.gid, Shard: mb.shard.id, At: mb.from}
+	}
 }
 
 func (st *Status) count(f *family) {
@@ -45,6 +78,7 @@ func (st *Status) count(f *family) {
 	for _, t := range f.txns {
 		if t.csn == 0 {
 			st.Decided++
+			st.waits(t.decidedAt)
 		}
 		deciding = deciding || !t.sealed
 	}
@@ -53,9 +87,7 @@ func (st *Status) count(f *family) {
 			continue
 		}
 		undecided = true
-		if st.OldestGID == "" || mb.from < st.OldestAt {
-			st.OldestGID, st.OldestAt = mb.gid, mb.from
-		}
+		st.InDoubt.earlier(mb)
 	}
 	if undecided {
 		st.Undecided++

@@ -32,15 +32,25 @@ type CaptureStatus struct {
 	PublishedTime *time.Time   `json:"published_commit_time,omitempty"` // commit time of the last transaction published
 	LagSeconds    float64      `json:"lag_seconds"`                     // since then, while something waits to be published
 
-	Waiting       int        `json:"waiting"`   // transactions put together that wait for the watermark, or for NATS while stalled
-	Undecided     int        `json:"undecided"` // prepared, and neither committed nor rolled back as far as is known
-	Decided       int        `json:"decided"`   // committed, and waiting for their fragments
-	BytesHeld     int        `json:"bytes_held"`
-	OldestInDoubt string     `json:"oldest_in_doubt,omitempty"`
-	InDoubtSince  *time.Time `json:"in_doubt_since,omitempty"`
-	WaitsFor      []string   `json:"waits_for,omitempty"` // a sentence per shard that holds others up
+	Waiting   int       `json:"waiting"`   // transactions put together that wait for the watermark, or for NATS while stalled
+	Undecided int       `json:"undecided"` // prepared, and neither committed nor rolled back as far as is known
+	Decided   int       `json:"decided"`   // committed, and waiting for their fragments
+	BytesHeld int       `json:"bytes_held"`
+	InDoubt   *Prepared `json:"in_doubt,omitempty"` // the undecided one prepared first
+	// Unfinished counts fragments of transactions that are committed whose second phase is missing: their shards hold
+	// locks for them. OldestUnfinished is the one prepared first.
+	Unfinished       int       `json:"unfinished"`
+	OldestUnfinished *Prepared `json:"oldest_unfinished,omitempty"`
+	WaitsFor         []string  `json:"waits_for,omitempty"` // a sentence per shard that holds others up
 
 	Shards []ShardStatus `json:"shards"`
+}
+
+// Prepared is a prepared transaction on a shard.
+type Prepared struct {
+	GID   string     `json:"gid"`
+	Shard string     `json:"shard"`
+	Since *time.Time `json:"since,omitempty"` // by the shard's clock; not known after a restart
 }
 
 // ShardStatus is one shard's part of CaptureStatus.

@@ -161,6 +161,7 @@ func (c *capture) publish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		c.report.publishes(&batch)
 		if err := c.pub.Publish(ctx, &batch); err != nil {
 			return err
 		}

@@ -5,15 +5,17 @@ import (
 	"sync"
 	"time"
 
+	"shardcdc/joiner/merge"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 )
 
 // captureReport collects what the status of a subscription says. It outlives attempts.
 type captureReport struct {
-	mu      sync.Mutex
-	st      control.CaptureStatus
-	running *capture
+	mu         sync.Mutex
+	st         control.CaptureStatus
+	running    *capture
+	publishing pipeline.Timestamp // earliest commit of the batch that is being published; 0: none is
 }
 
 func newCaptureReport(n *Node, sub *control.Subscription) *captureReport {
@@ -25,7 +27,7 @@ func newCaptureReport(n *Node, sub *control.Subscription) *captureReport {
 func (r *captureReport) start(c *capture) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.running = c
+	r.running, r.publishing = c, 0
 	r.st.Epoch, r.st.StreamSeq = c.pub.Epoch(), c.pub.LastSeq()
 	r.st.State, r.st.Error, r.st.Stalled, r.st.Since = "running", "", "", time.Now()
 }
@@ -48,9 +50,20 @@ func (r *captureReport) stalled(err error) {
 	}
 }
 
+func (r *captureReport) publishes(b *pipeline.Batch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, tx := range b.Transactions {
+		if r.publishing == 0 || tx.CommitTime < r.publishing {
+			r.publishing = tx.CommitTime
+		}
+	}
+}
+
 func (r *captureReport) published(b *pipeline.Batch, seq pipeline.Seq) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.publishing = 0
 	r.st.StreamSeq = seq
 	r.st.PublishedCSN = b.Last()
 	for _, tx := range b.Transactions {
@@ -67,7 +80,7 @@ func (r *captureReport) published(b *pipeline.Batch, seq pipeline.Seq) {
 // status is the present state, of every stage.
 func (r *captureReport) status() control.CaptureStatus {
 	r.mu.Lock()
-	st, c := r.st, r.running
+	st, c, publishing := r.st, r.running, r.publishing
 	r.mu.Unlock()
 	if c == nil {
 		return st
@@ -78,10 +91,7 @@ func (r *captureReport) status() control.CaptureStatus {
 	if st.PublishedCSN == 0 {
 		st.PublishedCSN = j.Last
 	}
-	if j.OldestGID != "" {
-		since := j.OldestAt.Time()
-		st.OldestInDoubt, st.InDoubtSince = j.OldestGID, &since
-	}
+	st.InDoubt, st.Unfinished, st.OldestUnfinished = prepared(c.sub, j.InDoubt), j.Unfinished, prepared(c.sub, j.Oldest)
 	for i, sh := range c.sub.Shards {
 		m, d := j.Shards[i], c.dumpers[i].Status()
 		out := control.ShardStatus{
@@ -102,21 +112,33 @@ func (r *captureReport) status() control.CaptureStatus {
 		}
 		st.Shards = append(st.Shards, out)
 	}
-	st.LagSeconds = lag(&st, now)
+	st.LagSeconds = lag(publishing, j.WaitingSince, now)
 	return st
 }
 
-// lag is how long ago the last transaction in the stream was committed, while others wait. A node that has published
-// nothing itself knows only the CSN that it found there, whose time is near enough.
-func lag(st *control.CaptureStatus, now time.Time) float64 {
-	if st.Waiting == 0 && st.Decided == 0 || st.PublishedCSN == 0 {
+func prepared(sub *control.Subscription, p merge.Prepared) *control.Prepared {
+	if p.GID == "" {
+		return nil
+	}
+	out := &control.Prepared{GID: p.GID, Shard: sub.Shards[p.Shard].Name}
+	if p.At != 0 {
+		since := p.At.Time()
+		out.Since = &since
+	}
+	return out
+}
+
+// lag is how long ago the earliest commit that is not in the stream was made: in the batch that is being published,
+// or behind it. Zeros: none.
+func lag(publishing, waiting pipeline.Timestamp, now time.Time) float64 {
+	since := publishing
+	if since == 0 || waiting != 0 && waiting < since {
+		since = waiting
+	}
+	if since == 0 {
 		return 0
 	}
-	since := st.PublishedCSN.Time().Time()
-	if st.PublishedTime != nil {
-		since = *st.PublishedTime
-	}
-	return max(0, now.Sub(since).Seconds())
+	return max(0, now.Sub(since.Time()).Seconds())
 }
 
 func version(n int) string {
