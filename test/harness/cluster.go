@@ -2,10 +2,11 @@ package harness
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
-	"net"
 	"path/filepath"
-	"strings"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,6 +31,14 @@ type Options struct {
 	Format string        // of the subscription; default internal. Others have no target.
 	Lease  time.Duration // of nodes; 1 s
 	Limit  time.Duration // of the test; 2 minutes
+
+	Proxied     bool          // proxies stand between everything: see Cluster
+	NATSServers int           // 1; 3: a cluster, and everything in it is kept three times
+	All         bool          // cdcd all instead of a NATS server alone; Node and Apply are not to be called
+	Store       string        // of NATS; default: in the test's folder
+	Skew        time.Duration // max_clock_skew of the subscription; 0: the default
+	// Servers of this test alone, the shards' and then the target's, instead of those that the tests share.
+	Servers []*throwaway.Server
 }
 
 // Cluster is what a test works with. Its methods fail the test.
@@ -40,13 +49,23 @@ type Cluster struct {
 	Target  *throwaway.Server
 	Bus     *control.Bus
 	Sub     *control.Subscription
-	NATS    *program.Program
+	NATS    *program.Program // the only server, or the first one of a cluster
 
-	t        *testing.T
-	options  Options
-	database string
-	dir      string
-	url      string
+	// With Options.Proxied: between the node and each shard, the worker and the target, and each of them and NATS. The test
+	// itself and the bank do not use them; Marks do.
+	ShardProxies                     []*Proxy
+	TargetProxy, NodeNATS, ApplyNATS *Proxy
+	// Reused are gids that Audit may find in more than one transaction.
+	Reused map[string]bool
+	// Extra is how many transactions the test has committed besides the bank, for Finish.
+	Extra int64
+
+	t                      *testing.T
+	options                Options
+	database               string
+	dir                    string
+	url, nodeURL, applyURL string
+	peers                  []*peer
 
 	mu       sync.Mutex
 	programs []*program.Program
@@ -65,11 +84,14 @@ func New(t *testing.T, o Options) *Cluster {
 	}
 	c := &Cluster{
 		Ctx: Context(t, o.Limit), Seed: Seed(t), Servers: shared.servers[:Shards], Target: shared.servers[Shards],
-		t: t, options: o, database: fmt.Sprintf("bank%d", clusters.Add(1)), dir: t.TempDir(),
+		Reused: map[string]bool{}, t: t, options: o, database: fmt.Sprintf("bank%d", clusters.Add(1)), dir: t.TempDir(),
+	}
+	if o.Servers != nil {
+		c.Servers, c.Target = o.Servers[:Shards], o.Servers[Shards]
 	}
 	t.Cleanup(c.close)
 	var wait sync.WaitGroup
-	for _, s := range shared.servers {
+	for _, s := range c.all() {
 		wait.Go(func() { c.makeDatabase(s) })
 	}
 	wait.Wait()
@@ -80,6 +102,9 @@ func New(t *testing.T, o Options) *Cluster {
 	c.subscribe()
 	return c
 }
+
+// all are the servers of the shards and the target.
+func (c *Cluster) all() []*throwaway.Server { return append(slices.Clone(c.Servers), c.Target) }
 
 func (c *Cluster) makeDatabase(s *throwaway.Server) {
 	conn, err := pgx.Connect(c.Ctx, s.DSN())
@@ -111,42 +136,37 @@ func (c *Cluster) ShardDSNs() (dsns []string) {
 // TargetDSN is the test's database on the target.
 func (c *Cluster) TargetDSN() string { return c.Target.DSNFor(c.database) }
 
-func (c *Cluster) startNATS() {
-	c.t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		c.t.Fatal(err)
-	}
-	c.url = "nats://" + address
-	c.NATS = c.start("natsd", shared.natsd, "-dir", filepath.Join(c.dir, "nats"), "-listen", address)
-	Until(c.Ctx, c.t, "NATS answers", func() (bool, string) {
-		if !c.NATS.Running() {
-			c.t.Fatal(c.NATS.Err())
-		}
-		var err error
-		c.Bus, err = control.Connect(c.Ctx, control.Connection{URL: c.url, Name: "test"})
-		return err == nil, fmt.Sprint(err)
-	})
-}
-
 func (c *Cluster) subscribe() {
 	c.t.Helper()
-	spec := subscribe.Spec{Name: c.database, Format: c.options.Format}
+	spec := subscribe.Spec{Name: c.database, Format: c.options.Format, MaxClockSkew: c.options.Skew}
 	if c.options.Format == "" {
-		spec.Targets = []control.Target{{Name: TargetName, DSN: c.TargetDSN()}}
+		spec.Targets = []control.Target{{Name: TargetName, DSN: c.viaProxy(c.TargetDSN(), c.Target, &c.TargetProxy)}}
 	}
-	for i := range c.Servers {
-		spec.Shards = append(spec.Shards, subscribe.Shard{Name: ShardName(i), DSN: c.ShardDSN(i)})
+	c.ShardProxies = make([]*Proxy, len(c.Servers))
+	for i, s := range c.Servers {
+		spec.Shards = append(spec.Shards, subscribe.Shard{Name: ShardName(i), DSN: c.viaProxy(c.ShardDSN(i), s, &c.ShardProxies[i])})
 	}
 	var err error
 	if c.Sub, _, err = subscribe.Create(c.Ctx, c.Bus, spec); err != nil {
 		c.t.Fatal(err)
 	}
 }
+
+// viaProxy makes the proxy, if the test wants proxies, and returns the DSN to use.
+func (c *Cluster) viaProxy(dsn string, s *throwaway.Server, p **Proxy) string {
+	c.t.Helper()
+	if !c.options.Proxied {
+		return dsn
+	}
+	*p = NewProxy(c.t, serverAddress(s))
+	text, err := through(dsn, *p)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return text
+}
+
+func serverAddress(s *throwaway.Server) string { return fmt.Sprintf("127.0.0.1:%d", s.Port()) }
 
 // start runs a program that ends with the test. Its log is shown if the test fails.
 func (c *Cluster) start(name, path string, args ...string) *program.Program {
@@ -166,13 +186,14 @@ func (c *Cluster) start(name, path string, args ...string) *program.Program {
 // Node starts a capture node of the given name. Nodes of one name share a log.
 func (c *Cluster) Node(name string) *program.Program {
 	c.t.Helper()
-	return c.start(name, shared.cdcd, "node", "--nats", c.url, "--nats-durability", "always", "--node-name", name, "--lease-ttl", c.options.Lease.String())
+	return c.start(name, shared.cdcd, "node", "--nats", c.nodeURL, "--nats-durability", "always", "--node-name", name,
+		"--lease-ttl", c.options.Lease.String(), "--nats-replicas", strconv.Itoa(len(c.peers)))
 }
 
 // Apply starts an apply worker.
 func (c *Cluster) Apply() *program.Program {
 	c.t.Helper()
-	return c.start("apply", shared.cdcd, "apply", "--nats", c.url, "--node-name", "apply")
+	return c.start("apply", shared.cdcd, "apply", "--nats", c.applyURL, "--node-name", "apply", "--nats-replicas", strconv.Itoa(len(c.peers)))
 }
 
 // Kill is kill -9.
@@ -276,6 +297,7 @@ func (c *Cluster) lsn(shard int, sql string) pipeline.LSN {
 // close ends the test's programs and removes its databases.
 func (c *Cluster) close() {
 	if c.t.Failed() {
+		c.showStatus()
 		c.showLogs()
 	}
 	if c.Bus != nil {
@@ -287,7 +309,7 @@ func (c *Cluster) close() {
 		}
 	}
 	var wait sync.WaitGroup
-	for _, s := range shared.servers {
+	for _, s := range c.all() {
 		wait.Go(func() {
 			if err := c.dropDatabase(s); err != nil {
 				c.t.Errorf("remove database %s: %v", c.database, err)
@@ -295,6 +317,25 @@ func (c *Cluster) close() {
 		})
 	}
 	wait.Wait()
+}
+
+// showStatus tells what everybody says at the end of a test that failed.
+func (c *Cluster) showStatus() {
+	if c.Bus == nil || c.Sub == nil {
+		return
+	}
+	for _, status := range []func() (any, error){
+		func() (any, error) {
+			return control.AskCapture(context.Background(), c.Bus.NC, c.Sub.Name)
+		},
+		func() (any, error) {
+			return control.AskApply(context.Background(), c.Bus.NC, c.Sub.Name, TargetName)
+		},
+	} {
+		st, err := status()
+		text, _ := json.Marshal(st)
+		c.t.Logf("--- status: %s (%v)", text, err)
+	}
 }
 
 func (c *Cluster) showLogs() {
@@ -305,7 +346,7 @@ func (c *Cluster) showLogs() {
 			c.t.Logf("--- the end of the log of %s:\n%s", p.Name(), p.Tail(40))
 		}
 	}
-	for _, s := range shared.servers {
+	for _, s := range c.all() {
 		c.t.Logf("--- the end of %s:\n%s", s.LogFile(), program.Tail(s.LogFile(), 10))
 	}
 }
@@ -378,9 +419,12 @@ func texts(ctx context.Context, conn *pgx.Conn, sql string) ([]string, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// RestartNATS kills the NATS server and starts it again on the same store and address.
-func (c *Cluster) RestartNATS() {
+// Resubscribe drops the subscription and creates it again: what an error that names a loss asks for. The target's rows
+// stay as they are.
+func (c *Cluster) Resubscribe() {
 	c.t.Helper()
-	c.Kill(c.NATS)
-	c.NATS = c.start("natsd", shared.natsd, "-dir", filepath.Join(c.dir, "nats"), "-listen", strings.TrimPrefix(c.url, "nats://"))
+	if _, err := subscribe.Drop(c.Ctx, c.Bus, c.Sub.Name, subscribe.Options{}); err != nil {
+		c.t.Fatal(err)
+	}
+	c.subscribe()
 }

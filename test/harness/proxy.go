@@ -1,0 +1,316 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Direction of bytes through a Proxy.
+type Direction int
+
+const (
+	ToServer Direction = iota
+	ToClient
+)
+
+func (d Direction) String() string { return [...]string{"to the server", "to the client"}[d] }
+
+// A Tap looks at every chunk of bytes before it is passed on. It may cut the connection (as Reset does) behind the first n
+// bytes of the chunk. It is called from several goroutines.
+type Tap func(d Direction, chunk []byte) (n int, cut bool)
+
+// A Proxy stands between a client and a server on TCP, and breaks what passes in the ways that networks do:
+//
+//	Cut     connections are reset, new ones too, until Heal
+//	Reset   connections are reset, new ones work
+//	Stall   nothing passes in the given directions, and nobody is told (half-open), until Heal: then it goes on
+//	Freeze  nothing passes on the present connections any more, for ever, and nobody is told, not even when the other end
+//	        goes away (a router that forgot them); new ones work
+//	Slow    each chunk is late
+//	Tap     look at what passes, and cut at an exact place
+//
+// A chunk is what one read gave, 32 kB at most.
+type Proxy struct {
+	listener net.Listener
+	ctx      context.Context // ends with Close
+	close    context.CancelFunc
+	wait     sync.WaitGroup
+
+	mu      sync.Mutex
+	to      string
+	cut     bool
+	stalled [2]chan struct{} // nil: bytes pass; closed by Heal
+	delay   time.Duration
+	tap     Tap
+	links   map[*link]struct{}
+	passed  [2]int64 // bytes
+}
+
+// link is a connection through the proxy.
+type link struct {
+	client, server net.Conn
+	ctx            context.Context
+	end            context.CancelFunc
+	frozen         atomic.Bool
+}
+
+// NewProxy starts a proxy to the address; it ends with the test.
+func NewProxy(t *testing.T, to string) *Proxy {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{listener: listener, to: to, links: map[*link]struct{}{}}
+	p.ctx, p.close = context.WithCancel(context.Background())
+	p.wait.Go(p.accept)
+	t.Cleanup(p.Close)
+	return p
+}
+
+// Address is where clients connect.
+func (p *Proxy) Address() string { return p.listener.Addr().String() }
+
+// Port of the address.
+func (p *Proxy) Port() int { return p.listener.Addr().(*net.TCPAddr).Port }
+
+// Close ends the proxy and all its connections.
+func (p *Proxy) Close() {
+	p.close()
+	_ = p.listener.Close()
+	p.Reset()
+	p.wait.Wait()
+}
+
+// Cut resets every connection, and those that are made, until Heal.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	p.cut = true
+	p.mu.Unlock()
+	p.Reset()
+}
+
+// Reset resets every connection; new ones work.
+func (p *Proxy) Reset() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		l.reset()
+	}
+}
+
+// Stall lets nothing pass in the directions given, or in both. Connections stay, and new ones are accepted.
+func (p *Proxy) Stall(directions ...Direction) {
+	if len(directions) == 0 {
+		directions = []Direction{ToServer, ToClient}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, d := range directions {
+		if p.stalled[d] == nil {
+			p.stalled[d] = make(chan struct{})
+		}
+	}
+}
+
+// Freeze lets nothing pass on the present connections any more. New ones work.
+func (p *Proxy) Freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		l.frozen.Store(true)
+	}
+}
+
+// Links is how many connections there are that are not frozen.
+func (p *Proxy) Links() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.links {
+		if !l.frozen.Load() {
+			n++
+		}
+	}
+	return n
+}
+
+// Slow makes every chunk late.
+func (p *Proxy) Slow(delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = delay
+}
+
+// Heal ends Cut, Stall and Slow. What stalled goes on.
+func (p *Proxy) Heal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut, p.delay = false, 0
+	for d, gate := range p.stalled {
+		if gate != nil {
+			close(gate)
+			p.stalled[d] = nil
+		}
+	}
+}
+
+// Tap sets the tap; nil: none.
+func (p *Proxy) Tap(tap Tap) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tap = tap
+}
+
+// Redirect lets new connections go to another server and resets the present ones.
+func (p *Proxy) Redirect(to string) {
+	p.mu.Lock()
+	p.to = to
+	p.mu.Unlock()
+	p.Reset()
+}
+
+// Passed is how many bytes have gone in a direction.
+func (p *Proxy) Passed(d Direction) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.passed[d]
+}
+
+func (p *Proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		p.wait.Go(func() { p.serve(client) })
+	}
+}
+
+func (p *Proxy) serve(client net.Conn) {
+	p.mu.Lock()
+	to, cut := p.to, p.cut
+	p.mu.Unlock()
+	if cut {
+		abort(client)
+		return
+	}
+	server, err := net.Dial("tcp", to)
+	if err != nil {
+		abort(client) // as if the server itself had refused
+		return
+	}
+	l := &link{client: client, server: server}
+	l.ctx, l.end = context.WithCancel(p.ctx)
+	p.mu.Lock()
+	p.links[l] = struct{}{}
+	if p.cut || p.ctx.Err() != nil {
+		l.reset() // cut or closed meanwhile
+	}
+	p.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() { p.copy(l, ToServer, server, client) })
+	both.Go(func() { p.copy(l, ToClient, client, server) })
+	both.Wait()
+	p.mu.Lock()
+	delete(p.links, l)
+	p.mu.Unlock()
+}
+
+var errCut = errors.New("cut by the tap")
+
+// copy passes bytes on until one end closes; then both are closed.
+func (p *Proxy) copy(l *link, d Direction, to, from net.Conn) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		if n > 0 && !l.frozen.Load() && p.pass(l, d, to, buffer[:n]) != nil {
+			break
+		}
+		if err == nil {
+			continue
+		}
+		if l.frozen.Load() {
+			_ = from.Close()
+			return // the other end hears nothing of it
+		}
+		break
+	}
+	l.finish()
+}
+
+// pass passes a chunk on when the network lets it.
+func (p *Proxy) pass(l *link, d Direction, to net.Conn, chunk []byte) error {
+	for {
+		p.mu.Lock()
+		gate, delay, tap := p.stalled[d], p.delay, p.tap
+		p.mu.Unlock()
+		if gate != nil {
+			select {
+			case <-gate:
+				continue // it may be closed again
+			case <-l.ctx.Done():
+				return l.ctx.Err()
+			}
+		}
+		if delay > 0 && !within(l.ctx, delay) {
+			return l.ctx.Err()
+		}
+		cut := false
+		if tap != nil {
+			var n int
+			if n, cut = tap(d, chunk); cut {
+				chunk = chunk[:n]
+			}
+		}
+		if _, err := to.Write(chunk); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.passed[d] += int64(len(chunk))
+		p.mu.Unlock()
+		if cut {
+			l.reset()
+			return errCut
+		}
+		return nil
+	}
+}
+
+// within waits; false: ctx ended first.
+func within(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// reset breaks the connection, so that both ends get "connection reset by peer".
+func (l *link) reset() {
+	l.end()
+	abort(l.client)
+	abort(l.server)
+}
+
+// finish closes both ends in order.
+func (l *link) finish() {
+	l.end()
+	_ = l.client.Close()
+	_ = l.server.Close()
+}
+
+// abort closes with a reset instead of a goodbye.
+func abort(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
+}
