@@ -52,7 +52,7 @@ func waitGone(t *testing.T, pid int, dataDir string) {
 // Killing the owner ends its server, and the next Start removes the folder.
 func TestKilledOwner(t *testing.T) {
 	if _, _, err := Find(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	for _, suffix := range []string{"", "!paused"} {
 		t.Run("owner"+suffix, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestLeftoverSparesStrangers(t *testing.T) {
 	stranger := exec.Command("cat")
 	stdin, errIn := stranger.StdinPipe()
 	if err := errors.Join(errIn, stranger.Start()); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	f := &folder{path: t.TempDir()}
 	if err := os.Mkdir(f.data(), 0o700); err != nil {
@@ -109,7 +109,7 @@ func TestLeftoverSparesStrangers(t *testing.T) {
 // The thread that calls Start may end; the server stays. (A goroutine that ends while locked takes its thread along.)
 func TestStarterThreadEnds(t *testing.T) {
 	if _, _, err := Find(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	var s *Server
 	var err error
@@ -143,12 +143,12 @@ func TestStarterThreadEnds(t *testing.T) {
 func TestStaleFolders(t *testing.T) {
 	a, err := serverAccount()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	parent := t.TempDir()
 	dead := exec.Command("true")
 	if err := dead.Run(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	makeFolder := func(pid int, name string, locked bool) string {
 		path := filepath.Join(parent, fmt.Sprintf("cdc-throwaway-%d-%s", pid, name))

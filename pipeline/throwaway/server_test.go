@@ -33,8 +33,8 @@ func testContext(t testing.TB) context.Context {
 func startServer(t testing.TB, o Options) *Server {
 	t.Helper()
 	if o.Bin == "" {
-		if _, _, err := Find(); errors.Is(err, ErrNotFound) {
-			t.Skip(err)
+		if _, _, err := Find(); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if o.Dir == "" {
@@ -336,7 +336,7 @@ func TestClose(t *testing.T) {
 func inSharedMemory(t testing.TB, keyID string) bool {
 	table, err := os.ReadFile("/proc/sysvipc/shm")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(table)) {
 		if f := strings.Fields(line); f[0]+" "+f[1] == keyID {
@@ -348,7 +348,7 @@ func inSharedMemory(t testing.TB, keyID string) bool {
 
 func TestStartMany(t *testing.T) {
 	if _, _, err := Find(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	servers, err := StartMany(testContext(t), Options{Dir: dir, Name: "a", Log: t.Output()}, Options{Dir: dir, Name: "b", Log: t.Output()})
@@ -371,7 +371,7 @@ func TestStartMany(t *testing.T) {
 // One that cannot start takes the others with it.
 func TestStartManyFails(t *testing.T) {
 	if _, _, err := Find(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	_, err := StartMany(testContext(t), Options{Dir: dir, Name: "good"}, Options{
@@ -405,7 +405,7 @@ func TestPortTaken(t *testing.T) {
 // When the context ends in the middle of a start nothing is left.
 func TestStartCancelled(t *testing.T) {
 	if _, _, err := Find(); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
