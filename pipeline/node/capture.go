@@ -21,9 +21,8 @@ import (
 const (
 	unitBytes     = 512 << 10 // row data in a unit; a larger transaction is a unit of its own
 	jsonUnitBytes = 256 << 10
-	fragmentBytes = 512 // what a fragment takes in memory besides its row data, measured
-	unitCountMax  = 500 // JSON: one message each, and a unit has to fit an atomic batch of 1000
-	skewCheck     = time.Second
+	fragmentBytes = 512         // what a fragment takes in memory besides its row data, measured
+	unitCountMax  = 500         // JSON: one message each, and a unit has to fit an atomic batch of 1000
 	evictAfter    = time.Second // we have the lease and the stream: whoever else reads the slot is dead, frozen or fenced
 )
 
@@ -161,6 +160,9 @@ func (c *capture) publish(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := c.agree(ctx, &batch); err != nil {
+			return err
+		}
 		c.report.publishes(&batch)
 		if err := c.pub.Publish(ctx, &batch); err != nil {
 			return err
@@ -200,42 +202,4 @@ func (c *capture) confirmLater(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// watchClocks stops the subscription when two shards' clocks differ by more than it allows: the merge relies on
-// that.
-func (c *capture) watchClocks(ctx context.Context) error {
-	tick := time.NewTicker(skewCheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if err := c.checkClocks(); err != nil {
-			return err
-		}
-	}
-}
-
-func (c *capture) checkClocks() error {
-	for i, a := range c.dumpers {
-		sa := a.Status()
-		if sa.ClockUncertainty == 0 {
-			continue
-		}
-		for _, b := range c.dumpers[:i] {
-			sb := b.Status()
-			if sb.ClockUncertainty == 0 {
-				continue
-			}
-			apart := (sa.ClockOffset - sb.ClockOffset).Abs() - sa.ClockUncertainty - sb.ClockUncertainty
-			if apart > time.Duration(c.sub.MaxClockSkew) {
-				return fmt.Errorf("the clocks of shards %s and %s are %s apart, more than max_clock_skew %s. Try: synchronise them (NTP); the subscription goes on by itself then",
-					sa.Name, sb.Name, apart.Round(time.Millisecond), c.sub.MaxClockSkew)
-			}
-		}
-	}
-	return nil
 }
