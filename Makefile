@@ -47,6 +47,12 @@ fuzz: ## Every fuzz target for FUZZTIME (default 30s) each
 sim: ## The joiner's simulator with more seeds (SEEDS, default 100000)
 	CDC_SIM_SEEDS=$(or $(SEEDS),100000) $(GO) test -timeout 60m -run TestWorlds -v ./test/sim
 
+.PHONY: chaos
+chaos: postgresql ## Every fault: network, PostgreSQL, NATS, disks, clocks (takes a quarter of an hour)
+	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || ! command -v apt-get >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get install -q -y --no-install-recommends faketime; }
+	CDC_CHAOS=all $(GO) test -count=1 -timeout 60m -v $(TESTFLAGS) ./test/chaos
+
 .PHONY: lint
 lint: ## Formatting, vet, staticcheck, import rules (fetches its tools; none is a dependency of the product)
 	@out=$$($(GO) run $(GOFUMPT) -l .) || exit; test -z "$$out" || { echo "not formatted; gofumpt -w these:"; echo "$$out"; exit 1; }

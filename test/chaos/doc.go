@@ -1,0 +1,17 @@
+// Package chaos breaks what shardcdc stands on, piece by piece, and checks after each fault the same promises: nothing is
+// lost, nothing comes twice, nothing is torn, the order is kept. A fault that would break one of them has to end in a loud
+// stop that names the mend, and then the test asserts what cdcctl status says.
+//
+//	network_test.go   proxies between everything: cut, stall, freeze, slow, reset; cuts at the acknowledgement and the commit
+//	servers_test.go   PostgreSQL: shards and the target restarted, a shard down when a node starts
+//	cluster_test.go   three NATS servers: killed, paused, restarted
+//	stream_test.go    the stream: rolled back, full, its disk full
+//	slot_test.go      the slot: dropped, made by hand, invalidated; another server or timeline, an older copy of it
+//	doubt_test.go     transactions in doubt for long, gids used again
+//	clock_test.go     a shard's clock ahead, behind, stepping (libfaketime)
+//	quiet_test.go     shards where nothing, or nothing published, happens
+//	poison_test.go    a row that the target refuses
+//
+// go test runs a selection that takes less than two minutes. CDC_CHAOS=all (make chaos) runs everything. The seed of
+// every choice is printed; -seed repeats it.
+package chaos
