@@ -30,8 +30,9 @@ func goesOn(t *testing.T, b *harness.Bank, what string) {
 
 // The server that leads the stream is killed, comes back, and the next leader is killed.
 func TestClusterLeaderKilled(t *testing.T) {
+	whole(t)
 	c, b := newCluster(t)
-	for range count(1, 3) {
+	for range 3 {
 		leader := c.Leader()
 		c.Kill(c.Peer(leader))
 		b.Committed(100)

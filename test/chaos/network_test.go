@@ -84,6 +84,9 @@ func TestFrozenLinks(t *testing.T) {
 	whole(t)
 	for _, which := range []string{"node and shard b", "node and NATS", "worker and NATS", "worker and target"} {
 		t.Run(which, func(t *testing.T) {
+			if which == "worker and target" {
+				known(t, "the worker waits without a limit for the answer of a target that is gone without a word")
+			}
 			c := harness.New(t, harness.Options{Proxied: true, Limit: 4 * time.Minute})
 			c.Node("node")
 			c.Apply()
@@ -146,34 +149,29 @@ func exactly(t *testing.T, b *harness.Bank, c *harness.Cluster, p *harness.Proxy
 	}
 }
 
-func rounds() int {
-	if everything() {
-		return 15
-	}
-	return 3
-}
-
 // The node's connection to NATS ends around a publish and its acknowledgement.
 func TestCutAtTheAcknowledgement(t *testing.T) {
-	c := harness.New(t, harness.Options{Proxied: true, Limit: 4 * time.Minute})
+	c := harness.New(t, harness.Options{Proxied: true, Limit: 6 * time.Minute})
 	c.Node("node")
 	c.Apply()
 	b := c.OpenBank(bank.Config{})
 	b.Progressed()
 	publish := [][]byte{[]byte("HPUB " + wire.Subject(c.Sub.Name))}
 	ack := [][]byte{[]byte(fmt.Sprintf(`"stream":%q`, wire.StreamName(c.Sub.Name)))}
-	for _, x := range []struct {
+	cases := []struct {
 		name string
 		s    *strike
 	}{
-		{"before a publish", &strike{direction: harness.ToServer, marks: publish, at: before}},
-		{"inside a publish", &strike{direction: harness.ToServer, marks: publish, at: inside}},
-		{"behind a publish", &strike{direction: harness.ToServer, marks: publish, at: behind}},
 		{"before an acknowledgement", &strike{direction: harness.ToClient, marks: ack, at: func([]byte, int) int { return 0 }}},
+		{"inside a publish", &strike{direction: harness.ToServer, marks: publish, at: inside}},
+		{"before a publish", &strike{direction: harness.ToServer, marks: publish, at: before}},
+		{"behind a publish", &strike{direction: harness.ToServer, marks: publish, at: behind}},
 		{"inside an acknowledgement", &strike{direction: harness.ToClient, marks: ack, at: before}},
 		{"behind an acknowledgement", &strike{direction: harness.ToClient, marks: ack, at: behind}},
-	} {
-		exactly(t, b, c, c.NodeNATS, rounds(), x.name, x.s)
+	}
+	// The publisher waits ten seconds for an answer, whatever becomes of the connection.
+	for _, x := range cases[:count(1, len(cases))] {
+		exactly(t, b, c, c.NodeNATS, count(1, 3), x.name, x.s)
 	}
 	c.Finish(b)
 }
@@ -197,7 +195,7 @@ func TestCutAtTheCommit(t *testing.T) {
 		{"inside the answer", &strike{direction: harness.ToClient, marks: done, at: before}},
 		{"behind the answer", &strike{direction: harness.ToClient, marks: done, at: behind}},
 	} {
-		exactly(t, b, c, c.TargetProxy, rounds(), x.name, x.s)
+		exactly(t, b, c, c.TargetProxy, count(2, 15), x.name, x.s)
 	}
 	c.Finish(b)
 }

@@ -63,6 +63,13 @@ func (c *Cluster) startNATS() {
 		c.Bus, err = control.Connect(c.Ctx, control.Connection{URL: c.url, Name: "test", Replicas: len(c.peers)})
 		return err == nil, fmt.Sprint(err)
 	})
+	Until(c.Ctx, c.t, "the catalog answers", func() (bool, string) { // a new cluster elects its leader
+		catalog, err := control.OpenCatalog(c.Ctx, c.Bus.JS, c.Bus.Replicas)
+		if err == nil {
+			_, err = catalog.List(c.Ctx)
+		}
+		return err == nil, fmt.Sprint(err)
+	})
 	if c.options.Proxied {
 		c.NodeNATS, c.ApplyNATS = NewProxy(c.t, c.peers[0].address), NewProxy(c.t, c.peers[0].address)
 		c.nodeURL, c.applyURL = "nats://"+c.NodeNATS.Address(), "nats://"+c.ApplyNATS.Address()
