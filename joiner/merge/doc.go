@@ -60,7 +60,9 @@
 //   - a second phase of T received on j (no PREPARE of T follows it there);
 //   - received_j >= probe_j, a flushed WAL position that was asked for after T's decision had been received;
 //   - a record of j's own (no replication origin, not a second phase) dated later than T's decision plus
-//     MaxClockSkew, received on j;
+//     MaxClockSkew, received on j, while j's stream is more than DatesBehind from its server's end. (Dates carry the
+//     merge through a backlog, where a probe's position is gigabytes away. Near the end they are not needed, and a
+//     clock that was wrong when they were written does no harm.)
 //
 // If a decision lists T's gids (Decides) and all are in, the shards that have a fragment of T suffice. (Without
 // evidence from these shards, a fragment that is in might be an earlier transaction's with the same gid.)
@@ -121,10 +123,14 @@
 // those of an earlier or a later transaction do not overlap with them. A second phase belongs to the oldest
 // decision, not sealed, that its fragment overlaps with and that its shard is not closed for; else it is a decision
 // of its own. Sealing takes every fragment without a second phase that overlaps: an earlier
-// transaction's would have its second phase by now. Clocks may differ by MaxClockSkew in all of this.
+// transaction's would have its second phase by now. Clocks may differ by GIDApart in all of this.
 //
-// BUG(merge): if a global id is used again within MaxClockSkew by a transaction with other participants, their
-// fragments may be put together as one transaction.
+// BUG(merge): if a global id is used again within GIDApart by a transaction with other participants, while the stream
+// of a shard that only one of them touched lags behind the others, their fragments may be put together as one
+// transaction. When streams wait for each other because of that, the merge stops and says so.
+//
+// BUG(merge): in a backlog of more than DatesBehind, dates that were written while a shard's clock was wrong by more
+// than MaxClockSkew may close a shard too early.
 //
 // BUG(merge): that a transaction was rolled back on one shard and committed on another is noticed only if the
 // fragment that was rolled back is not the only one known at that time; else each shard's own outcome is

@@ -161,10 +161,23 @@ func (m *Merger) completes(s *shard, t *txn) bool {
 		m.close(t, s, at)
 		return true
 	}
-	if t.trusted && s.ownDate > t.decidedAt+m.slack {
+	if t.trusted && s.ownDate > t.decidedAt+m.slack && m.datesCount(s) {
 		m.counts.ByDate++
 		m.close(t, s, s.received)
 		return true
+	}
+	return false
+}
+
+// datesCount says whether s's stream is so far behind that the dates of its records are evidence.
+func (m *Merger) datesCount(s *shard) bool {
+	if m.conf.DatesBehind == 0 {
+		return true
+	}
+	for _, mk := range s.marks {
+		if mk.at > s.received+m.conf.DatesBehind {
+			return true
+		}
 	}
 	return false
 }

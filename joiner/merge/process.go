@@ -2,7 +2,9 @@ package merge
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 
 	"shardcdc/pipeline"
 )
@@ -34,7 +36,29 @@ func (m *Merger) run() error {
 		}
 	}
 	m.assertInvariants()
-	return nil
+	return m.refuseDeadlock()
+}
+
+// refuseDeadlock stops when every paused stream waits for a transaction that is sealed: these need nothing but
+// processing, and nothing will be processed any more. It happens only when fragments of two transactions were
+// put together; see the package doc's BUGs.
+func (m *Merger) refuseDeadlock() error {
+	var waits []string
+	for _, s := range m.shards {
+		t := s.pausedAt
+		if t == nil || t.csn != 0 {
+			continue
+		}
+		if !t.sealed {
+			return nil
+		}
+		waits = append(waits, fmt.Sprintf("shard %d for %q", s.id, t.global))
+	}
+	if len(waits) == 0 {
+		return nil
+	}
+	return m.fail("streams wait for each other: %s. A gid was used again by a transaction with other participants. "+
+		"Try: unique gids, or gid rules that keep them apart; then cdcctl drop-subscription and cdcctl create-subscription", strings.Join(waits, ", "))
 }
 
 // process takes records from the head of a shard's queue until it is empty or a decision has to wait.

@@ -111,8 +111,8 @@ func TestGIDUsedAgain(t *testing.T) {
 // The same gid by other shards before max_clock_skew has passed.
 func TestGIDUsedAgainAtOnce(t *testing.T) {
 	whole(t)
-	known(t, "merge puts fragments of two transactions together if their gid is used again within max_clock_skew by other "+
-		"shards; they wait for each other, and the whole subscription stands still")
+	known(t, "merge may put fragments of two transactions together if their gid is used again by other shards before the "+
+		"first one is put together; when streams wait for each other because of that, it stops and says so")
 	c := harness.New(t, harness.Options{Limit: 30 * time.Second})
 	c.Node("node")
 	c.Apply()
