@@ -40,7 +40,7 @@ type Config struct {
 	// ChunkBytes is how much is sent before results are read; up to two chunks are on their way. One row may
 	// exceed it. Default 256 KiB.
 	ChunkBytes int
-	// Dial replaces the dialer; nil: pgconn's own.
+	// Dial replaces the dialer.
 	Dial pgconn.DialFunc
 }
 

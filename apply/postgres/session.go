@@ -31,6 +31,7 @@ func New(cfg Config) (*Target, error) {
 	}
 	conn.RuntimeParams["application_name"] = applicationName(cfg.Subscription)
 	conn.RuntimeParams["client_encoding"] = "UTF8"
+	conn.DialFunc = dialer()
 	if cfg.Dial != nil {
 		conn.DialFunc = cfg.Dial
 	}

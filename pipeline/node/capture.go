@@ -205,3 +205,13 @@ func (c *capture) confirmLater(ctx context.Context) error {
 		}
 	}
 }
+
+// streams says whether every shard is connected and verified.
+func (c *capture) streams() bool {
+	for _, d := range c.dumpers {
+		if s := d.Status().State; s != dumper.Streaming && s != dumper.Waiting {
+			return false
+		}
+	}
+	return true
+}

@@ -29,7 +29,17 @@ func (r *captureReport) start(c *capture) {
 	defer r.mu.Unlock()
 	r.running, r.publishing = c, 0
 	r.st.Epoch, r.st.StreamSeq = c.pub.Epoch(), c.pub.LastSeq()
-	r.st.State, r.st.Error, r.st.Stalled, r.st.Since = "running", "", "", time.Now()
+	r.st.Stalled = ""
+}
+
+// works notes that every shard streams: only then an error of the attempt before is over.
+func (r *captureReport) works() control.CaptureStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.st.State != "running" {
+		r.st.State, r.st.Error, r.st.Since = "running", "", time.Now()
+	}
+	return r.st
 }
 
 func (r *captureReport) failed(err error) {
@@ -84,6 +94,9 @@ func (r *captureReport) status() control.CaptureStatus {
 	r.mu.Unlock()
 	if c == nil {
 		return st
+	}
+	if c.streams() {
+		st = r.works()
 	}
 	now := time.Now()
 	j := c.joiner.Status()
