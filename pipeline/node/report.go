@@ -30,9 +30,12 @@ func (r *captureReport) start(c *capture) {
 	r.running, r.publishing = c, 0
 	r.st.Epoch, r.st.StreamSeq = c.pub.Epoch(), c.pub.LastSeq()
 	r.st.Stalled = ""
+	if r.st.State != "failed" {
+		r.st.State, r.st.Since = "running", time.Now()
+	}
 }
 
-// works notes that every shard streams: only then an error of the attempt before is over.
+// works notes that every shard streams: only then the error of a failed attempt is over.
 func (r *captureReport) works() control.CaptureStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
