@@ -123,14 +123,16 @@
 // those of an earlier or a later transaction do not overlap with them. A second phase belongs to the oldest
 // decision, not sealed, that its fragment overlaps with and that its shard is not closed for; else it is a decision
 // of its own. Sealing takes every fragment without a second phase that overlaps: an earlier
-// transaction's would have its second phase by now. Clocks may differ by GIDApart in all of this.
+// transaction's would have its second phase by now. Clocks may differ by MaxClockSkew in all of this.
 //
-// BUG(merge): if a global id is used again within GIDApart by a transaction with other participants, while the stream
-// of a shard that only one of them touched lags behind the others, their fragments may be put together as one
-// transaction. When streams wait for each other because of that, the merge stops and says so.
+// BUG(merge): if a global id is used again within MaxClockSkew by a transaction with other participants, their
+// fragments may be put together as one transaction. When streams wait for each other because of that, the merge
+// stops and says so.
 //
-// BUG(merge): in a backlog of more than DatesBehind, dates that were written while a shard's clock was wrong by more
-// than MaxClockSkew may close a shard too early.
+// BUG(merge): fragments that were prepared while a shard's clock was wrong by more than MaxClockSkew may be taken for
+// another use of their gid, and leave as a transaction of their own. In a backlog of more than DatesBehind, such
+// dates may also close a shard too early. Nothing is published while the clocks are seen to differ that much, but the
+// dates stay in the WAL when they have been set right.
 //
 // BUG(merge): that a transaction was rolled back on one shard and committed on another is noticed only if the
 // fragment that was rolled back is not the only one known at that time; else each shard's own outcome is

@@ -21,9 +21,6 @@ type Config struct {
 	// the dates of its records count as evidence (see the package doc). Dates are only as good as the clocks were
 	// when they were written; near its end a stream does not need them. 0: they always count.
 	DatesBehind pipeline.LSN
-	// GIDApart is the least time between two uses of a global id that are told apart by their dates while streams
-	// lag; 0: MaxClockSkew. Clocks that were wrong by less do not tear a transaction.
-	GIDApart time.Duration
 	// GlobalID maps the gid of a PREPARE TRANSACTION to the id that all fragments of its transaction share.
 	GlobalID func(gid string) string
 	// Start is where to go on: the checkpoint of the stream's last unit; for a new stream one entry per shard
@@ -43,7 +40,6 @@ type Config struct {
 type Merger struct {
 	conf   Config
 	slack  pipeline.Timestamp // MaxClockSkew in the shards' unit
-	apart  pipeline.Timestamp // GIDApart
 	shards []*shard
 
 	byGlobal map[string]*family // what is prepared or decided, until its second phases are processed
@@ -99,7 +95,6 @@ func New(c Config) (*Merger, error) {
 	m := &Merger{
 		conf:     c,
 		slack:    pipeline.Timestamp(c.MaxClockSkew / time.Microsecond),
-		apart:    pipeline.Timestamp(max(c.GIDApart, c.MaxClockSkew) / time.Microsecond),
 		byGlobal: map[string]*family{},
 		tree:     btree.NewG(32, func(a, b *placed) bool { return a.tx.CSN < b.tx.CSN }),
 		last:     c.Start.Last,

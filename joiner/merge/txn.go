@@ -114,7 +114,7 @@ func together(a, b *member, slack pipeline.Timestamp) bool {
 // claims says whether mb may be part of t. (Two fragments of one gid on one shard never are: the first one's second
 // phase closed the shard for t.)
 func (m *Merger) claims(t *txn, mb *member) bool {
-	return !t.sealed && t.lists(mb.gid) && together(t.first, mb, m.apart) &&
+	return !t.sealed && t.lists(mb.gid) && together(t.first, mb, m.slack) &&
 		(!t.closed[mb.shard.id] || mb.end <= t.upTo[mb.shard.id])
 }
 

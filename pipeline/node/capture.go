@@ -21,10 +21,9 @@ import (
 const (
 	unitBytes     = 512 << 10 // row data in a unit; a larger transaction is a unit of its own
 	jsonUnitBytes = 256 << 10
-	fragmentBytes = 512      // what a fragment takes in memory besides its row data, measured
-	unitCountMax  = 500      // JSON: one message each, and a unit has to fit an atomic batch of 1000
-	datesBehind   = 64 << 20 // less of WAL than this is read in a second or two: then a probe's position is near enough
-	gidApart      = 24 * time.Hour
+	fragmentBytes = 512         // what a fragment takes in memory besides its row data, measured
+	unitCountMax  = 500         // JSON: one message each, and a unit has to fit an atomic batch of 1000
+	datesBehind   = 64 << 20    // less of WAL than this is read in a second or two: then a probe's position is near enough
 	evictAfter    = time.Second // we have the lease and the stream: whoever else reads the slot is dead, frozen or fenced
 )
 
@@ -132,7 +131,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	}
 	conf := merge.Config{
 		Shards: len(c.sub.Shards), MaxClockSkew: time.Duration(c.sub.MaxClockSkew), GlobalID: rules.Global,
-		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: fragmentBytes, DatesBehind: datesBehind, GIDApart: gidApart,
+		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: fragmentBytes, DatesBehind: datesBehind,
 	}
 	if c.sub.Format == control.FormatJSON {
 		conf.BatchMax = unitCountMax

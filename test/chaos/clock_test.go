@@ -140,6 +140,8 @@ func TestClocksBeyond(t *testing.T) {
 // The same with distributed transactions on the way while the clock is wrong.
 func TestClocksBeyondDistributed(t *testing.T) {
 	whole(t)
+	known(t, "merge takes dates written by a clock that was wrong for proof that two fragments cannot belong together: "+
+		"transactions are published in two pieces, also after the clock was mended")
 	for _, off := range []time.Duration{12 * time.Second, -12 * time.Second, -time.Hour} {
 		t.Run(off.String(), func(t *testing.T) {
 			k := newClocks(t)
