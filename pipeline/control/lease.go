@@ -22,6 +22,12 @@ type Leases struct {
 	ttl time.Duration
 }
 
+// CaptureLease is the key of the lease to capture a subscription.
+func CaptureLease(subscription string) string { return "capture." + subscription }
+
+// ApplyLease is the key of the lease to replay a subscription on a target.
+func ApplyLease(subscription, target string) string { return "apply." + subscription + "." + target }
+
 // Owner is who holds a lease.
 type Owner struct {
 	Node  string    `json:"node"`

@@ -35,8 +35,3 @@ func whileLeased(ctx context.Context, leases *control.Leases, key, process strin
 		wait(ctx, acquireEvery) // others may have it first
 	}
 }
-
-// captureLease and applyLease are the keys of the leases.
-func captureLease(subscription string) string { return "capture." + subscription }
-
-func applyLease(subscription, target string) string { return "apply." + subscription + "." + target }

@@ -92,7 +92,7 @@ func (n *Node) Run(ctx context.Context) error {
 	return supervise(ctx, n.catalog, n.conf.Log, func(e control.Entry) []job {
 		log := n.conf.Log.With("subscription", e.Name)
 		return []job{func(ctx context.Context) {
-			whileLeased(ctx, n.leases, captureLease(e.Name), n.conf.Name, log, func(ctx context.Context) { n.captureWhile(ctx, e.Subscription, log) })
+			whileLeased(ctx, n.leases, control.CaptureLease(e.Name), n.conf.Name, log, func(ctx context.Context) { n.captureWhile(ctx, e.Subscription, log) })
 		}}
 	})
 }

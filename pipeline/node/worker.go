@@ -70,7 +70,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		for _, t := range targets {
 			log := w.conf.Log.With("subscription", e.Name, "target", t.Name)
 			jobs = append(jobs, func(ctx context.Context) {
-				whileLeased(ctx, w.leases, applyLease(e.Name, t.Name), w.conf.Name, log, func(ctx context.Context) { w.replay(ctx, e.Subscription, t, log) })
+				whileLeased(ctx, w.leases, control.ApplyLease(e.Name, t.Name), w.conf.Name, log, func(ctx context.Context) { w.replay(ctx, e.Subscription, t, log) })
 			})
 		}
 		return jobs

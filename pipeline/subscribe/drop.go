@@ -41,9 +41,6 @@ type Dropped struct {
 	Left    []string `json:"left,omitempty"` // with Force: what is still there, and where
 }
 
-// leaseKey is the lease of the node that captures.
-func leaseKey(name string) string { return "capture." + name }
-
 // Drop removes a subscription and everything that Create made for it. It may be repeated: it goes on where the last one
 // stopped. Dropped is right even with an error.
 func Drop(ctx context.Context, bus *control.Bus, name string, o Options) (Dropped, error) {
@@ -120,7 +117,7 @@ func (d *drop) takeOver(ctx context.Context, sub *control.Subscription) (*contro
 		return nil, err
 	}
 	for {
-		lease, err := leases.Acquire(ctx, leaseKey(d.name), control.Owner{Node: "cdcctl drop-subscription", Since: time.Now().UTC()})
+		lease, err := leases.Acquire(ctx, control.CaptureLease(d.name), control.Owner{Node: "cdcctl drop-subscription", Since: time.Now().UTC()})
 		if err != nil {
 			return nil, err
 		}
@@ -128,7 +125,7 @@ func (d *drop) takeOver(ctx context.Context, sub *control.Subscription) (*contro
 			return lease, nil
 		}
 		if !pause(waiting) {
-			owner, _, _ := leases.Holder(ctx, leaseKey(d.name)) // only to name it
+			owner, _, _ := leases.Holder(ctx, control.CaptureLease(d.name)) // only to name it
 			return nil, late(ctx, "subscription %s: node %s has not let go within %s; the subscription stays in state dropping. Try: stop that node, then cdcctl drop-subscription %s again",
 				d.name, owner.Node, d.options.wait(), d.name)
 		}

@@ -83,7 +83,7 @@ func awaitIdle(ctx, waiting context.Context, bus *control.Bus, sub *control.Subs
 		return err
 	}
 	for {
-		owner, held, err := leases.Holder(ctx, leaseKey(sub.Name))
+		owner, held, err := leases.Holder(ctx, control.CaptureLease(sub.Name))
 		if err != nil || !held {
 			return err
 		}
