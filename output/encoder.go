@@ -47,7 +47,7 @@ func (e *internal) Encode(b *pipeline.Batch) ([]Payload, error) {
 	}
 	size := descriptionBytes
 	for _, tx := range b.Transactions {
-		size += headBytes*len(tx.Fragments) + tx.Bytes()
+		size += headBytes*len(tx.Fragments) + int(tx.Bytes())
 	}
 	data, err := e.wire.AppendUnit(make([]byte, 0, size), b)
 	if err != nil {

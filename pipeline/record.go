@@ -1,116 +1,6 @@
 package pipeline
 
-import (
-	"encoding/binary"
-	"fmt"
-)
-
-// Fragment is what one transaction did on one shard. It is immutable once its last message is in.
-type Fragment struct {
-	Shard  ShardID
-	XID    XID
-	GID    string    // the name given to PREPARE TRANSACTION; empty for a one-phase commit
-	Start  LSN       // where the commit record, or the PREPARE record, begins
-	End    LSN       // where it ends
-	Time   Timestamp // commit time; of a two-phase fragment the time of its PREPARE
-	Origin string    // replication origin's name; empty for a transaction of the shard's own
-
-	// Body is the fragment's changes: pgoutput messages I, U, D, T, M as they were received, each behind its
-	// length (4 bytes, big endian). Append adds to it, Walk reads it.
-	Body    []byte
-	Changes int // messages in Body
-	// Relations says which version of a table the changes refer to: each table at its first use, and again
-	// where its version changes within the fragment.
-	Relations []RelationUse
-	// Decides lists gids whose commit this one-phase commit decides (Citus: rows of pg_dist_transaction).
-	Decides []string
-}
-
-// RelationUse says that from Body[Offset:] on, changes with Relation's ID mean this version.
-type RelationUse struct {
-	Offset   int
-	Relation *Relation
-}
-
-// Append adds one message to the body.
-func (f *Fragment) Append(msg []byte) {
-	f.Body = binary.BigEndian.AppendUint32(f.Body, uint32(len(msg)))
-	f.Body = append(f.Body, msg...)
-	f.Changes++
-}
-
-// Walk calls fn with every change in order, its relations resolved. The change and what it points to are
-// valid until fn returns. An error names the fragment.
-func (f *Fragment) Walk(fn func(*Change) error) error {
-	var (
-		c    Change
-		rels = make(map[uint32]*Relation, len(f.Relations))
-		next int
-	)
-	for at := 0; at < len(f.Body); {
-		for next < len(f.Relations) && f.Relations[next].Offset <= at {
-			rels[f.Relations[next].Relation.ID] = f.Relations[next].Relation
-			next++
-		}
-		if len(f.Body)-at < 4 {
-			return fmt.Errorf("fragment %s: body is cut off", f)
-		}
-		n := int(binary.BigEndian.Uint32(f.Body[at:]))
-		at += 4
-		if n > len(f.Body)-at {
-			return fmt.Errorf("fragment %s: body is cut off", f)
-		}
-		if err := ParseChange(f.Body[at:at+n], &c); err != nil {
-			return fmt.Errorf("fragment %s: %w", f, err)
-		}
-		if err := c.resolve(rels); err != nil {
-			return fmt.Errorf("fragment %s: %w", f, err)
-		}
-		if err := fn(&c); err != nil {
-			return err
-		}
-		at += n
-	}
-	return nil
-}
-
-func (c *Change) resolve(rels map[uint32]*Relation) error {
-	find := func(id uint32) (*Relation, error) {
-		if r := rels[id]; r != nil {
-			return r, nil
-		}
-		return nil, fmt.Errorf("%s on relation %d, which was never described", c.Op, id)
-	}
-	var err error
-	switch c.Op {
-	case Insert, Update, Delete:
-		if c.Relation, err = find(c.RelationID); err != nil {
-			return err
-		}
-		for _, t := range []Tuple{c.Old, c.New} {
-			if t != nil && t.Columns() != len(c.Relation.Columns) {
-				return fmt.Errorf("%s on %s: %d values for %d columns", c.Op, c.Relation, t.Columns(), len(c.Relation.Columns))
-			}
-		}
-	case Truncate:
-		for _, id := range c.TruncateIDs {
-			r, err := find(id)
-			if err != nil {
-				return err
-			}
-			c.Truncated = append(c.Truncated, r)
-		}
-	}
-	return nil
-}
-
-// String names the fragment: shard, position, xid and gid.
-func (f *Fragment) String() string {
-	if f.GID == "" {
-		return fmt.Sprintf("shard %d %s xid %d", f.Shard, f.End, f.XID)
-	}
-	return fmt.Sprintf("shard %d %s xid %d gid %q", f.Shard, f.End, f.XID, f.GID)
-}
+import "fmt"
 
 // Transaction is a whole distributed transaction at its place in the global order.
 type Transaction struct {
@@ -125,12 +15,31 @@ type Transaction struct {
 }
 
 // Bytes is the size of the fragments' bodies.
-func (t *Transaction) Bytes() int {
-	n := 0
+func (t *Transaction) Bytes() int64 {
+	n := int64(0)
 	for _, f := range t.Fragments {
-		n += len(f.Body)
+		n += f.Size()
 	}
 	return n
+}
+
+// Resident says that the row data is in memory, all of it.
+func (t *Transaction) Resident() bool {
+	for _, f := range t.Fragments {
+		if f.Content != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Release lets go of row data that is kept elsewhere. The transaction cannot be read any more.
+func (t *Transaction) Release() {
+	for _, f := range t.Fragments {
+		if f.Content != nil {
+			f.Content.Release()
+		}
+	}
 }
 
 // Changes is the number of changes in all fragments.

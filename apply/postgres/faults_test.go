@@ -31,7 +31,7 @@ func newMemory(id string, txs ...*pipeline.Transaction) *memory {
 	for i, tx := range txs {
 		m.units = append(m.units, apply.Unit{
 			Unit: &wire.Unit{Previous: last, First: tx.CSN, Last: tx.CSN, Transactions: []*pipeline.Transaction{tx}},
-			Seq:  pipeline.Seq(i + 1), Bytes: tx.Bytes(), Pending: uint64(len(txs) - i - 1),
+			Seq:  pipeline.Seq(i + 1), Bytes: int(tx.Bytes()), Pending: uint64(len(txs) - i - 1),
 		})
 		last = tx.CSN
 	}

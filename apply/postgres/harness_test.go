@@ -229,7 +229,7 @@ func fragments(t testing.TB, shard pipeline.ShardID, messages [][][]byte) (list 
 			for _, id := range ids {
 				if used[id] != relations[id] {
 					used[id] = relations[id]
-					f.Relations = append(f.Relations, pipeline.RelationUse{Offset: len(f.Body), Relation: relations[id]})
+					f.Relations = append(f.Relations, pipeline.RelationUse{Offset: int64(len(f.Body)), Relation: relations[id]})
 				}
 			}
 			f.Append(msg)

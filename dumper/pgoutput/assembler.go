@@ -231,7 +231,7 @@ func (a *Assembler) use(r *relation) {
 	}
 	r.usedIn = a.serial
 	f := a.fragment
-	f.Relations = append(f.Relations, pipeline.RelationUse{Offset: len(f.Body), Relation: r.version})
+	f.Relations = append(f.Relations, pipeline.RelationUse{Offset: int64(len(f.Body)), Relation: r.version})
 }
 
 // described finds a relation that this session has described.

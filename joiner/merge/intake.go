@@ -53,6 +53,7 @@ func (m *Merger) intakeCommit(s *shard, r *pipeline.Record) error {
 		s.ownDate = max(s.ownDate, r.Time)
 	}
 	if r.End <= s.through {
+		m.drop(f)
 		s.queue.push(entry{kind: pipeline.Commit, end: r.End})
 		return nil
 	}
@@ -117,6 +118,7 @@ func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 		dealtWith = true // of a transaction without changes, that was decided when the checkpoint was made
 	}
 	if mb == nil && dealtWith {
+		m.drop(f)
 		s.queue.push(entry{kind: pipeline.Prepare, end: r.End})
 		return nil
 	}
@@ -219,6 +221,7 @@ func (m *Merger) intakeRollback(s *shard, r *pipeline.Record) error {
 		return m.disagree(global, s)
 	}
 	m.held -= m.weight(mb.fragment)
+	m.drop(mb.fragment)
 	mb.fragment, mb.rolledBack = nil, true
 	if mb.clocked && r.Time >= mb.from-m.slack {
 		mb.until = r.Time

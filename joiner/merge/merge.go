@@ -53,6 +53,7 @@ type Merger struct {
 	flying  fifo[int] // weight of the batches taken and not durable
 	held    int       // weight of what is in memory, from Offer to Durable
 	failure error
+	dropped []*pipeline.Fragment // whose Content nobody needs; see Dropped
 	counts  Counts
 
 	//lint:ignore U1000 only with -tags invariants
@@ -120,7 +121,7 @@ func (m *Merger) Watermark() pipeline.CSN {
 // or is on its way, or another shard that is waited for. When undecided transactions alone exceed BytesMax,
 // only reading on can free them, so every shard is admitted.
 func (m *Merger) Admits(id pipeline.ShardID) bool {
-	return m.conf.BytesMax <= 0 || m.held < m.conf.BytesMax || m.waitsFor(m.shards[id]) || m.exhausted()
+	return m.conf.BytesMax <= 0 || m.held < m.conf.BytesMax || m.MustAdmit(id)
 }
 
 // exhausted says that without new records nothing will ever leave.
@@ -147,7 +148,7 @@ func (m *Merger) holdsBack(s *shard) bool {
 func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 	w := m.Watermark()
 	b := pipeline.Batch{Previous: m.last}
-	size, weight, complete := 0, 0, true
+	size, weight, complete := int64(0), 0, true
 	for {
 		first, ok := m.tree.Min()
 		if !ok || first.tx.CSN > w {
@@ -155,7 +156,7 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 		}
 		n := first.tx.Bytes()
 		count := len(b.Transactions)
-		if count > 0 && (size+n > bytesMax || count == m.conf.BatchMax) {
+		if count > 0 && (size+n > int64(bytesMax) || count == m.conf.BatchMax) {
 			complete = false
 			break
 		}
@@ -222,6 +223,31 @@ func (m *Merger) place(p *placed) {
 		p.tx.CSN++
 	}
 	m.tree.ReplaceOrInsert(p)
+}
+
+// drop lets go of a fragment that will not be handed out.
+func (m *Merger) drop(f *pipeline.Fragment) {
+	if f.Content != nil {
+		m.dropped = append(m.dropped, f)
+	}
+}
+
+// Dropped appends the fragments that were dropped since the last call, of those whose body is not in memory: the
+// caller releases it. (What Take handed out is the caller's to release when it is durable.)
+func (m *Merger) Dropped(dst []*pipeline.Fragment) []*pipeline.Fragment {
+	dst = append(dst, m.dropped...)
+	clear(m.dropped)
+	m.dropped = m.dropped[:0]
+	return dst
+}
+
+// Held is how many bytes are in memory, as BytesMax counts them.
+func (m *Merger) Held() int { return m.held }
+
+// MustAdmit says that to hold the shard back would help nobody: something waits for it, or only reading on can free
+// memory.
+func (m *Merger) MustAdmit(id pipeline.ShardID) bool {
+	return m.waitsFor(m.shards[id]) || m.exhausted()
 }
 
 // weight is what a fragment counts for BytesMax; one without changes is not kept.

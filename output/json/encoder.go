@@ -45,7 +45,7 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	}
 	size := 0
 	for _, tx := range b.Transactions {
-		size += transactionBytes + bytesPerByte*tx.Bytes()
+		size += transactionBytes + bytesPerByte*int(tx.Bytes())
 	}
 	e.buf = make([]byte, 0, size)
 	defer func() { e.buf = nil }() // the payloads own it

@@ -141,7 +141,7 @@ func (s *script) encode(t *testing.T, d *datadriven.TestData) string {
 
 func (s *script) use(f *pipeline.Fragment, name string) uint32 {
 	r := s.relations[name]
-	f.Relations = append(f.Relations, pipeline.RelationUse{Offset: len(f.Body), Relation: r})
+	f.Relations = append(f.Relations, pipeline.RelationUse{Offset: int64(len(f.Body)), Relation: r})
 	return r.ID
 }
 

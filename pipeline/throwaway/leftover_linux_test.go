@@ -115,12 +115,18 @@ func TestStarterThreadEnds(t *testing.T) {
 	var err error
 	var thread int
 	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
+	var starter func()
+	starter = func() {
 		runtime.LockOSThread()
-		thread = syscall.Gettid()
+		if thread = syscall.Gettid(); thread == os.Getpid() {
+			go starter() // The main thread never ends: another one, while this one is taken.
+			<-ended
+			return
+		}
+		defer close(ended)
 		s, err = Start(testContext(t), Options{Dir: t.TempDir(), Log: t.Output()})
-	}()
+	}
+	go starter()
 	<-ended
 	if err != nil {
 		t.Fatal(err)

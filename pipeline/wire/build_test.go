@@ -74,7 +74,7 @@ func sample() *pipeline.Batch {
 	b := &pipeline.Fragment{Shard: 1, XID: 42, GID: "tx7_1", Start: 0x100, End: 0x1F0, Time: 800_000_000_000_100, Origin: "remote"}
 	b.Relations = []pipeline.RelationUse{{Offset: 0, Relation: v1}}
 	b.Append(insertMessage(16400, "1", "5.00"))
-	b.Relations = append(b.Relations, pipeline.RelationUse{Offset: len(b.Body), Relation: v2})
+	b.Relations = append(b.Relations, pipeline.RelationUse{Offset: int64(len(b.Body)), Relation: v2})
 	b.Append(insertMessage(16400, "2", "", "happy"))
 	c := &pipeline.Fragment{Shard: 1, XID: 43, Start: 0x200, End: 0x230, Time: 800_000_000_000_200}
 	return &pipeline.Batch{
@@ -137,7 +137,7 @@ func drawFragment(t *rapid.T, versions []*pipeline.Relation) *pipeline.Fragment 
 	for range rapid.IntRange(0, 5).Draw(t, "changes") {
 		if rapid.Bool().Draw(t, "use") {
 			r := rapid.SampledFrom(versions).Draw(t, "version")
-			f.Relations = append(f.Relations, pipeline.RelationUse{Offset: len(f.Body), Relation: r})
+			f.Relations = append(f.Relations, pipeline.RelationUse{Offset: int64(len(f.Body)), Relation: r})
 		}
 		f.Append(rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "message"))
 	}

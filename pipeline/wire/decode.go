@@ -271,5 +271,5 @@ func (r *unitReader) use(shard pipeline.ShardID) pipeline.RelationUse {
 		r.fail(fmt.Errorf("use of relation %s of shard %d by shard %d", key.relation, key.shard, shard))
 		return pipeline.RelationUse{}
 	}
-	return pipeline.RelationUse{Offset: int(offset), Relation: r.relations[index].relation}
+	return pipeline.RelationUse{Offset: int64(offset), Relation: r.relations[index].relation}
 }

@@ -90,9 +90,9 @@ func checkFragment(f *pipeline.Fragment) error {
 	if changes != f.Changes {
 		return fmt.Errorf("%d changes in the body, %d announced", changes, f.Changes)
 	}
-	offset := 0
+	offset := int64(0)
 	for _, use := range f.Relations {
-		if use.Offset < offset || use.Offset > len(f.Body) {
+		if use.Offset < offset || use.Offset > int64(len(f.Body)) {
 			return fmt.Errorf("relation use at offset %d after one at %d in a body of %d bytes", use.Offset, offset, len(f.Body))
 		}
 		offset = use.Offset

@@ -120,7 +120,7 @@ func (m *omniscient) Take(bytesMax int) (pipeline.Batch, bool) {
 	b := pipeline.Batch{Previous: m.last}
 	for n := 0; m.next < len(m.order) && n < bytesMax && m.whole(m.order[m.next]); {
 		t := m.transaction(m.order[m.next])
-		n += t.Bytes() + 1
+		n += int(t.Bytes()) + 1
 		m.next++
 		if m.spoil == "stop" && m.next > 5 {
 			break
