@@ -139,7 +139,7 @@ func drawFragment(t *rapid.T, versions []*pipeline.Relation) *pipeline.Fragment 
 			r := rapid.SampledFrom(versions).Draw(t, "version")
 			f.Relations = append(f.Relations, pipeline.RelationUse{Offset: int64(len(f.Body)), Relation: r})
 		}
-		f.Append(rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "message"))
+		f.Append(rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "message"))
 	}
 	return f
 }
