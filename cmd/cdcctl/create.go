@@ -21,7 +21,7 @@ type specFlags struct {
 	slot, format, truncate    string
 	slotTimeout, maxClockSkew time.Duration
 	retain                    time.Duration
-	memory, stream            byteSize
+	memory, spill, stream     byteSize
 	copyData                  bool
 }
 
@@ -42,6 +42,8 @@ func (s *specFlags) addRest(f *pflag.FlagSet) {
 	f.StringVar(&s.format, "format", control.FormatInternal, "of the stream: internal (for targets) or json (for consumers of your own)")
 	s.memory = control.DefaultMemoryBytesMax
 	f.Var(&s.memory, "memory-bytes-max", "row data that a node may hold for the subscription")
+	s.spill = control.DefaultSpillBytesMax
+	f.Var(&s.spill, "spill-bytes-max", "row data of large transactions that a process may keep on its disk for the subscription; then reading waits")
 	f.StringArrayVar(&s.gidRules, "gid-rule", nil, "'PATTERN=>TEMPLATE': maps gids of PREPARE TRANSACTION to the id that the parts of a distributed transaction share; before the built-in rules (repeatable)")
 	f.StringVar(&s.truncate, "truncate", "stop", "what a target does with a TRUNCATE that not every shard ran: stop, apply or ignore")
 	f.Var(&s.stream, "stream-bytes-max", "size of the stream in JetStream at which publishing waits; 0: as much as the server has")
@@ -54,7 +56,7 @@ func (s *specFlags) addRest(f *pflag.FlagSet) {
 func (s *specFlags) spec(name string) (subscribe.Spec, error) {
 	spec := subscribe.Spec{
 		Name: name, Tables: s.tables, Publications: s.publications, Slot: s.slot, SlotTimeout: s.slotTimeout, Format: s.format,
-		MaxClockSkew: s.maxClockSkew, MemoryBytesMax: int64(s.memory), Truncate: s.truncate, StreamBytesMax: int64(s.stream),
+		MaxClockSkew: s.maxClockSkew, MemoryBytesMax: int64(s.memory), SpillBytesMax: int64(s.spill), Truncate: s.truncate, StreamBytesMax: int64(s.stream),
 	}
 	if len(s.targets) > 0 {
 		spec.Retain = s.retain // without targets nobody here knows what consumers have read

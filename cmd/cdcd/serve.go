@@ -31,17 +31,23 @@ type nodeFlags struct {
 	durability    string
 	probeInterval time.Duration
 	nudge         bool
+	spillDir      string
 }
 
 func (n *nodeFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&n.name, "node-name", "", "name shown in status (default: host name and process number)")
 	addLease(f, &n.lease)
+	addSpillDir(f, &n.spillDir)
 	f.DurationVar(&n.probeInterval, "probe-interval", time.Millisecond, "shortest time between two questions to a shard for its clock and position")
 	f.BoolVar(&n.nudge, "nudge", true, "may write a logical message of 100 bytes to a shard whose stream stands still behind an unfinished record")
 }
 
 func addLease(f *pflag.FlagSet, lease *time.Duration) {
 	f.DurationVar(lease, "lease-ttl", node.DefaultLeaseTTL, "a dead process's work is taken over after this time; 12s or more with a NATS cluster, whose elections block renewals")
+}
+
+func addSpillDir(f *pflag.FlagSet, dir *string) {
+	f.StringVar(dir, "spill-dir", "", "folder for what is too large for the memory; empty when the process ends (default: shardcdc-spill in the system's temporary folder)")
 }
 
 // addDurability is for external servers only; the embedded one is always durable.
@@ -58,7 +64,7 @@ func (n *nodeFlags) config(log *slog.Logger) (node.Config, error) {
 		return node.Config{}, cli.Usagef("--lease-ttl %s is too short, at least 1s", n.lease)
 	}
 	return node.Config{
-		Name: processName(n.name), Durability: d, LeaseTTL: n.lease, ProbeInterval: n.probeInterval, NoNudge: !n.nudge, Log: log,
+		Name: processName(n.name), Durability: d, LeaseTTL: n.lease, ProbeInterval: n.probeInterval, NoNudge: !n.nudge, SpillDir: n.spillDir, Log: log,
 	}, nil
 }
 
@@ -159,6 +165,7 @@ not name.`,
 	cmd.Flags().StringVar(&conf.Target, "target", "", "DSN to replay it on, instead of the targets in the catalog")
 	cmd.Flags().StringVar(&name, "node-name", "", "name shown in status (default: host name and process number)")
 	addLease(cmd.Flags(), &conf.LeaseTTL)
+	addSpillDir(cmd.Flags(), &conf.SpillDir)
 	logging.Add(cmd.Flags())
 	return cmd
 }
@@ -222,7 +229,7 @@ func runAll(ctx context.Context, store embedded.Options, conf node.Config) error
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return capture(ctx, b, conf) })
 	group.Go(func() error {
-		return replay(ctx, b, node.WorkerConfig{Name: conf.Name, LeaseTTL: conf.LeaseTTL, Log: conf.Log})
+		return replay(ctx, b, node.WorkerConfig{Name: conf.Name, LeaseTTL: conf.LeaseTTL, SpillDir: conf.SpillDir, Log: conf.Log})
 	})
 	group.Go(func() error { return watchHealth(ctx, srv) })
 	err = group.Wait()

@@ -106,12 +106,12 @@ func TestCatalog(t *testing.T) {
 func TestValidateListsEverything(t *testing.T) {
 	s := sample("Bank!")
 	s.Shards = append(s.Shards, s.Shards[0], control.Shard{Name: "B"})
-	s.Format, s.Truncate, s.MaxClockSkew, s.MemoryBytesMax = "xml", "maybe", 0, 5
+	s.Format, s.Truncate, s.MaxClockSkew, s.MemoryBytesMax, s.SpillBytesMax = "xml", "maybe", 0, 5, 4
 	s.Targets = []control.Target{{Name: "t"}, {Name: "t"}}
 	err := s.Validate()
 	for _, want := range []string{
 		`subscription name "Bank!"`, `shard "a" is given twice`, `shard name "B"`, `format "xml" is unknown`, `target "t" is given twice`,
-		`targets are fed from the internal format only`, `max_clock_skew`, `memory_bytes_max`, `truncate "maybe"`,
+		`targets are fed from the internal format only`, `max_clock_skew`, `memory_bytes_max 5`, `spill_bytes_max 4 is too small, at least memory_bytes_max (5)`, `truncate "maybe"`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in: %v", want, err)

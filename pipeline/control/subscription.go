@@ -41,6 +41,9 @@ type Subscription struct {
 	MaxClockSkew Duration `json:"max_clock_skew"`
 	// MemoryBytesMax bounds the row data that a node holds for the subscription.
 	MemoryBytesMax int64 `json:"memory_bytes_max"`
+	// SpillBytesMax bounds the row data that a process keeps on its disk for the subscription, because a transaction is
+	// too large for its memory; when it is reached, reading waits.
+	SpillBytesMax int64 `json:"spill_bytes_max"`
 	// Retain is how long messages stay in the stream at least, and until every target has applied them; 0: for ever.
 	Retain Duration `json:"retain"`
 	// Truncate says what a target does with a TRUNCATE that reached only some shards: stop, apply, ignore.
@@ -93,6 +96,7 @@ const (
 	ShardsMax             = 1000
 	DefaultMaxClockSkew   = 5 * time.Second
 	DefaultMemoryBytesMax = 256 << 20
+	DefaultSpillBytesMax  = 64 << 30
 	memoryBytesMin        = 1 << 20
 )
 
@@ -155,6 +159,9 @@ func (s *Subscription) Validate() error {
 	if s.MemoryBytesMax < memoryBytesMin {
 		add("memory_bytes_max %d is too small, at least %d", s.MemoryBytesMax, memoryBytesMin)
 	}
+	if s.SpillBytesMax < s.MemoryBytesMax {
+		add("spill_bytes_max %d is too small, at least memory_bytes_max (%d): what does not fit the memory goes there", s.SpillBytesMax, s.MemoryBytesMax)
+	}
 	if s.Retain < 0 {
 		add("retain %s is negative", s.Retain)
 	}
@@ -171,7 +178,7 @@ func NewSubscription(name, incarnation string, created time.Time) *Subscription 
 	return &Subscription{
 		Version: subscriptionVersion, Name: name, Incarnation: incarnation, Created: created,
 		State: Active, Format: FormatInternal, MaxClockSkew: Duration(DefaultMaxClockSkew),
-		MemoryBytesMax: DefaultMemoryBytesMax, Truncate: "stop",
+		MemoryBytesMax: DefaultMemoryBytesMax, SpillBytesMax: DefaultSpillBytesMax, Truncate: "stop",
 	}
 }
 

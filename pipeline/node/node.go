@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -23,8 +25,12 @@ type Config struct {
 	TrimEvery     time.Duration // time between two looks at what the stream need not keep; 0: 1 min
 	RetryMin      time.Duration // first pause after a failure; 0: 200 ms
 	RetryMax      time.Duration // 0: 10 s
+	SpillDir      string        // large transactions are kept here until they are published; empty: DefaultSpillDir()
 	Log           *slog.Logger
 }
+
+// DefaultSpillDir is a folder in the system's temporary one.
+func DefaultSpillDir() string { return filepath.Join(os.TempDir(), "shardcdc-spill") }
 
 // Node runs subscriptions that it has the lease of.
 type Node struct {
@@ -47,6 +53,9 @@ func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 	}
 	if c.TrimEvery == 0 {
 		c.TrimEvery = time.Minute
+	}
+	if c.SpillDir == "" {
+		c.SpillDir = DefaultSpillDir()
 	}
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 10 * time.Second

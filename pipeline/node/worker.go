@@ -32,6 +32,7 @@ type WorkerConfig struct {
 	Subscription, Target string
 	LeaseTTL             time.Duration // after this time another process takes over from a dead one; 0: DefaultLeaseTTL
 	RetryMax             time.Duration // longest pause after a failure; 0: 10 s
+	SpillDir             string        // large rows are kept here until they are applied; empty: DefaultSpillDir()
 	Observer             apply.Observer
 	Log                  *slog.Logger
 }
@@ -43,6 +44,9 @@ func NewWorker(ctx context.Context, bus *control.Bus, c WorkerConfig) (*Worker, 
 	}
 	if c.LeaseTTL == 0 {
 		c.LeaseTTL = DefaultLeaseTTL
+	}
+	if c.SpillDir == "" {
+		c.SpillDir = DefaultSpillDir()
 	}
 	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
 	if err != nil {

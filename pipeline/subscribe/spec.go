@@ -33,6 +33,7 @@ type Spec struct {
 	Format         string            // default control.FormatInternal
 	MaxClockSkew   time.Duration     // default control.DefaultMaxClockSkew
 	MemoryBytesMax int64             // default control.DefaultMemoryBytesMax
+	SpillBytesMax  int64             // default control.DefaultSpillBytesMax
 	GIDRules       []control.GIDRule // before the built-in ones
 	Truncate       string            // stop, apply or ignore; default stop
 	StreamBytesMax int64             // the stream refuses more; 0: no limit of its own
@@ -71,6 +72,9 @@ func (s Spec) withDefaults() Spec {
 	if s.MemoryBytesMax == 0 {
 		s.MemoryBytesMax = control.DefaultMemoryBytesMax
 	}
+	if s.SpillBytesMax == 0 {
+		s.SpillBytesMax = control.DefaultSpillBytesMax
+	}
 	if s.Truncate == "" {
 		s.Truncate = "stop"
 	}
@@ -81,7 +85,8 @@ func (s Spec) withDefaults() Spec {
 func (s *Spec) subscription() *control.Subscription {
 	sub := control.NewSubscription(s.Name, nuid.Next(), time.Now().UTC().Truncate(time.Microsecond))
 	sub.Format, sub.Tables, sub.Targets, sub.GIDRules, sub.Truncate = s.Format, s.Tables, s.Targets, s.GIDRules, s.Truncate
-	sub.MaxClockSkew, sub.MemoryBytesMax = control.Duration(s.MaxClockSkew), s.MemoryBytesMax
+	sub.MaxClockSkew = control.Duration(s.MaxClockSkew)
+	sub.MemoryBytesMax, sub.SpillBytesMax = s.MemoryBytesMax, s.SpillBytesMax
 	sub.Retain = control.Duration(s.Retain)
 	for _, sh := range s.Shards {
 		sub.Shards = append(sub.Shards, control.Shard{
