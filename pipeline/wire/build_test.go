@@ -139,7 +139,8 @@ func drawFragment(t *rapid.T, versions []*pipeline.Relation) *pipeline.Fragment 
 			r := rapid.SampledFrom(versions).Draw(t, "version")
 			f.Relations = append(f.Relations, pipeline.RelationUse{Offset: int64(len(f.Body)), Relation: r})
 		}
-		f.Append(rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "message"))
+		kind := rapid.SampledFrom([]byte("IUDTM")).Draw(t, "kind")
+		f.Append(append([]byte{kind}, rapid.SliceOfN(rapid.Byte(), 0, 40).Draw(t, "message")...))
 	}
 	return f
 }

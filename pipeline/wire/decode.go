@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 
 	"shardcdc/pipeline"
 )
@@ -17,7 +18,7 @@ const (
 	// The smallest encodings, which bound what a count may announce.
 	relationBytesMin    = 3
 	typeBytesMin        = 3
-	fragmentBytesMin    = 10
+	fragmentBytesMin    = 11
 	transactionBytesMin = 4 + fragmentBytesMin
 	useBytesMin         = 2
 
@@ -50,35 +51,36 @@ func (d *Decoder) DecodeUnit(frame []byte) (*Unit, error) {
 }
 
 func (d *Decoder) decode(frame []byte) (*Unit, error) {
-	if err := checkEnvelope(frame); err != nil {
+	if err := checkHeader(frame); err != nil {
 		return nil, err
 	}
-	u := &Unit{
-		Previous: pipeline.CSN(binary.BigEndian.Uint64(frame[lengthAt+8:])),
-		First:    pipeline.CSN(binary.BigEndian.Uint64(frame[lengthAt+16:])),
-		Last:     pipeline.CSN(binary.BigEndian.Uint64(frame[lengthAt+24:])),
+	length, headSize := lengths(frame)
+	if length != uint64(len(frame)) {
+		return nil, fmt.Errorf("%d bytes, its header says %d", len(frame), length)
 	}
-	end := len(frame) - checksumSize
-	body := unitReader{reader: reader{b: frame[headerSize:end:end]}}
-	if err := body.relationsOf(d); err != nil {
+	head, end := frame[:headSize], len(frame)-checksumSize
+	bodies := frame[headSize:end:end]
+	crc, err := checkHead(head)
+	if err != nil {
 		return nil, err
 	}
-	u.Transactions = body.transactionsAfter(u.Previous)
-	if body.err != nil {
-		return nil, body.err
+	if have, want := crc32.Update(crc, castagnoli, bodies), binary.BigEndian.Uint32(frame[end:]); have != want {
+		return nil, fmt.Errorf("damaged: checksum %08x, want %08x", have, want)
 	}
-	if len(body.b) != 0 || len(body.fragments) != 0 || len(body.uses) != 0 {
-		return nil, fmt.Errorf("%d bytes, %d fragments and %d relation uses too many", len(body.b), len(body.fragments), len(body.uses))
-	}
-	if err := checkTransactions(u.Previous, u.Transactions); err != nil {
+	u, err := d.head(head, bodies)
+	if err != nil {
 		return nil, err
 	}
-	return u, u.checkRange()
+	return u, checkTransactions(u.Previous, u.Transactions, true)
 }
 
-// checkEnvelope checks what surrounds the content. The version comes before length and checksum: another
-// version may have others.
-func checkEnvelope(frame []byte) error {
+// lengths are those of the frame and of its head.
+func lengths(header []byte) (frame, head uint64) {
+	return binary.BigEndian.Uint64(header[lengthAt:]), binary.BigEndian.Uint64(header[lengthAt+8:])
+}
+
+// checkHeader checks what a frame begins with. The version comes first: another version may have another header.
+func checkHeader(frame []byte) error {
 	if len(frame) < len(magic)+2 || string(frame[:len(magic)]) != magic {
 		return fmt.Errorf("no unit of shardcdc: begins with %q, want %q", frame[:min(len(frame), len(magic))], magic)
 	}
@@ -88,17 +90,47 @@ func checkEnvelope(frame []byte) error {
 	if flags := frame[len(magic)+1]; flags != 0 {
 		return fmt.Errorf("flags %#x are unknown; this build knows none. Try: upgrade this reader to the release of the writing node", flags)
 	}
-	if len(frame) < headerSize+checksumSize {
-		return fmt.Errorf("%w: %d bytes, the smallest unit has %d", errShort, len(frame), headerSize+checksumSize)
+	if len(frame) < headerSize {
+		return fmt.Errorf("%w: %d bytes, the header alone has %d", errShort, len(frame), headerSize)
 	}
-	if n := binary.BigEndian.Uint64(frame[lengthAt:]); n != uint64(len(frame)) {
-		return fmt.Errorf("%d bytes, its header says %d", len(frame), n)
-	}
-	end := len(frame) - checksumSize
-	if have, want := crc32.Checksum(frame[:end], castagnoli), binary.BigEndian.Uint32(frame[end:]); have != want {
-		return fmt.Errorf("damaged: checksum %08x, want %08x", have, want)
+	length, head := lengths(frame)
+	if head < uint64(headSizeMin) || length < head || length-head < checksumSize {
+		return fmt.Errorf("a head of %d bytes in a frame of %d: the smallest head has %d", head, length, headSizeMin)
 	}
 	return nil
+}
+
+// checkHead checks the head's own checksum, and returns the checksum of all of it, to go on from.
+func checkHead(head []byte) (crc uint32, err error) {
+	end := len(head) - checksumSize
+	have := crc32.Checksum(head[:end], castagnoli)
+	if want := binary.BigEndian.Uint32(head[end:]); have != want {
+		return 0, fmt.Errorf("damaged: checksum of the head %08x, want %08x", have, want)
+	}
+	return crc32.Update(have, castagnoli, head[end:]), nil
+}
+
+// head decodes a checked head. The bodies are views; without any (nil) they are announced.
+func (d *Decoder) head(head, bodies []byte) (*Unit, error) {
+	length, headSize := lengths(head)
+	u := &Unit{
+		Previous: pipeline.CSN(binary.BigEndian.Uint64(head[csnsAt:])),
+		First:    pipeline.CSN(binary.BigEndian.Uint64(head[csnsAt+8:])),
+		Last:     pipeline.CSN(binary.BigEndian.Uint64(head[csnsAt+16:])),
+	}
+	end := len(head) - checksumSize
+	r := unitReader{reader: reader{b: head[headerSize:end:end]}, bodies: bodies, left: length - headSize - checksumSize}
+	if err := r.relationsOf(d); err != nil {
+		return nil, err
+	}
+	u.Transactions = r.transactionsAfter(u.Previous)
+	if r.err != nil {
+		return nil, r.err
+	}
+	if len(r.b) != 0 || len(r.fragments) != 0 || len(r.uses) != 0 || r.left != 0 {
+		return nil, fmt.Errorf("%d bytes of head, %d fragments, %d relation uses and %d bytes of bodies too many", len(r.b), len(r.fragments), len(r.uses), r.left)
+	}
+	return u, u.checkRange()
 }
 
 func unknownVersion(v byte) error {
@@ -124,6 +156,8 @@ type unitReader struct {
 	fragments []pipeline.Fragment
 	pointers  []*pipeline.Fragment
 	uses      []pipeline.RelationUse
+	bodies    []byte // nil: they are still to come
+	left      uint64 // bytes of bodies
 }
 
 func (r *unitReader) relationsOf(d *Decoder) error {
@@ -251,14 +285,22 @@ func (r *unitReader) fragment(f *pipeline.Fragment, tx *pipeline.Transaction) {
 	for i := range f.Relations {
 		f.Relations[i] = r.use(f.Shard)
 	}
-	f.Changes = r.count(1) // no more than the body has bytes
-	if body := r.bytes(); len(body) > 0 {
-		f.Body = body
+	f.Changes = int(r.atMost(math.MaxInt64))
+	f.Ops = pipeline.Ops(r.byte())
+	size := r.atMost(r.left)
+	r.left -= size
+	switch {
+	case size == 0:
+	case r.bodies == nil:
+		f.Content = Announced(size)
+	default:
+		f.Body = r.bodies[:size:size]
+		r.bodies = r.bodies[size:]
 	}
 }
 
 func (r *unitReader) use(shard pipeline.ShardID) pipeline.RelationUse {
-	offset := r.atMost(uint64(len(r.b)))
+	offset := r.atMost(math.MaxInt64)
 	index := r.uvarint()
 	if r.err != nil {
 		return pipeline.RelationUse{}

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 
 	"shardcdc/pipeline"
 )
@@ -21,19 +22,39 @@ type relationKey struct {
 	relation *pipeline.Relation
 }
 
-// AppendUnit appends one frame with all transactions of the batch; its checkpoint is not part of the frame.
-// It refuses a batch that breaks a rule which readers check, and then returns dst as it was.
+// AppendUnit appends one frame with all transactions of the batch, which must be in memory; its checkpoint is not
+// part of the frame. It refuses a batch that breaks a rule which readers check, and then returns dst as it was.
 func (e *Encoder) AppendUnit(dst []byte, b *pipeline.Batch) ([]byte, error) {
-	if err := checkTransactions(b.Previous, b.Transactions); err != nil {
+	for _, tx := range b.Transactions {
+		if !tx.Resident() {
+			return dst, fmt.Errorf("encode unit: transaction csn %s is not in memory", tx.CSN)
+		}
+	}
+	if err := checkTransactions(b.Previous, b.Transactions, true); err != nil {
 		return dst, fmt.Errorf("encode unit: %w", err)
 	}
+	start := len(dst)
+	dst, crc, err := e.appendHead(dst, b)
+	if err != nil {
+		return dst[:start], fmt.Errorf("encode unit: %w", err)
+	}
+	bodies := len(dst)
+	for _, tx := range b.Transactions {
+		for _, f := range tx.Fragments {
+			dst = append(dst, f.Body...)
+		}
+	}
+	return binary.BigEndian.AppendUint32(dst, crc32.Update(crc, castagnoli, dst[bodies:])), nil
+}
+
+// appendHead appends everything that stands before the bodies, and returns the checksum so far.
+func (e *Encoder) appendHead(dst []byte, b *pipeline.Batch) ([]byte, uint32, error) {
 	defer e.reset()
 	fragments, err := e.collect(b)
 	if err != nil {
-		return dst, fmt.Errorf("encode unit: %w", err)
+		return dst, 0, err
 	}
-
-	start := len(dst)
+	start, bodies := len(dst), int64(0)
 	dst = appendHeader(dst, b)
 	dst = e.appendRelations(dst)
 	dst = binary.AppendUvarint(dst, uint64(len(b.Transactions)))
@@ -48,11 +69,16 @@ func (e *Encoder) AppendUnit(dst []byte, b *pipeline.Batch) ([]byte, error) {
 		for _, f := range tx.Fragments {
 			dst = appendFragment(dst, f, tx.CommitTime, uses[:len(f.Relations)])
 			uses = uses[len(f.Relations):]
+			bodies += f.Size()
 		}
 		previous = tx.CSN
 	}
-	binary.BigEndian.PutUint64(dst[start+lengthAt:], uint64(len(dst)-start+checksumSize))
-	return appendChecksum(dst, dst[start:]), nil
+	size := len(dst) - start + checksumSize
+	binary.BigEndian.PutUint64(dst[start+lengthAt:], uint64(int64(size)+bodies+checksumSize))
+	binary.BigEndian.PutUint64(dst[start+lengthAt+8:], uint64(size))
+	crc := crc32.Checksum(dst[start:], castagnoli)
+	dst = binary.BigEndian.AppendUint32(dst, crc)
+	return dst, crc32.Update(crc, castagnoli, dst[len(dst)-checksumSize:]), nil
 }
 
 func (e *Encoder) reset() {
@@ -94,7 +120,7 @@ func appendHeader(dst []byte, b *pipeline.Batch) []byte {
 	}
 	dst = append(dst, magic...)
 	dst = append(dst, Version, 0)
-	dst = binary.BigEndian.AppendUint64(dst, 0) // length: known at the end
+	dst = append(dst, make([]byte, 2*8)...) // lengths: known at the end
 	dst = binary.BigEndian.AppendUint64(dst, uint64(b.Previous))
 	dst = binary.BigEndian.AppendUint64(dst, uint64(first))
 	return binary.BigEndian.AppendUint64(dst, uint64(b.Last()))
@@ -129,7 +155,8 @@ func appendFragment(dst []byte, f *pipeline.Fragment, commit pipeline.Timestamp,
 		dst = binary.AppendUvarint(dst, uint64(index))
 	}
 	dst = binary.AppendUvarint(dst, uint64(f.Changes))
-	return appendString(dst, f.Body)
+	dst = append(dst, byte(f.Ops))
+	return binary.AppendUvarint(dst, uint64(f.Size()))
 }
 
 func appendString[T string | []byte](dst []byte, s T) []byte {

@@ -54,6 +54,16 @@ func (r *reader) failVarint(n int) {
 	}
 }
 
+func (r *reader) byte() byte {
+	if len(r.b) == 0 {
+		r.fail(errShort)
+		return 0
+	}
+	v := r.b[0]
+	r.b = r.b[1:]
+	return v
+}
+
 // atMost reads a number that must not exceed limit.
 func (r *reader) atMost(limit uint64) uint64 {
 	v := r.uvarint()
