@@ -200,7 +200,7 @@ func (a *Assembly) decodeHead() error {
 	if err != nil {
 		return err
 	}
-	if err := checkTransactions(u.Previous, u.Transactions, false); err != nil {
+	if err := u.check(false); err != nil {
 		return err
 	}
 	for t, tx := range u.Transactions {

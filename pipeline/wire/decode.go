@@ -71,7 +71,7 @@ func (d *Decoder) decode(frame []byte) (*Unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return u, checkTransactions(u.Previous, u.Transactions, true)
+	return u, u.check(true)
 }
 
 // lengths are those of the frame and of its head.
@@ -130,15 +130,18 @@ func (d *Decoder) head(head, bodies []byte) (*Unit, error) {
 	if len(r.b) != 0 || len(r.fragments) != 0 || len(r.uses) != 0 || r.left != 0 {
 		return nil, fmt.Errorf("%d bytes of head, %d fragments, %d relation uses and %d bytes of bodies too many", len(r.b), len(r.fragments), len(r.uses), r.left)
 	}
-	return u, u.checkRange()
+	return u, nil
 }
 
 func unknownVersion(v byte) error {
 	return fmt.Errorf("version %d is unknown; this build reads version %d. Try: upgrade this reader to the release of the writing node", v, Version)
 }
 
-// checkRange compares the header's range with the transactions.
-func (u *Unit) checkRange() error {
+// check is the gate, with or without bodies, and compares the header's range with the transactions.
+func (u *Unit) check(bodies bool) error {
+	if err := checkTransactions(u.Previous, u.Transactions, bodies); err != nil {
+		return err
+	}
 	first, last := u.Previous, u.Previous
 	if n := len(u.Transactions); n > 0 {
 		first, last = u.Transactions[0].CSN, u.Transactions[n-1].CSN

@@ -154,6 +154,10 @@ func TestEncodeRefuses(t *testing.T) {
 		"unsorted":      {func(b *pipeline.Batch) { b.Transactions[0].Fragments[0].Shard = 2 }, "must be sorted"},
 		"unsorted end":  {func(b *pipeline.Batch) { f := b.Transactions[0].Fragments; f[0].Shard, f[0].End = 1, 0x1F1 }, "must be sorted"},
 		"count":         {func(b *pipeline.Batch) { b.Transactions[0].Fragments[0].Changes++ }, "1 changes in the body, 2 announced"},
+		"count beyond":  {func(b *pipeline.Batch) { b.Transactions[0].Fragments[0].Changes = 99 }, "99 changes announced in a body of 28 bytes"},
+		"kind":          {func(b *pipeline.Batch) { b.Transactions[0].Fragments[1].Ops = 0xfe }, "change 1 of 2 is insert, which the fragment does not announce (0xfe)"},
+		"empty message": {func(b *pipeline.Batch) { f := b.Transactions[0].Fragments[0]; f.Body = make([]byte, 9) }, "change 1 of 1 is empty"},
+		"elsewhere":     {func(b *pipeline.Batch) { b.Transactions[0].Fragments[0].Content = Announced(9) }, "csn 3276800000000000001 is not in memory"},
 		"cut body":      {func(b *pipeline.Batch) { f := b.Transactions[0].Fragments[0]; f.Body = f.Body[:9] }, "is cut off"},
 		"use beyond":    {func(b *pipeline.Batch) { b.Transactions[0].Fragments[0].Relations[0].Offset = 999 }, "relation use at offset 999"},
 		"use negative":  {func(b *pipeline.Batch) { b.Transactions[0].Fragments[0].Relations[0].Offset = -1 }, "relation use at offset -1"},
@@ -174,26 +178,39 @@ func TestEncodeRefuses(t *testing.T) {
 	}
 }
 
-// seal makes length and checksum right again, so that a test reaches what is behind them.
+// seal makes length and checksums right again, so that a test reaches what is behind them.
 func seal(frame []byte) []byte {
-	if len(frame) < headerSize+checksumSize {
+	if len(frame) < headSizeMin+checksumSize {
 		return frame
 	}
-	end := len(frame) - checksumSize
 	binary.BigEndian.PutUint64(frame[lengthAt:], uint64(len(frame)))
-	binary.BigEndian.PutUint32(frame[end:], crc32.Checksum(frame[:end], castagnoli))
+	end := len(frame) - checksumSize
+	if _, head := lengths(frame); head >= uint64(headSizeMin) && head <= uint64(end) {
+		putChecksum(frame[:head])
+	}
+	putChecksum(frame)
 	return frame
 }
 
+func putChecksum(b []byte) {
+	end := len(b) - checksumSize
+	binary.BigEndian.PutUint32(b[end:], crc32.Checksum(b[:end], castagnoli))
+}
+
+// withContent is a sealed frame without bodies, with this content of its head.
+func withContent(content ...byte) []byte {
+	f := append([]byte(magic), Version, 0)
+	f = binary.BigEndian.AppendUint64(f, 0)
+	f = binary.BigEndian.AppendUint64(f, uint64(headerSize+len(content)+checksumSize))
+	for _, csn := range []uint64{5, 6, 6} {
+		f = binary.BigEndian.AppendUint64(f, csn)
+	}
+	return seal(append(append(f, content...), make([]byte, 2*checksumSize)...))
+}
+
 func TestDecodeRefuses(t *testing.T) {
-	content := func(b ...byte) func([]byte) []byte { // another content behind the header of an empty unit
-		return func(f []byte) []byte {
-			f = append(bytes.Clone(f[:headerSize]), b...)
-			binary.BigEndian.PutUint64(f[lengthAt+8:], 5)
-			binary.BigEndian.PutUint64(f[lengthAt+16:], 6)
-			binary.BigEndian.PutUint64(f[lengthAt+24:], 6)
-			return seal(append(f, 0, 0, 0, 0))
-		}
+	content := func(b ...byte) func([]byte) []byte {
+		return func([]byte) []byte { return withContent(b...) }
 	}
 	many := binary.AppendUvarint(nil, 1<<31)
 	huge := binary.AppendUvarint(nil, math.MaxUint64)
@@ -206,26 +223,33 @@ func TestDecodeRefuses(t *testing.T) {
 		"magic":              {func(f []byte) []byte { f[0] = 'X'; return seal(f) }, `begins with "XDCU", want "CDCU"`},
 		"version":            {func(f []byte) []byte { f[4] = 9; return f }, "version 9 is unknown; this build reads version 1. Try:"},
 		"flags":              {func(f []byte) []byte { f[5] = 2; return seal(f) }, "flags 0x2 are unknown"},
-		"header only":        {func(f []byte) []byte { return f[:headerSize] }, "cut off"},
+		"no whole header":    {func(f []byte) []byte { return f[:headerSize-1] }, "cut off: 45 bytes, the header alone has 46"},
+		"header only":        {func(f []byte) []byte { return f[:headerSize] }, "46 bytes, its header says 441"},
+		"no head":            {func(f []byte) []byte { f[lengthAt+15], f[lengthAt+14] = 0, 0; return seal(f) }, "a head of 0 bytes in a frame of 441"},
+		"head beyond":        {func(f []byte) []byte { f[lengthAt+14] = 0xff; return seal(f) }, "in a frame of 441"},
+		"head to the end":    {func(f []byte) []byte { binary.BigEndian.PutUint64(f[lengthAt+8:], 438); return seal(f) }, "a head of 438 bytes in a frame of 441"},
+		"head bit":           {func(f []byte) []byte { f[headerSize+9] ^= 1; return f }, "damaged: checksum of the head"},
+		"bodies too long":    {func(f []byte) []byte { f = append(f, 0); return seal(f) }, "1 bytes of bodies too many"},
+		"kind":               {func(f []byte) []byte { f[bytes.Index(f, []byte("\x00\x18I"))+2] = 'D'; return seal(f) }, "change 1 of 1 is delete, which the fragment does not announce (0x1)"},
 		"length 2^31":        {func(f []byte) []byte { binary.BigEndian.PutUint64(f[lengthAt:], 1<<31); return f }, "its header says 2147483648"},
 		"checksum":           {func(f []byte) []byte { f[len(f)-1]++; return f }, "damaged: checksum"},
-		"body bit":           {func(f []byte) []byte { f[len(f)/2] ^= 1; return f }, "damaged: checksum"},
+		"body bit":           {func(f []byte) []byte { f[len(f)-9] ^= 1; return f }, "damaged: checksum"},
 		"longer":             {func(f []byte) []byte { return append(f, 0) }, "its header says"},
-		"first":              {func(f []byte) []byte { f[lengthAt+23]++; return seal(f) }, "header says csn"},
-		"last":               {func(f []byte) []byte { f[lengthAt+31]++; return seal(f) }, "header says csn"},
-		"previous":           {func(f []byte) []byte { f[lengthAt+15]++; return seal(f) }, "header says csn"},
+		"first":              {func(f []byte) []byte { f[csnsAt+15]++; return seal(f) }, "header says csn"},
+		"last":               {func(f []byte) []byte { f[csnsAt+23]++; return seal(f) }, "header says csn"},
+		"previous":           {func(f []byte) []byte { f[csnsAt+7]++; return seal(f) }, "header says csn"},
 		"many relations":     {content(many...), "elements announced"},
 		"huge count":         {content(huge...), "elements announced"},
 		"overlong number":    {content(bytes.Repeat([]byte{0xff}, 12)...), "out of range"},
 		"many transactions":  {content(append([]byte{0}, many...)...), "elements announced"},
 		"many fragments":     {content(append([]byte{0, 0}, many...)...), "elements announced"},
-		"too many bytes":     {content(0, 0, 0, 0, 7), "1 bytes, 0 fragments and 0 relation uses too many"},
+		"too many bytes":     {content(0, 0, 0, 0, 7), "1 bytes of head, 0 fragments, 0 relation uses and 0 bytes of bodies too many"},
 		"too many fragments": {content(append([]byte{0, 1, 2, 0, 1, 0, 0, 1}, make([]byte, 10)...)...), "elements announced"},
-		"left over":          {content(append([]byte{0, 1, 2, 0, 1, 0, 0, 1}, append(append(make([]byte, 9), 11), append([]byte{0, 0, 0, 7}, make([]byte, 7)...)...)...)...), "0 bytes, 1 fragments and 0 relation uses too many"},
-		"shard 65536":        {content(tx(0x80, 0x80, 4, 1, 1, 1, 0, 0, 0, 0, 0, 0)...), "out of range"},
+		"left over":          {content(append([]byte{0, 1, 2, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 12}, make([]byte, 12+5)...)...), "0 bytes of head, 1 fragments, 0"},
+		"shard 65536":        {content(tx(0x80, 0x80, 4, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0)...), "out of range"},
 		"use without":        {content(append([]byte{0, 1, 1, 1, 1, 0, 0, 1}, 0, 1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0)...), "use of relation 0 of 0"},
-		"unannounced":        {content(append([]byte{0, 1, 0, 0, 1, 0, 0, 1}, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0)...), "more fragments or relation uses"},
-		"csn stands":         {content(append([]byte{0, 1, 1, 0, 0, 0, 0, 1}, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0)...), "CSNs must rise"},
+		"unannounced":        {content(append([]byte{0, 1, 0, 0, 1, 0, 0, 1}, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0)...), "more fragments or relation uses"},
+		"csn stands":         {content(append([]byte{0, 1, 1, 0, 0, 0, 0, 1}, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0)...), "CSNs must rise"},
 		"no relation":        {content(1, 0, 1, 'R', 0, 0, 0, 0), "message is too short"},
 	} {
 		_, err := DecodeUnit(c.spoil(encode(t, sample())))
@@ -238,12 +262,11 @@ func TestDecodeRefuses(t *testing.T) {
 // The largest counts that a frame's length allows must not cost more than the doc of DecodeUnit says.
 func TestDecodeAllocatesByInput(t *testing.T) {
 	const size = 1 << 20
-	frame := encode(t, &pipeline.Batch{})[:headerSize]
-	frame = append(frame, 0)
+	content := []byte{0}
 	for _, bytesMin := range []int{transactionBytesMin, fragmentBytesMin, useBytesMin} {
-		frame = binary.AppendUvarint(frame, uint64((size-16)/bytesMin))
+		content = binary.AppendUvarint(content, uint64((size-16)/bytesMin))
 	}
-	frame = seal(append(frame, make([]byte, size)...))
+	frame := withContent(append(content, make([]byte, size)...)...)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	_, err := DecodeUnit(frame)
@@ -295,13 +318,12 @@ func TestRandomBytes(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	head := encode(t, &pipeline.Batch{})[:headerSize]
 	for range 20_000 {
-		frame := bytes.Clone(head)
+		var content []byte
 		for range r.IntN(60) {
-			frame = append(frame, byte(r.Uint32()>>r.IntN(9)&0xff))
+			content = append(content, byte(r.Uint32()>>r.IntN(9)&0xff))
 		}
-		DecodeUnit(seal(append(frame, 0, 0, 0, 0)))
+		DecodeUnit(withContent(content...))
 	}
 }
 
