@@ -67,8 +67,16 @@ func checkUses(f *pipeline.Fragment) error {
 // checkBody checks a body in memory.
 func checkBody(f *pipeline.Fragment) error {
 	g := gate{f: f, left: int64(len(f.Body))}
-	if err := g.feed(f.Body); err != nil {
-		return err
+	for b := f.Body; len(b) > 0; { // what feed does with a body in one piece
+		if len(b) < messageBytesMin {
+			g.changes++
+			return g.cutOff()
+		}
+		n, err := g.message(b)
+		if err != nil {
+			return err
+		}
+		g.left, b = g.left-n, b[n:]
 	}
 	return g.end()
 }
@@ -129,10 +137,22 @@ func (g *gate) message(lead []byte) (int64, error) {
 	if size < messageBytesMin {
 		return 0, fmt.Errorf("change %d of %d is empty", g.changes, g.f.Changes)
 	}
-	if kind := pipeline.Op(lead[4]); !g.f.Ops.Has(kind) {
-		return 0, fmt.Errorf("change %d of %d is %s, which the fragment does not announce (%#x)", g.changes, g.f.Changes, kind, byte(g.f.Ops))
+	if g.f.Ops&opsOf[lead[4]] == 0 {
+		return 0, g.unannounced(pipeline.Op(lead[4]))
 	}
 	return size, nil
+}
+
+// opsOf is pipeline.OpsOf as a table: the gate looks at every message.
+var opsOf = func() (t [256]pipeline.Ops) {
+	for kind := range t {
+		t[kind] = pipeline.OpsOf(pipeline.Op(kind))
+	}
+	return t
+}()
+
+func (g *gate) unannounced(kind pipeline.Op) error {
+	return fmt.Errorf("change %d of %d is %s, which the fragment does not announce (%#x)", g.changes, g.f.Changes, kind, byte(g.f.Ops))
 }
 
 func (g *gate) cutOff() error {
