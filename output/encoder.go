@@ -8,6 +8,8 @@
 package output
 
 import (
+	"io"
+
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/wire"
 )
@@ -19,9 +21,11 @@ import (
 //   - A batch without transactions has no payloads; its checkpoint travels without one.
 //   - Memory: payloads belong to the caller. The encoder keeps nothing of them, and nothing of the batch but its
 //     relations, which are immutable. They are as large as their transactions make them; the limit is set where
-//     batches are made.
+//     batches are made. A transaction that is not in memory (pipeline.Transaction.Resident) is alone in its batch, and
+//     its payload is Large: it is written when it is asked for, before the batch is released and before the next Encode.
 //   - Concurrency: none. An Encoder has one owner.
-//   - Errors are fatal and name the transaction: the same batch would fail again. Nothing was encoded then.
+//   - Errors are fatal and name the transaction: the same batch would fail again. Nothing was encoded then. Large finds
+//     some of them only when it is written.
 type Encoder interface {
 	Encode(b *pipeline.Batch) ([]Payload, error)
 }
@@ -29,8 +33,18 @@ type Encoder interface {
 // Payload is the content of one message, or of several when it is larger than a message may be.
 type Payload struct {
 	Data         []byte
+	Large        Large        // instead of Data: a payload that is not in memory
 	CSN          pipeline.CSN // of the last transaction in it
 	Transactions int          // at least 1
+}
+
+// Large is a payload that is made while it is written.
+type Large interface {
+	// Size is the number of bytes, exactly.
+	Size() int64
+	// WriteTo writes them. After an error what was written must not be used. It may be called again, and writes
+	// the same.
+	WriteTo(w io.Writer) (int64, error)
 }
 
 // NewInternal returns the encoder of the internal format: one payload for the whole batch, a frame of package wire.
@@ -45,13 +59,20 @@ func (e *internal) Encode(b *pipeline.Batch) ([]Payload, error) {
 	if len(b.Transactions) == 0 {
 		return nil, nil
 	}
-	size := descriptionBytes
+	p := Payload{CSN: b.Last(), Transactions: len(b.Transactions)}
+	size, resident := descriptionBytes, true
 	for _, tx := range b.Transactions {
 		size += headBytes*len(tx.Fragments) + int(tx.Bytes())
+		resident = resident && tx.Resident()
 	}
-	data, err := e.wire.AppendUnit(make([]byte, 0, size), b)
+	var err error
+	if resident {
+		p.Data, err = e.wire.AppendUnit(make([]byte, 0, size), b)
+	} else {
+		p.Large, err = e.wire.Frame(b)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return []Payload{{Data: data, CSN: b.Last(), Transactions: len(b.Transactions)}}, nil
+	return []Payload{p}, nil
 }

@@ -1,6 +1,8 @@
 package output
 
 import (
+	"bytes"
+	"io"
 	"testing"
 
 	"shardcdc/pipeline"
@@ -44,6 +46,36 @@ func TestInternalWithoutTransactions(t *testing.T) {
 func TestInternalRefuses(t *testing.T) {
 	p, err := NewInternal().Encode(batch(9, 9))
 	if p != nil || err == nil || err.Error() != "encode unit: transaction csn 9 follows csn 9: CSNs must rise" {
+		t.Error(p, err)
+	}
+}
+
+// elsewhere is a body that is not in memory.
+type elsewhere []byte
+
+func (e elsewhere) Size() int64                  { return int64(len(e)) }
+func (e elsewhere) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(e)), nil }
+func (e elsewhere) Release()                     {}
+
+func TestInternalLarge(t *testing.T) {
+	b := batch(1, 5)
+	f := b.Transactions[0].Fragments[0]
+	f.Append([]byte("Mrest"))
+	want, err := NewInternal().Encode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Content, f.Body = elsewhere(f.Body), nil
+	got, err := NewInternal().Encode(b)
+	if err != nil || got[0].Data != nil || got[0].CSN != 5 || got[0].Transactions != 1 || got[0].Large.Size() != int64(len(want[0].Data)) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	var w bytes.Buffer
+	if _, err := got[0].Large.WriteTo(&w); err != nil || !bytes.Equal(w.Bytes(), want[0].Data) {
+		t.Fatal(err)
+	}
+	b.Previous = 5
+	if p, err := NewInternal().Encode(b); p != nil || err == nil {
 		t.Error(p, err)
 	}
 }

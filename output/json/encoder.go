@@ -2,6 +2,7 @@ package json
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 
 	"shardcdc/output"
@@ -21,7 +22,8 @@ type Encoder struct {
 	names  [][]byte // of the shards, as JSON strings
 	tables tables
 
-	// Of the running Encode.
+	// Of the running Encode, or of the large payload that is written.
+	out      io.Writer // where the buffer goes when it is full; nil: it grows
 	buf      []byte
 	index    int // of the next change in the transaction
 	old, new []pipeline.Value
@@ -45,6 +47,9 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	}
 	size := 0
 	for _, tx := range b.Transactions {
+		if !tx.Resident() {
+			return e.large(b)
+		}
 		size += transactionBytes + bytesPerByte*int(tx.Bytes())
 	}
 	e.buf = make([]byte, 0, size)
@@ -155,6 +160,9 @@ func (e *Encoder) change(f *pipeline.Fragment, c *pipeline.Change) error {
 		return fmt.Errorf("shard %q: %s: %w", e.shards[f.Shard], c.Op, err)
 	}
 	e.buf = append(e.buf, '}')
+	if e.out != nil && len(e.buf) >= flushBytes {
+		return e.flush()
+	}
 	return nil
 }
 
