@@ -63,3 +63,21 @@ func finish(b *strings.Builder, problem string, err error, try string) string {
 
 // ErrNoStream is what a Source returns when the stream does not exist.
 var ErrNoStream = errors.New("the stream does not exist")
+
+// Abandoned says that a unit in parts has no end: its writer died or lost its lease, and another one went on. The unit
+// comes again behind the dead parts, perhaps packed otherwise.
+type Abandoned struct {
+	Seq   pipeline.Seq // of the last dead message
+	Stamp int64        // when the server stored that
+}
+
+func (e *Abandoned) Error() string {
+	return fmt.Sprintf("the unit up to stream sequence %d was abandoned by its writer", e.Seq)
+}
+
+// ReadError says that rows could not be read from where they are, the stream or a file. Nothing is known about the rows.
+type ReadError struct{ Err error }
+
+func (e *ReadError) Error() string { return e.Err.Error() }
+
+func (e *ReadError) Unwrap() error { return e.Err }

@@ -7,7 +7,7 @@ import (
 
 // queue carries units from the goroutine that reads the stream to the one that applies. It holds at most
 // bytesMax bytes and unitsMax units; one unit alone may exceed the bytes. When it is full the reader blocks, and
-// with it the stream's consumer.
+// with it the stream's consumer. A unit that is larger than memory takes no room: it is not read ahead.
 type queue struct {
 	bytesMax, unitsMax int
 
@@ -75,7 +75,7 @@ func (q *queue) fail(err error) {
 	signal(q.filled)
 }
 
-// take returns what is there, up to the limits and at least one unit, or nothing. With the last unit gone it
+// take returns what is there, up to the limits and at least one unit, or nothing. A unit that still arrives is alone. With the last unit gone it
 // returns the reader's error.
 func (q *queue) take(bytesMax, changesMax, unitsMax int) (units []Unit, err error) {
 	q.mu.Lock()
@@ -88,10 +88,13 @@ func (q *queue) take(bytesMax, changesMax, unitsMax int) (units []Unit, err erro
 		u := &q.units[n]
 		bytes += u.Bytes
 		changes += u.changes()
-		if n > 0 && (bytes > bytesMax || changes > changesMax) {
+		if n > 0 && (bytes > bytesMax || changes > changesMax || u.Arriving != nil) {
 			break
 		}
 		n++
+		if u.Arriving != nil {
+			break
+		}
 	}
 	units = append(units, q.units[:n]...)
 	rest := copy(q.units, q.units[n:])

@@ -62,7 +62,7 @@ func TestQueueTakesByChangesAndUnits(t *testing.T) {
 // TestQueueHeartbeats become one, keep the highest watermark and the last position, and never fill the queue.
 func TestQueueHeartbeats(t *testing.T) {
 	q := newQueue(1, 1)
-	for _, u := range []Unit{{Seq: 1, Watermark: 5}, {Seq: 2, Watermark: 9}, {Seq: 3}} {
+	for _, u := range []Unit{{End: End{Seq: 1, Watermark: 5}}, {End: End{Seq: 2, Watermark: 9}}, {End: End{Seq: 3}}} {
 		if !q.tryPut(u) {
 			t.Fatal("full")
 		}

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -30,11 +31,30 @@ type Status struct {
 	Rows         uint64        // changes applied since the start
 	Err          string        // why it is not going on; empty: it is
 	ErrSince     time.Time     // when that began
+	Blocked      BlockedAt     // while the state is Stuck
+	Waiting      string        // what the target does that takes it so long; empty: it answers
+	Large        Large         // the transactions larger than memory that are being applied; zero: there are none
+}
+
+// BlockedAt is where a worker is stuck; each may be unknown.
+type BlockedAt struct {
+	CSN   pipeline.CSN
+	Table string // on the target, quoted where it must be
+	Row   string // the row's key
+}
+
+// Large is how far a unit is that is larger than memory.
+type Large struct {
+	CSN               pipeline.CSN // of the unit's last transaction, mostly its only one
+	Spooling          bool         // being read into files; else being sent to the target, where nobody sees it yet
+	Rows, RowsTotal   int
+	Bytes, BytesTotal int64
 }
 
 // Observer is called at the events of a worker, from its goroutine; every function is optional and must be quick.
 type Observer struct {
-	// OnApplied is called after each commit on the target. The units are valid until it returns.
+	// OnApplied is called after each commit on the target. The units are valid until it returns, but
+	// for the rows of one that was larger than memory.
 	OnApplied func(Applied)
 	// OnState is called when the state or the error changes.
 	OnState func(Status)
@@ -65,9 +85,13 @@ func (w *Worker) Status() Status {
 
 // state changes state and error, and tells the observer when that is news.
 func (w *Worker) state(state State, err error) {
-	text := ""
+	text, at := "", BlockedAt{}
 	if err != nil {
 		text = err.Error()
+	}
+	var blocked *Blocked
+	if state == Stuck && errors.As(err, &blocked) {
+		at = BlockedAt{blocked.CSN, blocked.Table, blocked.Row}
 	}
 	w.status.mu.Lock()
 	s := &w.status.s
@@ -79,7 +103,7 @@ func (w *Worker) state(state State, err error) {
 	case s.ErrSince.IsZero():
 		s.ErrSince = w.cfg.Now()
 	}
-	s.Err = text
+	s.Err, s.Blocked = text, at
 	seen := *s
 	w.status.mu.Unlock()
 	if news && w.cfg.Observer.OnState != nil {

@@ -256,7 +256,7 @@ func TestStreamRefuses(t *testing.T) {
 		{"other format", map[string]string{wire.HeaderFormat: "json", wire.HeaderCheckpoint: "x"}, "{}", "the stream's format is json, and only internal can be applied"},
 		{"no end mark", nil, "x", "a unit ends without header Cdc-Checkpoint"},
 		{"garbage", map[string]string{wire.HeaderCheckpoint: "x"}, "garbage", "unit: "},
-		{"second part first", map[string]string{wire.HeaderPart: "2/3"}, "x", "unit in parts: "},
+		{"second part first", map[string]string{wire.HeaderPart: "2/3"}, "x", "unit: part 2/3 of a payload follows no first part"},
 		{"watermark", map[string]string{wire.HeaderWatermark: "-1"}, "x", "header Cdc-Watermark"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

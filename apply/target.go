@@ -21,7 +21,12 @@ type Session interface {
 	// Progress reads how far the target is; the zero Progress when nothing was ever applied.
 	Progress(ctx context.Context) (Progress, error)
 
-	// Apply replays the group's transactions in order and sets the progress to g.To, in one target transaction.
+	// Streams says whether Apply can replay the transaction while its rows still arrive: reading every fragment once,
+	// in order. It looks at the head only.
+	Streams(tx *pipeline.Transaction) bool
+
+	// Apply replays the group's transactions in order and sets the progress to g.To, in one target transaction. Those in
+	// g.Skips it leaves out, and writes down in the same target transaction that it did.
 	// It returns nil only when that transaction is durable by the target's own rules. An error that is Blocked
 	// or Fatal means that it did not happen; after any other error it may or may not have: read Progress.
 	// A group without transactions sets the progress only.
@@ -35,6 +40,24 @@ type Session interface {
 type Group struct {
 	From, To Progress
 	Units    []Unit
+	// Skips are transactions to be left out.
+	Skips map[pipeline.CSN]Skip
+
+	// End is set when the rows of the only unit still arrive, and To is not known. It is called once, when all rows were
+	// sent to the target and the target took them. What it returns takes the place of To; with an error nothing of the
+	// group may be committed.
+	End func() (Progress, error)
+
+	Report Report
+}
+
+// Report is how a session tells what it does during Apply. Every function is optional and quick, and may be called from
+// any goroutine.
+type Report struct {
+	// Sent says how many rows, and bytes of rows, of the group were sent to the target so far.
+	Sent func(rows int, bytes int64)
+	// Waiting says what the target is doing that takes it so long; "" when it goes on.
+	Waiting func(why string)
 }
 
 // Progress is how far a target is in a stream.
@@ -42,6 +65,7 @@ type Progress struct {
 	StreamID string       // which stream; see StreamInfo.ID
 	CSN      pipeline.CSN // of the last transaction applied
 	Seq      pipeline.Seq // of the last message dealt with
+	Stamp    int64        // when the stream's server stored that message, in ns since 1970; 0: nothing was read yet
 }
 
 func (p Progress) String() string { return fmt.Sprintf("csn %s, stream sequence %d", p.CSN, p.Seq) }
@@ -49,13 +73,8 @@ func (p Progress) String() string { return fmt.Sprintf("csn %s, stream sequence 
 // Transactions calls fn with every transaction of the group, in order.
 func (g *Group) Transactions(fn func(*pipeline.Transaction) error) error {
 	for _, u := range g.Units {
-		if u.Unit == nil {
-			continue
-		}
-		for _, tx := range u.Unit.Transactions {
-			if err := fn(tx); err != nil {
-				return err
-			}
+		if err := u.transactions(fn); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -26,12 +26,20 @@ type Config struct {
 	QueueUnits int // 4,096
 
 	RetryBlocked time.Duration // between attempts while the target refuses; 1 s
+	RetryLarge   time.Duration // at most, where an attempt takes longer than RetryBlocked; 1 min
 	RetryMin     time.Duration // first delay after another error, then doubled; 100 ms
 	RetryMax     time.Duration // 10 s
 	OpenTimeout  time.Duration // for connecting and reading the progress; 30 s
 	// Idle: after this time without transactions the stream is looked at again (it may have been replaced), and
 	// a progress that moved over heartbeats alone is written. 5 s.
 	Idle time.Duration
+
+	// Skips gives the transactions that are to be left out; asked at the beginning of every attempt, so that a worker
+	// that is stuck sees them. Nil: none.
+	Skips func(ctx context.Context) ([]Skip, error)
+	// Spill makes a file for rows of a unit that is larger than memory and has to be known whole before its first row can
+	// be applied, or whose first attempt failed. Nil: such a unit is Blocked.
+	Spill func() (SpillFile, error)
 
 	Observer Observer
 	Now      func() time.Time // time.Now
@@ -54,6 +62,7 @@ func (c *Config) setDefaults() {
 	number(&c.QueueBytes, 32<<20)
 	number(&c.QueueUnits, 4096)
 	duration(&c.RetryBlocked, time.Second)
+	duration(&c.RetryLarge, time.Minute)
 	duration(&c.RetryMin, 100*time.Millisecond)
 	duration(&c.RetryMax, 10*time.Second)
 	duration(&c.OpenTimeout, 30*time.Second)
@@ -71,6 +80,8 @@ type Worker struct {
 	// Owned by Run.
 	failures int  // attempts since the last commit
 	alone    bool // the last attempt was blocked: one unit per transaction, so that what comes before gets through
+	began    time.Time
+	dead     Progress // behind the parts of an abandoned unit that the last attempt met
 }
 
 // New makes a worker; Run starts it.
@@ -89,6 +100,10 @@ func (w *Worker) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			w.state(Stopped, nil)
 			return ctx.Err()
+		}
+		var abandoned *Abandoned
+		if errors.As(err, &abandoned) {
+			continue // behind the dead parts; each time further on
 		}
 		err = fmt.Errorf("apply %s: %w", w.cfg.Subscription, err)
 		var fatal *Fatal
@@ -114,7 +129,8 @@ func (w *Worker) failed(err error) time.Duration {
 			return 0
 		}
 		w.state(Stuck, err)
-		return w.cfg.RetryBlocked
+		// An attempt at a large transaction takes the target's time: at most half of it.
+		return max(w.cfg.RetryBlocked, min(w.cfg.Now().Sub(w.began), w.cfg.RetryLarge))
 	}
 	w.state(Connecting, err)
 	delay := w.cfg.RetryMin
@@ -143,6 +159,7 @@ func (w *Worker) attempt(ctx context.Context) error {
 	if w.failures == 0 {
 		w.state(Connecting, nil)
 	}
+	w.began = w.cfg.Now()
 	opening, cancel := context.WithTimeout(ctx, w.cfg.OpenTimeout)
 	defer cancel()
 	session, err := w.cfg.Target.Open(opening)
@@ -163,6 +180,10 @@ func (w *Worker) attempt(ctx context.Context) error {
 	if err := run.checkStream(opening); err != nil {
 		return err
 	}
+	if run.skips, err = w.skips(opening, run.progress.CSN); err != nil {
+		return err
+	}
+	run.passDead()
 	reader, err := w.cfg.Source.Open(opening, run.progress.Seq)
 	if err != nil {
 		return fmt.Errorf("open the stream behind sequence %d: %w", run.progress.Seq, err)
@@ -177,6 +198,25 @@ type run struct {
 	progress Progress // how far we are
 	written  Progress // how far the target's row says we are; behind progress only by heartbeats
 	stream   StreamInfo
+	skips    map[pipeline.CSN]Skip
+}
+
+// skips are those that are still to come.
+func (w *Worker) skips(ctx context.Context, at pipeline.CSN) (map[pipeline.CSN]Skip, error) {
+	if w.cfg.Skips == nil {
+		return nil, nil
+	}
+	list, err := w.cfg.Skips(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for transactions to skip: %w", err)
+	}
+	skips := map[pipeline.CSN]Skip{}
+	for _, s := range list {
+		if s.CSN > at {
+			skips[s.CSN] = s
+		}
+	}
+	return skips, nil
 }
 
 // checkStream compares the stream with the progress.
@@ -211,8 +251,30 @@ func (r *run) checkStream(ctx context.Context) error {
 			Try:     startOver,
 		}
 	}
-	return nil
+	return r.checkStamp(ctx)
 }
+
+// checkStamp compares the message that the progress stands at with the one that the stream holds under its number. A
+// stream that was set back, and then written to again, has another one there.
+func (r *run) checkStamp(ctx context.Context) error {
+	p := r.progress
+	if p.Stamp == 0 {
+		return nil
+	}
+	stamp, err := r.cfg.Source.Stamp(ctx, p.Seq)
+	if err != nil {
+		return fmt.Errorf("look at the stream: %w", err)
+	}
+	if stamp == 0 || stamp == p.Stamp {
+		return nil // 0: purged, and the order of CSNs has to do
+	}
+	return &Fatal{
+		Problem: fmt.Sprintf("the stream was set back: the target is at %s, a message of %s, but the stream's message %d is of %s",
+			p, stampText(p.Stamp), p.Seq, stampText(stamp)), Try: startOver,
+	}
+}
+
+func stampText(ns int64) string { return time.Unix(0, ns).UTC().Format(time.RFC3339Nano) }
 
 const startOver = "restore the stream; or copy the data anew (drop and create the subscription), because the target misses transactions that this stream no longer holds"
 
@@ -221,6 +283,7 @@ func (r *run) replay(ctx context.Context, reader Reader) error {
 	ctx, cancel := context.WithCancel(ctx)
 	q := newQueue(r.cfg.QueueBytes, r.cfg.QueueUnits)
 	done := make(chan struct{})
+	finished := make(chan struct{}) // with a unit that was Arriving
 	go func() {
 		defer close(done)
 		for {
@@ -230,6 +293,14 @@ func (r *run) replay(ctx context.Context, reader Reader) error {
 				return
 			}
 			if q.put(ctx, u) != nil {
+				return
+			}
+			if u.Arriving == nil {
+				continue
+			}
+			select { // the stream is in the hands of whoever applies the unit
+			case <-finished:
+			case <-ctx.Done():
 				return
 			}
 		}
@@ -250,7 +321,7 @@ func (r *run) replay(ctx context.Context, reader Reader) error {
 			return err
 		}
 		if len(units) > 0 {
-			if err := r.take(ctx, units, q); err != nil {
+			if err := r.take(ctx, units, q, finished); err != nil {
 				return err
 			}
 			if r.written == r.progress {
@@ -279,59 +350,100 @@ func (r *run) groupLimits() (bytes, changes, units int) {
 }
 
 // take deals with units: applies them when there are transactions among them, else remembers the position.
-func (r *run) take(ctx context.Context, units []Unit, q *queue) error {
-	group := Group{From: r.written, To: r.progress, Units: units}
+func (r *run) take(ctx context.Context, units []Unit, q *queue, finished chan<- struct{}) error {
+	if units[0].Arriving != nil {
+		if err := r.large(ctx, units); err != nil {
+			return err
+		}
+		select {
+		case finished <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		r.dealtWith(units, true, q)
+		return nil
+	}
+	group := r.group(units)
 	work := false
 	for i := range units {
-		if err := r.follows(&units[i], &group.To); err != nil {
+		if err := follows(&units[i], &group.To); err != nil {
 			return err
 		}
 		work = work || units[i].Unit != nil && len(units[i].Transactions) > 0
 	}
 	if work {
-		if err := r.apply(ctx, group); err != nil {
+		if err := r.apply(ctx, group, &group.To); err != nil {
 			return err
 		}
 	}
 	r.progress = group.To
-	last := &units[len(units)-1]
+	r.dealtWith(units, work, q)
+	return nil
+}
+
+func (r *run) group(units []Unit) Group {
+	return Group{From: r.written, To: r.progress, Units: units, Skips: r.skips, Report: Report{Waiting: r.waiting}}
+}
+
+func (r *run) waiting(why string) { r.update(func(s *Status) { s.Waiting = why }) }
+
+// dealtWith shows how far the worker is.
+func (r *run) dealtWith(units []Unit, work bool, q *queue) {
 	r.seen(units)
-	if last.Pending == 0 && q.empty() {
+	if units[len(units)-1].Pending == 0 && q.empty() {
 		r.caughtUp()
 	} else if work {
 		r.state(Applying, nil)
 	}
-	return nil
 }
 
 // follows moves the progress over a unit, or says why that would be wrong.
-func (r *run) follows(u *Unit, at *Progress) error {
-	if u.Seq <= at.Seq {
-		return &Fatal{Problem: fmt.Sprintf("the stream gave sequence %d behind %s", u.Seq, *at), Try: startOver}
+func follows(u *Unit, at *Progress) error {
+	if err := continues(u, at); err != nil {
+		return err
 	}
-	if u.Unit != nil {
-		// The first unit of a stream may continue the CSNs of one before it. Everything from this stream's first
-		// message on was read, so nothing is missing.
-		if first := at.CSN == 0; !first {
-			if err := u.Unit.Follows(at.CSN); err != nil {
-				return &Fatal{Problem: fmt.Sprintf("stream sequence %d", u.Seq), Err: err, Try: startOver}
+	return ends(u, at)
+}
+
+// continues moves the progress over a unit's transactions.
+func continues(u *Unit, at *Progress) error {
+	if u.Unit == nil {
+		return nil
+	}
+	// The first unit of a stream may continue the CSNs of one before it. Everything from this stream's first
+	// message on was read, so nothing is missing.
+	if first := at.CSN == 0; !first {
+		if err := u.Unit.Follows(at.CSN); err != nil {
+			where := fmt.Sprintf("stream sequence %d", u.Seq)
+			if u.Arriving != nil {
+				where = fmt.Sprintf("behind stream sequence %d", at.Seq)
 			}
+			return &Fatal{Problem: where, Err: err, Try: startOver}
 		}
-		at.CSN = u.Unit.Last
 	}
-	at.Seq = u.Seq
+	at.CSN = u.Unit.Last
 	return nil
 }
 
-func (r *run) apply(ctx context.Context, g Group) error {
+// ends moves the progress to a unit's end.
+func ends(u *Unit, at *Progress) error {
+	if u.Seq <= at.Seq {
+		return &Fatal{Problem: fmt.Sprintf("the stream gave sequence %d behind %s", u.Seq, *at), Try: startOver}
+	}
+	at.Seq, at.Stamp = u.Seq, u.Stamp
+	return nil
+}
+
+// apply replays a group; to is where it ends, known at the latest then.
+func (r *run) apply(ctx context.Context, g Group, to *Progress) error {
 	if err := r.session.Apply(ctx, g); err != nil {
 		return err
 	}
-	r.written, r.progress = g.To, g.To
+	r.written, r.progress = *to, *to
 	r.failures, r.alone = 0, false
 	at := r.cfg.Now()
 	r.update(func(s *Status) {
-		s.Applied = g.To
+		s.Applied = *to
 		_ = g.Transactions(func(tx *pipeline.Transaction) error {
 			s.Transactions++
 			s.Rows += uint64(tx.Changes())
@@ -340,7 +452,7 @@ func (r *run) apply(ctx context.Context, g Group) error {
 		})
 	})
 	if r.cfg.Observer.OnApplied != nil {
-		r.cfg.Observer.OnApplied(Applied{Progress: g.To, Units: g.Units, CommittedAt: at})
+		r.cfg.Observer.OnApplied(Applied{Progress: *to, Units: g.Units, CommittedAt: at})
 	}
 	return nil
 }

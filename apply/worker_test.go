@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,9 @@ type fakeTarget struct {
 	applied  []pipeline.CSN
 	groups   [][]pipeline.CSN
 	open     int
+	direct   int                 // groups whose rows arrived meanwhile
+	bytes    int64               // of rows
+	streams  bool                // it can replay rows while they arrive
 	fail     func(g Group) error // before anything happens
 	failLate func(g Group) error // after it happened: the answer is lost
 }
@@ -43,6 +47,8 @@ func (s *fakeSession) Close(context.Context) {
 
 func (s *fakeSession) Progress(context.Context) (Progress, error) { return s.progress, nil }
 
+func (s *fakeSession) Streams(tx *pipeline.Transaction) bool { return s.streams }
+
 func (s *fakeSession) Apply(_ context.Context, g Group) error {
 	pass()
 	if s.dead {
@@ -57,6 +63,34 @@ func (s *fakeSession) Apply(_ context.Context, g Group) error {
 	if g.From != s.progress {
 		return &Fatal{Problem: fmt.Sprintf("fence: from %s, is %s", g.From, s.progress)}
 	}
+	var bodies int64
+	for _, u := range g.Units {
+		if err := u.fragments(func(f *pipeline.Fragment) error {
+			if f.Size() == 0 {
+				return nil
+			}
+			body, err := f.OpenBody()
+			if err != nil {
+				return err
+			}
+			n, err := io.Copy(io.Discard, body)
+			bodies += n
+			return errors.Join(err, body.Close())
+		}); err != nil {
+			return err
+		}
+	}
+	if g.Report.Sent != nil {
+		g.Report.Sent(1, bodies)
+	}
+	if g.End != nil {
+		var err error
+		if g.To, err = g.End(); err != nil {
+			return err
+		}
+		s.direct++
+	}
+	s.bytes += bodies
 	s.progress = g.To
 	var csns []pipeline.CSN
 	_ = g.Transactions(func(tx *pipeline.Transaction) error { csns = append(csns, tx.CSN); return nil })
@@ -73,16 +107,21 @@ func (s *fakeSession) Apply(_ context.Context, g Group) error {
 
 // fakeSource is a stream in memory.
 type fakeSource struct {
-	info  StreamInfo
-	err   error
-	units []Unit
-	more  chan Unit // after the units
-	open  int
+	info   StreamInfo
+	err    error
+	units  []Unit
+	stamps map[pipeline.Seq]int64
+	more   chan Unit // after the units
+	open   int
 }
 
 func (s *fakeSource) Describe(context.Context) (StreamInfo, error) {
 	pass()
 	return s.info, s.err
+}
+
+func (s *fakeSource) Stamp(_ context.Context, seq pipeline.Seq) (int64, error) {
+	return s.stamps[seq], nil
 }
 
 func (s *fakeSource) Open(_ context.Context, after pipeline.Seq) (Reader, error) {
@@ -128,7 +167,7 @@ func unit(seq pipeline.Seq, previous pipeline.CSN, csns ...pipeline.CSN) Unit {
 			CSN: c, CommitTime: pipeline.TimestampOf(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)), Fragments: []*pipeline.Fragment{{Changes: 2}},
 		})
 	}
-	return Unit{Unit: u, Seq: seq, Bytes: 100}
+	return Unit{Unit: u, End: End{Seq: seq}, Bytes: 100}
 }
 
 // order is passed by the test before it lets time go on, and by the fakes in each call, so that what the test did
@@ -194,7 +233,7 @@ func TestAppliesInOrderAndCatchesUp(t *testing.T) {
 			c.Observer.OnApplied = func(a Applied) { seen = append(seen, a.Progress.CSN) }
 		})
 		s := w.worker.Status()
-		if s.State != CaughtUp || s.Applied != (Progress{"a", 12, 2}) || s.Transactions != 3 || s.Rows != 6 || s.Lag != 0 {
+		if s.State != CaughtUp || s.Applied != (Progress{"a", 12, 2, 0}) || s.Transactions != 3 || s.Rows != 6 || s.Lag != 0 {
 			t.Errorf("got %+v", s)
 		}
 		w.source.more <- unit(4, 12, 20) // sequence 3 was a heartbeat that the reader skipped
@@ -240,15 +279,16 @@ func TestStopsForGood(t *testing.T) {
 		source   fakeSource
 		want     string
 	}{
-		{"gap", Progress{"a", 5, 1}, fakeSource{info: StreamInfo{"a", 1, 2}, units: []Unit{unit(2, 6, 7)}}, "stream sequence 2: gap in the stream"},
-		{"overlap", Progress{"a", 5, 1}, fakeSource{info: StreamInfo{"a", 1, 2}, units: []Unit{unit(2, 4, 7)}}, "stream sequence 2: overlap in the stream"},
+		{"gap", Progress{"a", 5, 1, 0}, fakeSource{info: StreamInfo{"a", 1, 2}, units: []Unit{unit(2, 6, 7)}}, "stream sequence 2: gap in the stream"},
+		{"overlap", Progress{"a", 5, 1, 0}, fakeSource{info: StreamInfo{"a", 1, 2}, units: []Unit{unit(2, 4, 7)}}, "stream sequence 2: overlap in the stream"},
 		{"gap between units", Progress{}, fakeSource{info: StreamInfo{"a", 1, 2}, units: []Unit{unit(1, 0, 3), unit(2, 4, 5)}}, "gap in the stream"},
-		{"other stream", Progress{"a", 5, 1}, fakeSource{info: StreamInfo{"b", 1, 9}}, "the stream is another one (b) than the target was fed from (a, at csn 5, stream sequence 1)"},
-		{"lost its end", Progress{"a", 5, 8}, fakeSource{info: StreamInfo{"a", 1, 7}}, "the stream ends at sequence 7, but the target is at csn 5, stream sequence 8"},
-		{"purged", Progress{"a", 5, 3}, fakeSource{info: StreamInfo{"a", 5, 7}}, "the stream begins at sequence 5, but the target needs 4"},
+		{"other stream", Progress{"a", 5, 1, 0}, fakeSource{info: StreamInfo{"b", 1, 9}}, "the stream is another one (b) than the target was fed from (a, at csn 5, stream sequence 1)"},
+		{"lost its end", Progress{"a", 5, 8, 0}, fakeSource{info: StreamInfo{"a", 1, 7}}, "the stream ends at sequence 7, but the target is at csn 5, stream sequence 8"},
+		{"purged", Progress{"a", 5, 3, 0}, fakeSource{info: StreamInfo{"a", 5, 7}}, "the stream begins at sequence 5, but the target needs 4"},
 		{"purged at first", Progress{}, fakeSource{info: StreamInfo{"a", 2, 7}}, "the stream begins at sequence 2, but the target needs 1"},
-		{"gone", Progress{"a", 5, 3}, fakeSource{err: ErrNoStream}, "the stream does not exist, but the target is at"},
-		{"backwards", Progress{"a", 5, 3}, fakeSource{info: StreamInfo{"a", 1, 4}, units: []Unit{unit(4, 5, 6), unit(4, 6, 7)}}, "the stream gave sequence 4 behind"},
+		{"gone", Progress{"a", 5, 3, 0}, fakeSource{err: ErrNoStream}, "the stream does not exist, but the target is at"},
+		{"set back", Progress{"a", 5, 3, 77}, fakeSource{info: StreamInfo{"a", 1, 7}, stamps: map[pipeline.Seq]int64{3: 78}}, "the stream was set back: the target is at csn 5, stream sequence 3"},
+		{"backwards", Progress{"a", 5, 3, 0}, fakeSource{info: StreamInfo{"a", 1, 4}, units: []Unit{unit(4, 5, 6), unit(4, 6, 7)}}, "the stream gave sequence 4 behind"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -350,7 +390,7 @@ func TestHeartbeats(t *testing.T) {
 		}
 		for i := range 10 {
 			w.source.info.Last++
-			w.source.more <- Unit{Seq: pipeline.Seq(i + 1), Watermark: pipeline.CSN(100 + i)}
+			w.source.more <- Unit{End: End{Seq: pipeline.Seq(i + 1), Watermark: pipeline.CSN(100 + i)}}
 		}
 		synctest.Wait()
 		if s := w.worker.Status(); s.Watermark != 109 || s.Applied.Seq != 10 || s.State != CaughtUp {
@@ -360,12 +400,12 @@ func TestHeartbeats(t *testing.T) {
 			t.Errorf("the target was written at once: %s", w.target.progress)
 		}
 		after(6 * time.Second)
-		if w.target.progress != (Progress{"a", 0, 10}) {
+		if w.target.progress != (Progress{"a", 0, 10, 0}) {
 			t.Errorf("the target was not written: %s", w.target.progress)
 		}
 		w.source.more <- unit(11, 0, 200)
 		synctest.Wait()
-		if w.target.progress != (Progress{"a", 200, 11}) {
+		if w.target.progress != (Progress{"a", 200, 11, 0}) {
 			t.Errorf("progress %s", w.target.progress)
 		}
 		_ = w.end(t)

@@ -40,6 +40,13 @@ type Config struct {
 	// ChunkBytes is how much is sent before results are read; up to two chunks are on their way. One row may
 	// exceed it. Default 256 KiB.
 	ChunkBytes int
+	// MovesMax is how many changes of one transaction may be remembered to find out which rows move between shards; only
+	// changes of fragments that delete as well as insert or update. A transaction with more is Blocked. Default
+	// 1,000,000, some 150 MB.
+	MovesMax int
+	// AskAfter: when the target gives no result for so long, a second connection asks what it is doing; see watch.go.
+	// Default 60 s.
+	AskAfter time.Duration
 	// Dial replaces the dialer.
 	Dial pgconn.DialFunc
 }
@@ -58,8 +65,8 @@ func (c *Config) Validate() error {
 	default:
 		errs = append(errs, fmt.Errorf("truncate: %q, want stop, apply or ignore", c.Truncate))
 	}
-	if c.Statements < 0 || c.ChunkBytes < 0 || c.LockTimeout < 0 {
-		errs = append(errs, errors.New("statements, chunk bytes, lock timeout: must not be negative"))
+	if c.Statements < 0 || c.ChunkBytes < 0 || c.LockTimeout < 0 || c.MovesMax < 0 || c.AskAfter < 0 {
+		errs = append(errs, errors.New("statements, chunk bytes, lock timeout, moves max, ask after: must not be negative"))
 	}
 	return errors.Join(errs...)
 }
@@ -76,6 +83,12 @@ func (c *Config) setDefaults() {
 	}
 	if c.Statements == 0 {
 		c.Statements = 2000
+	}
+	if c.MovesMax == 0 {
+		c.MovesMax = 1_000_000
+	}
+	if c.AskAfter == 0 {
+		c.AskAfter = time.Minute
 	}
 	if c.ChunkBytes == 0 {
 		c.ChunkBytes = 256 << 10

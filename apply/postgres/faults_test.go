@@ -31,7 +31,7 @@ func newMemory(id string, txs ...*pipeline.Transaction) *memory {
 	for i, tx := range txs {
 		m.units = append(m.units, apply.Unit{
 			Unit: &wire.Unit{Previous: last, First: tx.CSN, Last: tx.CSN, Transactions: []*pipeline.Transaction{tx}},
-			Seq:  pipeline.Seq(i + 1), Bytes: int(tx.Bytes()), Pending: uint64(len(txs) - i - 1),
+			End:  apply.End{Seq: pipeline.Seq(i + 1), Pending: uint64(len(txs) - i - 1)}, Bytes: int(tx.Bytes()),
 		})
 		last = tx.CSN
 	}
@@ -41,6 +41,8 @@ func newMemory(id string, txs ...*pipeline.Transaction) *memory {
 func (m *memory) Describe(context.Context) (apply.StreamInfo, error) {
 	return apply.StreamInfo{ID: m.id, First: 1, Last: pipeline.Seq(len(m.units))}, nil
 }
+
+func (m *memory) Stamp(context.Context, pipeline.Seq) (int64, error) { return 0, nil }
 
 func (m *memory) Open(_ context.Context, after pipeline.Seq) (apply.Reader, error) {
 	return &memoryReader{m.units[after:]}, nil

@@ -248,7 +248,7 @@ func (w *world) group(txs []*pipeline.Transaction) apply.Group {
 	u := &wire.Unit{Previous: w.at.CSN, Last: last, Transactions: txs}
 	return apply.Group{
 		From: w.at, To: apply.Progress{StreamID: "stream", CSN: last, Seq: w.seq},
-		Units: []apply.Unit{{Unit: u, Seq: w.seq}},
+		Units: []apply.Unit{{Unit: u, End: apply.End{Seq: w.seq}}},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -56,6 +57,9 @@ type session struct {
 
 	old, now row    // scratch of one change
 	state    []byte // scratch of a statement's key
+
+	target *Target       // for asking about this session on another connection
+	beat   atomic.Uint64 // odd while the target is being waited for; see waits
 }
 
 // row is a tuple's values.
@@ -68,10 +72,10 @@ func (t *Target) Open(ctx context.Context) (apply.Session, error) {
 		return nil, classify(fmt.Errorf("connect to the target: %w", err), nil)
 	}
 	s := &session{
-		cfg: &t.cfg, conn: conn,
+		cfg: &t.cfg, conn: conn, target: t,
 		tables: map[tableName]*table{}, plans: map[*pipeline.Relation]*plan{}, plansByRaw: map[string]*plan{},
 	}
-	for _, step := range []func(context.Context) error{s.settings, s.makeProgress, s.prepareFixed} {
+	for _, step := range []func(context.Context) error{s.settings, s.makeTables, s.prepareFixed} {
 		if err := step(ctx); err != nil {
 			s.Close(ctx)
 			return nil, err
@@ -144,65 +148,13 @@ func (s *session) user() string {
 	return "the_user"
 }
 
-const makeProgressSQL = `
-CREATE SCHEMA IF NOT EXISTS cdc;
-CREATE TABLE IF NOT EXISTS cdc.progress (
-	subscription text PRIMARY KEY,
-	stream_id text NOT NULL,
-	csn bigint NOT NULL,
-	stream_seq bigint NOT NULL,
-	updated timestamptz NOT NULL);
-COMMENT ON TABLE cdc.progress IS 'How far each subscription is applied; changes together with the data. Do not edit.';`
-
-// makeProgress creates the table, if it is absent: a role without the right to create may use one that is there.
-func (s *session) makeProgress(ctx context.Context) error {
-	there, err := s.query(ctx, "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'cdc' AND c.relname = 'progress'")
-	if err != nil {
-		return classify(fmt.Errorf("look for cdc.progress: %w", err), nil)
-	}
-	if len(there) == 0 {
-		// The lock is for two workers that begin at the same time; CREATE IF NOT EXISTS does not see the other.
-		_, err := s.conn.Exec(ctx, "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('cdc.progress', 0));"+makeProgressSQL+"COMMIT").ReadAll()
-		if err != nil {
-			return blockedIfRight(fmt.Errorf("create cdc.progress on the target: %w", err),
-				fmt.Sprintf("as its owner: GRANT CREATE ON DATABASE … TO %s", quote(s.user())))
-		}
-	}
-	_, err = s.query(ctx, "INSERT INTO cdc.progress VALUES ($1, '', 0, 0, now()) ON CONFLICT DO NOTHING", s.cfg.Subscription)
-	if err != nil {
-		return blockedIfRight(fmt.Errorf("write cdc.progress on the target: %w", err), fmt.Sprintf(
-			"GRANT USAGE ON SCHEMA cdc TO %[1]s; GRANT SELECT, INSERT, UPDATE ON cdc.progress TO %[1]s", quote(s.user())))
-	}
-	return nil
-}
-
-// Progress reads the row under its lock, so it waits for an older session that may still commit.
-func (s *session) Progress(ctx context.Context) (p apply.Progress, err error) {
-	rows, err := s.query(ctx, "SELECT stream_id, csn::text, stream_seq::text FROM cdc.progress WHERE subscription = $1 FOR UPDATE", s.cfg.Subscription)
-	if err != nil {
-		return p, classify(fmt.Errorf("read cdc.progress: %w", err), nil)
-	}
-	if len(rows) != 1 {
-		return p, fmt.Errorf("read cdc.progress: the row of subscription %s is gone", s.cfg.Subscription)
-	}
-	p.StreamID = string(rows[0][0])
-	if p.CSN, err = pipeline.ParseCSN(string(rows[0][1])); err != nil {
-		return p, fmt.Errorf("read cdc.progress: %w", err)
-	}
-	seq, err := strconv.ParseUint(string(rows[0][2]), 10, 64)
-	if err != nil {
-		return p, fmt.Errorf("read cdc.progress: %w", err)
-	}
-	p.Seq = pipeline.Seq(seq)
-	return p, nil
-}
-
 // query runs one statement outside of the pipeline and returns its rows as text.
 func (s *session) query(ctx context.Context, sql string, args ...string) ([][][]byte, error) {
 	params := make([][]byte, len(args))
 	for i, a := range args {
 		params[i] = []byte(a)
 	}
+	defer s.waits()()
 	r := s.conn.ExecParams(ctx, sql, params, nil, nil, nil).Read()
 	return r.Rows, r.Err
 }
@@ -211,6 +163,7 @@ func (s *session) query(ctx context.Context, sql string, args ...string) ([][][]
 const (
 	stBegin    = "cdc_begin"
 	stProgress = "cdc_progress"
+	stSkip     = "cdc_skip"
 	stDefer    = "cdc_defer"
 	stCommit   = "cdc_commit"
 )
@@ -218,8 +171,9 @@ const (
 func (s *session) prepareFixed(ctx context.Context) error {
 	for _, p := range [][2]string{
 		{stBegin, "BEGIN"},
-		{stProgress, "UPDATE cdc.progress SET stream_id = $2, csn = $3, stream_seq = $4, updated = clock_timestamp()" +
-			" WHERE subscription = $1 AND stream_seq = $5 AND stream_id = $6"},
+		{stProgress, "UPDATE cdc.progress SET stream_id = $2, csn = $3, stream_seq = $4, stream_time = $5, updated = clock_timestamp()" +
+			" WHERE subscription = $1 AND stream_seq = $6 AND stream_id = $7"},
+		{stSkip, "INSERT INTO cdc.skipped (subscription, csn, reason, skipped_by, asked, changes, passed) VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())"},
 		{stDefer, "SET CONSTRAINTS ALL DEFERRED"},
 		{stCommit, "COMMIT"},
 	} {

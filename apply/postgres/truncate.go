@@ -75,7 +75,7 @@ func (s *session) order(tx *pipeline.Transaction) (o order, err error) {
 			return nil
 		})
 		if err != nil {
-			return o, &apply.Fatal{Problem: "the stream holds what cannot be read", Err: err}
+			return o, malformed(err)
 		}
 	}
 	return s.decide(tables)
@@ -134,5 +134,5 @@ func truncateSQL(tables []*found, flags byte) string {
 }
 
 func truncates(tx *pipeline.Transaction) bool {
-	return slices.ContainsFunc(tx.Fragments, func(f *pipeline.Fragment) bool { return has(f, pipeline.Truncate) })
+	return slices.ContainsFunc(tx.Fragments, func(f *pipeline.Fragment) bool { return f.Ops.Has(pipeline.Truncate) })
 }

@@ -33,19 +33,26 @@ const (
 	anything what = iota // any success will do
 	progress             // the compare-and-swap: one row
 	oneRow
+	skipping // writing down that a transaction is left out
 	sync
 )
 
-// writer sends one group's statements and checks their results, in order.
+// writer sends one group's statements and checks their results, in order. Its memory is two chunks: results are read
+// before a third is begun, whatever the size of the transaction.
 type writer struct {
 	s       *session
 	p       *pgconn.Pipeline
-	queue   []expected // ring: results from head on are still to be read
+	queue   []expected // results from head on are still to be read
 	head    int
 	chunks  int // syncs in the queue
 	bytes   int // sent since the last sync
 	params  [][]byte
 	formats []int16
+	slab    []byte // keeps rows for errors, where the body does not; see keep
+
+	rows    int   // sent
+	rowSize int64 // of these
+	report  apply.Report
 }
 
 // chunksMax: one chunk is being filled and sent while the server works on the other.
@@ -53,8 +60,15 @@ const chunksMax = 2
 
 // Apply is described by apply.Session.
 func (s *session) Apply(ctx context.Context, g apply.Group) error {
+	return s.watched(ctx, g.Report.Waiting, func(ctx context.Context) error { return s.apply(ctx, &g) })
+}
+
+func (s *session) apply(ctx context.Context, g *apply.Group) error {
 	s.forget()
 	err := g.Transactions(func(tx *pipeline.Transaction) error {
+		if _, skipped := g.Skips[tx.CSN]; skipped {
+			return nil // its tables may be what is missing
+		}
 		for _, f := range tx.Fragments {
 			if err := s.resolve(ctx, f); err != nil {
 				return classify(at(tx.CSN, err), &apply.Blocked{CSN: tx.CSN})
@@ -65,8 +79,8 @@ func (s *session) Apply(ctx context.Context, g apply.Group) error {
 	if err != nil {
 		return err
 	}
-	w := &writer{s: s, p: s.conn.StartPipeline(ctx)}
-	if err := w.group(&g); err != nil {
+	w := &writer{s: s, p: s.conn.StartPipeline(ctx), report: g.Report}
+	if err := w.group(g); err != nil {
 		return err
 	}
 	if err := w.commit(g.To.CSN); err != nil {
@@ -89,14 +103,41 @@ func at(csn pipeline.CSN, err error) error {
 
 func (w *writer) group(g *apply.Group) error {
 	w.send(stBegin, nil, expected{})
-	w.send(stProgress, [][]byte{
-		[]byte(w.s.cfg.Subscription), []byte(g.To.StreamID), number(uint64(g.To.CSN)), number(uint64(g.To.Seq)),
-		number(uint64(g.From.Seq)), []byte(g.From.StreamID),
-	}, expected{what: progress})
+	to := g.To
+	if g.End != nil {
+		to = g.From // not known yet; the lock and the check come first all the same
+	}
+	w.progress(g.From, to)
 	w.send(stDefer, nil, expected{}) // for constraint triggers that fire ALWAYS; the others do not fire at all
-	if err := g.Transactions(w.transaction); err != nil {
+	err := g.Transactions(func(tx *pipeline.Transaction) error {
+		if skip, ok := g.Skips[tx.CSN]; ok {
+			return w.skip(tx, skip)
+		}
+		return w.transaction(tx)
+	})
+	if err != nil {
 		return err
 	}
+	if err := w.drain(); err != nil || g.End == nil {
+		return err
+	}
+	if g.To, err = g.End(); err != nil {
+		return err
+	}
+	w.progress(g.From, g.To)
+	return w.drain()
+}
+
+// progress sends the compare-and-swap.
+func (w *writer) progress(from, to apply.Progress) {
+	w.send(stProgress, [][]byte{
+		[]byte(w.s.cfg.Subscription), []byte(to.StreamID), number(uint64(to.CSN)), number(uint64(to.Seq)), number(uint64(to.Stamp)),
+		number(uint64(from.Seq)), []byte(from.StreamID),
+	}, expected{what: progress})
+}
+
+// drain sends everything and reads every result.
+func (w *writer) drain() error {
 	if err := w.sync(); err != nil {
 		return err
 	}
@@ -114,6 +155,7 @@ func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }
 func (w *writer) commit(last pipeline.CSN) error {
 	refused := &apply.Blocked{CSN: last} // by a deferred constraint; of the group's transactions the last is named
 	w.p.SendQueryPrepared(stCommit, nil, nil, nil)
+	defer w.s.waits()()
 	if err := w.p.Sync(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
@@ -148,17 +190,20 @@ func (w *writer) transaction(tx *pipeline.Transaction) error {
 	if err != nil {
 		return at(tx.CSN, err)
 	}
-	if len(moved) > 0 {
-		if err := w.changes(tx, &order, func(p position) bool { return moved[p] == first }); err != nil {
+	if moved != nil {
+		if err := w.changes(tx, &order, moved, first); err != nil {
 			return err
 		}
 	}
-	return w.changes(tx, &order, func(p position) bool { return moved[p] == inOrder })
+	return w.changes(tx, &order, moved, inOrder)
 }
 
-// changes sends those of a transaction's changes that are chosen, in order.
-func (w *writer) changes(tx *pipeline.Transaction, order *order, chosen func(position) bool) error {
+// changes sends those of a transaction's changes that have this fate, in order.
+func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, chosen fate) error {
 	for n, f := range tx.Fragments {
+		if moved != nil && moved[n].each == nil && moved[n].all != chosen {
+			continue // a large one need not be read
+		}
 		i := -1
 		err := f.Walk(func(c *pipeline.Change) error {
 			i++
@@ -166,8 +211,11 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, chosen func(pos
 				return nil // a truncation was in order.truncates; a message is for other readers
 			}
 			p := w.s.plans[c.Relation]
-			if !chosen(position{n, i}) || order.wiped(n, i, p.table) {
+			if moved.of(n, i) != chosen || order.wiped(n, i, p.table) {
 				return nil
+			}
+			if f.Content != nil {
+				w.keep(c)
 			}
 			return w.change(tx.CSN, p, c)
 		})
@@ -178,14 +226,33 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, chosen func(pos
 	return nil
 }
 
-// malformed: an error that is none of ours came from reading the fragment.
+// keep copies the rows of a change whose bytes are gone when it was sent: an error names the row when its result comes.
+// A slab lives as long as results of its changes are awaited.
+func (w *writer) keep(c *pipeline.Change) {
+	n := len(c.Old) + len(c.New)
+	if cap(w.slab)-len(w.slab) < n {
+		w.slab = make([]byte, 0, max(n, 64<<10))
+	}
+	keep := func(t pipeline.Tuple) pipeline.Tuple {
+		if t == nil {
+			return nil
+		}
+		from := len(w.slab)
+		w.slab = append(w.slab, t...)
+		return pipeline.Tuple(w.slab[from:len(w.slab):len(w.slab)])
+	}
+	c.Old, c.New = keep(c.Old), keep(c.New)
+}
+
+// malformed: an error that is none of ours says that the rows are no rows.
 func malformed(err error) error {
 	var (
 		blocked *apply.Blocked
 		fatal   *apply.Fatal
 		ours    *sendError
+		read    *apply.ReadError
 	)
-	if errors.As(err, &blocked) || errors.As(err, &fatal) || errors.As(err, &ours) {
+	if errors.As(err, &blocked) || errors.As(err, &fatal) || errors.As(err, &ours) || errors.As(err, &read) {
 		return err
 	}
 	return &apply.Fatal{Problem: "the stream holds what cannot be read", Err: err}
@@ -223,6 +290,8 @@ func (w *writer) change(csn pipeline.CSN, p *plan, c *pipeline.Change) error {
 	w.bind(st)
 	w.p.SendQueryPrepared(st.name, w.params, w.formats, nil)
 	w.expect(expected{what: oneRow, change: ch})
+	w.rows++
+	w.rowSize += int64(len(c.Old) + len(c.New))
 	if w.bytes < s.cfg.ChunkBytes {
 		return nil
 	}
@@ -285,8 +354,12 @@ func (w *writer) send(statement string, params [][]byte, e expected) {
 func (w *writer) expect(e expected) { w.queue = append(w.queue, e) }
 
 func (w *writer) sync() error {
+	defer w.s.waits()()
 	if err := w.p.Sync(); err != nil {
 		return fmt.Errorf("send to the target: %w", err)
+	}
+	if w.report.Sent != nil {
+		w.report.Sent(w.rows, w.rowSize)
 	}
 	w.expect(expected{what: sync})
 	w.chunks++
@@ -299,7 +372,7 @@ func (w *writer) readChunk() error {
 	for {
 		e := &w.queue[w.head]
 		w.head++
-		result, err := w.p.GetResults()
+		result, err := w.result()
 		if err != nil {
 			return w.failed(e, err)
 		}
@@ -318,14 +391,24 @@ func (w *writer) readChunk() error {
 	}
 }
 
+// result waits for the next result; that of a statement is its tag.
+func (w *writer) result() (any, error) {
+	defer w.s.waits()()
+	result, err := w.p.GetResults()
+	if err != nil {
+		return nil, err
+	}
+	if r, ok := result.(*pgconn.ResultReader); ok {
+		return r.Close()
+	}
+	return result, nil
+}
+
 func (w *writer) check(e *expected, result any) error {
 	var tag pgconn.CommandTag
 	switch r := result.(type) {
-	case *pgconn.ResultReader:
-		var err error
-		if tag, err = r.Close(); err != nil {
-			return w.failed(e, err)
-		}
+	case pgconn.CommandTag:
+		tag = r
 	case *pgconn.StatementDescription, *pgconn.CloseComplete:
 		if e.what != anything {
 			return fmt.Errorf("read from the target: %T where a statement's result was expected", result)
@@ -353,6 +436,9 @@ func (w *writer) fenced() error {
 func (w *writer) failed(e *expected, err error) error {
 	c := &e.change
 	at := &apply.Blocked{CSN: c.csn}
+	if e.what == skipping {
+		at.Try = fmt.Sprintf("GRANT INSERT ON cdc.skipped TO %s; it goes on by itself", quote(w.s.user()))
+	}
 	doing := "apply"
 	if c.plan != nil {
 		doing = c.op.String()

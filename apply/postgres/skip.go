@@ -1,0 +1,121 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardcdc/apply"
+	"shardcdc/pipeline"
+)
+
+// skip leaves a transaction out, and writes down what is missing now. Rows that cannot be read are a reason to skip, so
+// they are no error here.
+func (w *writer) skip(tx *pipeline.Transaction, skip apply.Skip) error {
+	counts := map[skippedKind]int{}
+	var unreadable []string
+	for _, f := range tx.Fragments {
+		err := f.Walk(func(c *pipeline.Change) error {
+			count(counts, c)
+			return nil
+		})
+		var read *apply.ReadError
+		if errors.As(err, &read) {
+			return err
+		}
+		if err != nil {
+			unreadable = append(unreadable, err.Error())
+		}
+	}
+	w.send(stSkip, [][]byte{
+		[]byte(w.s.cfg.Subscription), number(uint64(tx.CSN)), []byte(skip.Reason), []byte(skip.By),
+		[]byte(skip.At.UTC().Format(time.RFC3339Nano)), []byte(summary(counts, unreadable)),
+	}, expected{what: skipping, change: change{csn: tx.CSN}})
+	return nil
+}
+
+// skippedKind is a line of the summary.
+type skippedKind struct {
+	table string // of the source
+	op    pipeline.Op
+}
+
+func count(counts map[skippedKind]int, c *pipeline.Change) {
+	switch c.Op {
+	case pipeline.Insert, pipeline.Update, pipeline.Delete:
+		counts[skippedKind{sourceName(c.Relation), c.Op}]++
+	case pipeline.Truncate:
+		for _, r := range c.Truncated {
+			counts[skippedKind{sourceName(r), c.Op}]++
+		}
+	case pipeline.Message: // says nothing about tables
+	}
+}
+
+func sourceName(r *pipeline.Relation) string { return tableName{r.Namespace, r.Name}.String() }
+
+// summary is for people: "public"."t": 2 insert, 1 delete; …
+func summary(counts map[skippedKind]int, unreadable []string) string {
+	tables := map[string][]string{}
+	for _, op := range []pipeline.Op{pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Truncate} {
+		for k, n := range counts {
+			if k.op == op {
+				tables[k.table] = append(tables[k.table], fmt.Sprintf("%d %s", n, op))
+			}
+		}
+	}
+	var lines []string
+	for table, kinds := range tables {
+		lines = append(lines, table+": "+strings.Join(kinds, ", "))
+	}
+	slices.Sort(lines)
+	for _, text := range unreadable {
+		lines = append(lines, "the rest cannot be read: "+text)
+	}
+	return strings.Join(lines, "; ")
+}
+
+// Skipped lists what was left out on the target, the oldest first.
+func (t *Target) Skipped(ctx context.Context) ([]apply.Skipped, error) {
+	conn, err := pgconn.ConnectConfig(ctx, t.conn)
+	if err != nil {
+		return nil, classify(fmt.Errorf("connect to the target: %w", err), nil)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	there := conn.ExecParams(ctx, "SELECT 1 WHERE pg_catalog.to_regclass('cdc.skipped') IS NOT NULL", nil, nil, nil, nil).Read()
+	if there.Err != nil || len(there.Rows) == 0 {
+		return nil, classify(there.Err, nil)
+	}
+	rows := conn.ExecParams(ctx, `SELECT csn::text, reason, skipped_by, changes,
+			(extract(epoch FROM asked) * 1000000)::bigint::text, (extract(epoch FROM passed) * 1000000)::bigint::text
+		FROM cdc.skipped WHERE subscription = $1 ORDER BY csn, passed`, [][]byte{[]byte(t.cfg.Subscription)}, nil, nil, nil).Read()
+	if rows.Err != nil {
+		return nil, classify(fmt.Errorf("read cdc.skipped: %w", rows.Err), &apply.Blocked{Try: "GRANT USAGE ON SCHEMA cdc, and SELECT ON cdc.skipped, to this user"})
+	}
+	var list []apply.Skipped
+	for _, r := range rows.Rows {
+		s := apply.Skipped{Skip: apply.Skip{Reason: string(r[1]), By: string(r[2])}, Changes: string(r[3])}
+		if s.CSN, err = pipeline.ParseCSN(string(r[0])); err == nil {
+			if s.At, err = micros(r[4]); err == nil {
+				s.Passed, err = micros(r[5])
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read cdc.skipped: %w", err)
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// micros reads microseconds since 1970.
+func micros(text []byte) (time.Time, error) {
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	return time.UnixMicro(n).UTC(), err
+}
