@@ -2,7 +2,8 @@
 // lost, nothing comes twice, nothing is torn, the order is kept. A fault that would break one of them has to end in a loud
 // stop that names the mend, and then the test asserts what cdcctl status says.
 //
-//	network_test.go   proxies between everything: cut, stall, freeze, slow, reset; cuts at the acknowledgement and the commit
+//	systematic_test.go  every step that something durable depends on (points_test.go): killed, cut off, paused before and behind it
+//	network_test.go   proxies between everything: cut, stall, freeze, slow, reset
 //	servers_test.go   PostgreSQL: shards and the target restarted, a shard down when a node starts
 //	cluster_test.go   three NATS servers: killed, paused, restarted
 //	stream_test.go    the stream: rolled back, full, its disk full

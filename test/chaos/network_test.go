@@ -1,15 +1,11 @@
 package chaos
 
 import (
-	"bytes"
-	"fmt"
 	"math/rand/v2"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"shardcdc/pipeline/bank"
-	"shardcdc/pipeline/wire"
 	"shardcdc/test/harness"
 )
 
@@ -103,99 +99,4 @@ func TestFrozenLinks(t *testing.T) {
 			c.Finish(b)
 		})
 	}
-}
-
-// strike is a tap that cuts the connection at an exact place, once each time that it is armed.
-type strike struct {
-	direction harness.Direction
-	marks     [][]byte // the chunk has to hold all of them
-	at        func(chunk []byte, mark int) int
-	armed     atomic.Bool
-}
-
-func (s *strike) tap(d harness.Direction, chunk []byte) (int, bool) {
-	if d != s.direction || !s.armed.Load() {
-		return 0, false
-	}
-	at := -1
-	for _, m := range s.marks {
-		if at = bytes.Index(chunk, m); at < 0 {
-			return 0, false
-		}
-	}
-	if !s.armed.CompareAndSwap(true, false) {
-		return 0, false
-	}
-	return s.at(chunk, at), true
-}
-
-// Where a chunk with a mark is cut.
-var (
-	before = func(_ []byte, mark int) int { return mark }
-	inside = func(chunk []byte, mark int) int { return mark + (len(chunk)-mark+1)/2 }
-	behind = func(chunk []byte, _ int) int { return len(chunk) }
-)
-
-// exactly cuts a link at an exact place again and again; between two cuts something new arrives.
-func exactly(t *testing.T, b *harness.Bank, c *harness.Cluster, p *harness.Proxy, rounds int, name string, s *strike) {
-	t.Helper()
-	t.Logf("%d times %s", rounds, name)
-	p.Tap(s.tap)
-	defer p.Tap(nil)
-	for range rounds {
-		s.armed.Store(true)
-		harness.Until(c.Ctx, t, "the connection is cut "+name, func() (bool, string) { return !s.armed.Load(), "the place did not come" })
-		b.Progressed()
-	}
-}
-
-// The node's connection to NATS ends around a publish and its acknowledgement.
-func TestCutAtTheAcknowledgement(t *testing.T) {
-	c := harness.New(t, harness.Options{Proxied: true, Limit: 6 * time.Minute})
-	c.Node("node")
-	c.Apply()
-	b := c.OpenBank(bank.Config{})
-	b.Progressed()
-	publish := [][]byte{[]byte("HPUB " + wire.Subject(c.Sub.Name))}
-	ack := [][]byte{[]byte(fmt.Sprintf(`"stream":%q`, wire.StreamName(c.Sub.Name)))}
-	cases := []struct {
-		name string
-		s    *strike
-	}{
-		{"before an acknowledgement", &strike{direction: harness.ToClient, marks: ack, at: func([]byte, int) int { return 0 }}},
-		{"inside a publish", &strike{direction: harness.ToServer, marks: publish, at: inside}},
-		{"before a publish", &strike{direction: harness.ToServer, marks: publish, at: before}},
-		{"behind a publish", &strike{direction: harness.ToServer, marks: publish, at: behind}},
-		{"inside an acknowledgement", &strike{direction: harness.ToClient, marks: ack, at: before}},
-		{"behind an acknowledgement", &strike{direction: harness.ToClient, marks: ack, at: behind}},
-	}
-	// The publisher waits ten seconds for an answer, whatever becomes of the connection.
-	for _, x := range cases[:count(1, len(cases))] {
-		exactly(t, b, c, c.NodeNATS, count(1, 3), x.name, x.s)
-	}
-	c.Finish(b)
-}
-
-// The worker's connection to the target ends around a commit.
-func TestCutAtTheCommit(t *testing.T) {
-	c := harness.New(t, harness.Options{Proxied: true, Limit: 4 * time.Minute})
-	c.Node("node")
-	c.Apply()
-	b := c.OpenBank(bank.Config{})
-	b.Progressed()
-	commit, done := [][]byte{[]byte("cdc_commit")}, [][]byte{[]byte("COMMIT\x00")}
-	for _, x := range []struct {
-		name string
-		s    *strike
-	}{
-		{"before the commit is asked for", &strike{direction: harness.ToServer, marks: commit, at: before}},
-		{"inside the request", &strike{direction: harness.ToServer, marks: commit, at: inside}},
-		{"behind the request", &strike{direction: harness.ToServer, marks: commit, at: behind}},
-		{"before the answer", &strike{direction: harness.ToClient, marks: done, at: func([]byte, int) int { return 0 }}},
-		{"inside the answer", &strike{direction: harness.ToClient, marks: done, at: before}},
-		{"behind the answer", &strike{direction: harness.ToClient, marks: done, at: behind}},
-	} {
-		exactly(t, b, c, c.TargetProxy, count(2, 15), x.name, x.s)
-	}
-	c.Finish(b)
 }

@@ -2,14 +2,9 @@ package harness
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"shardcdc/apply"
-	"shardcdc/pipeline"
 	"shardcdc/pipeline/bank"
 )
 
@@ -20,10 +15,11 @@ type Bank struct {
 
 	c       *Cluster
 	stop    context.CancelFunc // of the traffic
-	traffic errgroup.Group
+	traffic chan error         // its end; nil: it was waited for
 	unwatch context.CancelFunc
-	watch   errgroup.Group
+	watched chan error
 	broken  context.Context // ends when the traffic or the watch fails
+	fail    context.CancelCauseFunc
 }
 
 // OpenBank loads the accounts and lets the traffic run. A law that is broken on the target ends every wait of the bank.
@@ -40,38 +36,93 @@ func (c *Cluster) OpenBank(conf bank.Config) *Bank {
 	if err := b.Load(c.Ctx); err != nil {
 		c.t.Fatal(err)
 	}
-	broken, fail := context.WithCancelCause(c.Ctx)
-	b.broken = broken
-	note := func(err error) error {
-		if err != nil {
-			fail(err)
-		}
-		return err
-	}
-	running, stop := context.WithCancel(c.Ctx)
-	b.stop = stop
-	b.traffic.Go(func() error { return note(b.Run(running)) })
-	watching, unwatch := context.WithCancel(c.Ctx)
-	b.unwatch = unwatch
+	b.broken, b.fail = context.WithCancelCause(context.Background())
 	if c.options.Format == "" {
+		watching, unwatch := context.WithCancel(context.Background())
 		b.Watch = b.Bank.Watch(c.TargetDSN())
-		b.watch.Go(func() error { return note(b.Watch.Run(watching)) })
+		b.unwatch, b.watched = unwatch, b.run(func() error { return b.Watch.Run(watching) })
 	}
-	c.t.Cleanup(func() {
-		stop()
-		unwatch()
-		_ = b.traffic.Wait() // Finish has reported it, or the test has failed before.
-		_ = b.watch.Wait()
-		fail(nil)
-	})
+	b.StartTraffic()
+	c.t.Cleanup(b.close)
 	return b
+}
+
+// run runs fn and gives its error to everybody who waits for the bank.
+func (b *Bank) run(fn func() error) (done chan error) {
+	done = make(chan error, 1)
+	go func() {
+		err := fn()
+		if err != nil {
+			b.fail(err)
+		}
+		done <- err
+	}()
+	return done
+}
+
+// StartTraffic lets the tellers work, again after StopTraffic.
+func (b *Bank) StartTraffic() {
+	running, stop := context.WithCancel(context.Background())
+	b.stop, b.traffic = stop, b.run(func() error { return b.Run(running) })
+}
+
+// end waits for one of the bank's goroutines.
+func (b *Bank) end(done chan error, what string) error {
+	if done == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(b.c.Ctx, endTimeout, fmt.Errorf("%s are over", endTimeout))
+	defer cancel()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("%s does not end: %w", what, context.Cause(ctx))
+	}
+}
+
+// endTimeout is longer than the bank takes to settle what is in doubt.
+const endTimeout = 90 * time.Second
+
+// close ends everything that Finish has not ended, because the test failed.
+func (b *Bank) close() {
+	b.stop()
+	if b.unwatch != nil {
+		b.unwatch()
+	}
+	b.c.revive()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*closeTimeout)
+	defer cancel()
+	for _, done := range []chan error{b.traffic, b.watched} {
+		if done == nil {
+			continue
+		}
+		select {
+		case <-done: // Finish has reported the error, or the test has failed before.
+		case <-ctx.Done():
+			b.c.t.Error("the bank does not end")
+		}
+	}
+	b.fail(nil)
+}
+
+// until waits for a condition, unless a law was broken.
+func (b *Bank) until(what string, met func() (bool, string)) {
+	b.c.t.Helper()
+	Until(b.c.Ctx, b.c.t, what, func() (bool, string) {
+		b.c.t.Helper()
+		if b.broken.Err() != nil {
+			b.c.t.Fatalf("while waiting until %s: %v", what, context.Cause(b.broken))
+		}
+		return met()
+	})
 }
 
 // Committed waits until the bank has committed n transactions more.
 func (b *Bank) Committed(n int64) {
 	b.c.t.Helper()
 	want := b.Stats().Transactions + n
-	Until(b.broken, b.c.t, fmt.Sprintf("%d transactions are committed", want), func() (bool, string) {
+	b.until(fmt.Sprintf("%d transactions are committed", want), func() (bool, string) {
 		have := b.Stats().Transactions
 		return have >= want, fmt.Sprintf("%d are", have)
 	})
@@ -81,10 +132,14 @@ func (b *Bank) Committed(n int64) {
 func (b *Bank) Progressed() {
 	b.c.t.Helper()
 	want := b.Stats().Markers + 2 // one may be half done already
-	Until(b.broken, b.c.t, fmt.Sprintf("the target shows marker %d", want), func() (bool, string) {
+	b.until(fmt.Sprintf("the target shows marker %d", want), func() (bool, string) {
 		seen := b.Meter().Seen()
+		if seen >= want {
+			return true, ""
+		}
 		st, _ := b.c.Capture()
-		return seen >= want, fmt.Sprintf("it shows %d; the node is %s %s %s %v", seen, st.State, st.Error, st.Stalled, st.WaitsFor)
+		worker, _ := b.c.ApplyStatus()
+		return false, fmt.Sprintf("it shows %d; the node is %s %s %s %v, the worker %s %s", seen, st.State, st.Error, st.Stalled, st.WaitsFor, worker.State, worker.Error)
 	})
 }
 
@@ -92,100 +147,46 @@ func (b *Bank) Progressed() {
 func (b *Bank) StopTraffic() {
 	b.c.t.Helper()
 	b.stop()
-	if err := b.traffic.Wait(); err != nil {
+	err := b.end(b.traffic, "the traffic")
+	b.traffic = nil
+	if err != nil {
 		b.c.t.Fatal(err)
 	}
 }
 
-// Finish ends the traffic, waits until all is on the target, and checks everything: no snapshot broke a law, source and
-// target are equal, and the stream holds each transaction once.
-func (c *Cluster) Finish(b *Bank) {
+// Verify waits until all is on the target, and checks everything: no snapshot broke a law, source and target are equal, and
+// the stream holds each transaction once. No traffic runs; it may go on afterwards.
+func (c *Cluster) Verify(b *Bank) Audit {
 	c.t.Helper()
-	b.StopTraffic()
 	c.WaitApplied()
-	if err := b.Watch.Last(b.broken); err != nil {
-		c.t.Fatal(err)
-	}
-	b.unwatch()
-	if err := b.watch.Wait(); err != nil {
+	if err := b.Watch.Last(c.Ctx); err != nil {
+		if b.broken.Err() != nil {
+			err = context.Cause(b.broken)
+		}
 		c.t.Fatal(err)
 	}
 	c.Equal()
 	a := c.Audit()
-	st := b.Stats()
-	c.t.Logf("%d transactions, %d of them distributed, %d rolled back, %d abandoned, %d gave way, %d connections broke; %d snapshots; stream: %d transactions in %d units",
-		st.Transactions, st.Distributed, st.RolledBack, st.Abandoned, st.GaveWay, st.Broken, b.Watch.Snapshots(), a.Transactions, a.Units)
 	// A commit whose answer was lost is in the stream and was not counted.
+	st := b.Stats()
 	if committed := st.Transactions + c.Extra; a.Transactions < committed || a.Transactions > committed+2*st.Broken {
 		c.t.Fatalf("the stream holds %d transactions, the bank committed %d and the test %d (%d connections broke)", a.Transactions, st.Transactions, c.Extra, st.Broken)
-	}
-}
-
-// Audit is what a stream holds.
-type Audit struct {
-	Units, Transactions, Fragments int64
-}
-
-// fragmentID is what no two fragments have in common.
-type fragmentID struct {
-	shard pipeline.ShardID
-	end   pipeline.LSN
-}
-
-// Audit reads the whole stream and checks that CSNs rise without a gap, that no fragment is there twice, and that no
-// distributed transaction is there in two pieces.
-func (c *Cluster) Audit() Audit {
-	c.t.Helper()
-	var a Audit
-	stream := apply.NewStream(c.Bus.JS, c.Sub.Name)
-	info, err := stream.Describe(c.Ctx)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	reader, err := stream.Open(c.Ctx, 0)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	defer reader.Close()
-	fragments, gids := map[fragmentID]pipeline.CSN{}, map[string]pipeline.CSN{}
-	var last pipeline.CSN
-	for seq := pipeline.Seq(0); seq < info.Last; {
-		u, err := reader.Next(c.Ctx)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		seq = u.Seq
-		if u.Unit == nil {
-			continue
-		}
-		if err := u.Unit.Follows(last); err != nil {
-			c.t.Fatal(err)
-		}
-		last = u.Unit.Last
-		a.Units++
-		for _, tx := range u.Unit.Transactions {
-			a.Transactions++
-			a.Fragments += int64(len(tx.Fragments))
-			if err := once(tx, fragments, gids, c.Reused); err != nil {
-				c.t.Fatal(err)
-			}
-		}
 	}
 	return a
 }
 
-func once(tx *pipeline.Transaction, fragments map[fragmentID]pipeline.CSN, gids map[string]pipeline.CSN, reused map[string]bool) error {
-	if before, twice := gids[tx.GID]; twice && tx.GID != "" && !reused[tx.GID] {
-		return fmt.Errorf("gid %s is in the stream twice: csn %s and %s", tx.GID, before, tx.CSN)
+// Finish ends the traffic, verifies, and ends the watch.
+func (c *Cluster) Finish(b *Bank) {
+	c.t.Helper()
+	b.StopTraffic()
+	a := c.Verify(b)
+	b.unwatch()
+	err := b.end(b.watched, "the watch")
+	b.watched = nil
+	if err != nil {
+		c.t.Fatal(err)
 	}
-	gids[tx.GID] = tx.CSN
-	var errs []error
-	for _, f := range tx.Fragments {
-		id := fragmentID{f.Shard, f.End}
-		if before, twice := fragments[id]; twice {
-			errs = append(errs, fmt.Errorf("fragment %s is in the stream twice: csn %s and %s", f, before, tx.CSN))
-		}
-		fragments[id] = tx.CSN
-	}
-	return errors.Join(errs...)
+	st := b.Stats()
+	c.t.Logf("%d transactions, %d of them distributed, %d rolled back, %d abandoned, %d gave way, %d connections broke; %d snapshots; stream: %d transactions in %d units",
+		st.Transactions, st.Distributed, st.RolledBack, st.Abandoned, st.GaveWay, st.Broken, b.Watch.Snapshots(), a.Transactions, a.Units)
 }

@@ -64,6 +64,7 @@ type Cluster struct {
 	options                Options
 	database               string
 	dir                    string
+	audit                  *auditor
 	url, nodeURL, applyURL string
 	peers                  []*peer
 
@@ -100,6 +101,7 @@ func New(t *testing.T, o Options) *Cluster {
 	}
 	c.startNATS()
 	c.subscribe()
+	t.Cleanup(c.tell) // while everything still runs, the proxies too
 	return c
 }
 
@@ -146,6 +148,7 @@ func (c *Cluster) subscribe() {
 	for i, s := range c.Servers {
 		spec.Shards = append(spec.Shards, subscribe.Shard{Name: ShardName(i), DSN: c.viaProxy(c.ShardDSN(i), s, &c.ShardProxies[i])})
 	}
+	c.audit = newAuditor()
 	var err error
 	if c.Sub, _, err = subscribe.Create(c.Ctx, c.Bus, spec); err != nil {
 		c.t.Fatal(err)
@@ -158,7 +161,7 @@ func (c *Cluster) viaProxy(dsn string, s *throwaway.Server, p **Proxy) string {
 	if !c.options.Proxied {
 		return dsn
 	}
-	*p = NewProxy(c.t, serverAddress(s))
+	*p = NewProxy(c.t, serverAddress(s), PostgreSQL)
 	text, err := through(dsn, *p)
 	if err != nil {
 		c.t.Fatal(err)
@@ -191,9 +194,26 @@ func (c *Cluster) Node(name string) *program.Program {
 }
 
 // Apply starts an apply worker.
-func (c *Cluster) Apply() *program.Program {
+func (c *Cluster) Apply() *program.Program { return c.Worker("apply") }
+
+// Worker starts an apply worker of the given name. Workers of one name share a log.
+func (c *Cluster) Worker(name string) *program.Program {
 	c.t.Helper()
-	return c.start("apply", shared.cdcd, "apply", "--nats", c.applyURL, "--node-name", "apply", "--nats-replicas", strconv.Itoa(len(c.peers)))
+	return c.start(name, shared.cdcd, "apply", "--nats", c.applyURL, "--node-name", name,
+		"--lease-ttl", c.options.Lease.String(), "--nats-replicas", strconv.Itoa(len(c.peers)))
+}
+
+// Owner is the program, of those given, that has a connection from the port; nil: none has.
+func (c *Cluster) Owner(port int, programs ...*program.Program) *program.Program {
+	c.t.Helper()
+	for _, p := range programs {
+		if has, err := hasConnection(p.PID(), port); err != nil && p.Running() {
+			c.t.Fatal(err)
+		} else if has {
+			return p
+		}
+	}
+	return nil
 }
 
 // Kill is kill -9.
@@ -294,12 +314,40 @@ func (c *Cluster) lsn(shard int, sql string) pipeline.LSN {
 	return at
 }
 
+// Limit bounds what is waited for from now on until the returned function is called.
+func (c *Cluster) Limit(d time.Duration, what string) (end func()) {
+	outer := c.Ctx
+	ctx, cancel := context.WithTimeoutCause(outer, d, fmt.Errorf("%s took longer than %s", what, d))
+	c.Ctx = ctx
+	return func() {
+		cancel()
+		c.Ctx = outer
+	}
+}
+
+// revive ends what a test that failed has left of its faults: whoever waits for a server that stands still or is down, as
+// the bank's coordinators do, would wait for ever.
+func (c *Cluster) revive() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	for _, s := range c.all() {
+		var err error
+		if s.PID() == 0 {
+			err = s.Start(ctx)
+		} else {
+			err = s.Resume()
+		}
+		if err != nil {
+			c.t.Error(err)
+		}
+	}
+}
+
+// closeTimeout bounds each step of cleaning up.
+const closeTimeout = 30 * time.Second
+
 // close ends the test's programs and removes its databases.
 func (c *Cluster) close() {
-	if c.t.Failed() {
-		c.showStatus()
-		c.showLogs()
-	}
 	if c.Bus != nil {
 		c.Bus.Close()
 	}
@@ -317,6 +365,14 @@ func (c *Cluster) close() {
 		})
 	}
 	wait.Wait()
+}
+
+// tell shows what is known about a test that failed.
+func (c *Cluster) tell() {
+	if c.t.Failed() {
+		c.showStatus()
+		c.showLogs()
+	}
 }
 
 // showStatus tells what everybody says at the end of a test that failed.
@@ -353,7 +409,7 @@ func (c *Cluster) showLogs() {
 
 // dropDatabase removes what a test may have left: prepared transactions, slots, sessions.
 func (c *Cluster) dropDatabase(s *throwaway.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if s.PID() == 0 {
 		if err := s.Start(ctx); err != nil {

@@ -71,7 +71,7 @@ func (c *Cluster) startNATS() {
 		return err == nil, fmt.Sprint(err)
 	})
 	if c.options.Proxied {
-		c.NodeNATS, c.ApplyNATS = NewProxy(c.t, c.peers[0].address), NewProxy(c.t, c.peers[0].address)
+		c.NodeNATS, c.ApplyNATS = NewProxy(c.t, c.peers[0].address, NATS), NewProxy(c.t, c.peers[0].address, NATS)
 		c.nodeURL, c.applyURL = "nats://"+c.NodeNATS.Address(), "nats://"+c.ApplyNATS.Address()
 	}
 }
@@ -151,7 +151,7 @@ func (c *Cluster) RestartNATS() {
 // CopyStore stops the NATS server in order, copies its store, and starts it again.
 func (c *Cluster) CopyStore() (copied string) {
 	c.t.Helper()
-	if err := c.NATS.Stop(c.Ctx); err != nil {
+	if err := program.StopAll(c.NATS); err != nil {
 		c.t.Fatal(err)
 	}
 	copied = filepath.Join(c.dir, "nats.copy")

@@ -2,7 +2,6 @@ package harness
 
 import (
 	"context"
-	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -20,10 +19,6 @@ const (
 
 func (d Direction) String() string { return [...]string{"to the server", "to the client"}[d] }
 
-// A Tap looks at every chunk of bytes before it is passed on. It may cut the connection (as Reset does) behind the first n
-// bytes of the chunk. It is called from several goroutines.
-type Tap func(d Direction, chunk []byte) (n int, cut bool)
-
 // A Proxy stands between a client and a server on TCP, and breaks what passes in the ways that networks do:
 //
 //	Cut     connections are reset, new ones too, until Heal
@@ -32,21 +27,22 @@ type Tap func(d Direction, chunk []byte) (n int, cut bool)
 //	Freeze  nothing passes on the present connections any more, for ever, and nobody is told, not even when the other end
 //	        goes away (a router that forgot them); new ones work
 //	Slow    each chunk is late
-//	Tap     look at what passes, and cut at an exact place
+//	Trap    one connection stands still at an exact place between two messages of its protocol
 //
-// A chunk is what one read gave, 32 kB at most.
+// It passes whole messages of the protocol that it was made for: a message leaves when its last byte has come.
 type Proxy struct {
 	listener net.Listener
+	protocol Protocol
 	ctx      context.Context // ends with Close
 	close    context.CancelFunc
-	wait     sync.WaitGroup
+	running  sync.WaitGroup
 
 	mu      sync.Mutex
 	to      string
 	cut     bool
 	stalled [2]chan struct{} // nil: bytes pass; closed by Heal
 	delay   time.Duration
-	tap     Tap
+	trap    *Trap
 	links   map[*link]struct{}
 	passed  [2]int64 // bytes
 }
@@ -57,18 +53,19 @@ type link struct {
 	ctx            context.Context
 	end            context.CancelFunc
 	frozen         atomic.Bool
+	held           atomic.Pointer[chan struct{}] // nil: bytes pass; closed by Trap.Go
 }
 
 // NewProxy starts a proxy to the address; it ends with the test.
-func NewProxy(t *testing.T, to string) *Proxy {
+func NewProxy(t *testing.T, to string, protocol Protocol) *Proxy {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{listener: listener, to: to, links: map[*link]struct{}{}}
+	p := &Proxy{listener: listener, protocol: protocol, to: to, links: map[*link]struct{}{}}
 	p.ctx, p.close = context.WithCancel(context.Background())
-	p.wait.Go(p.accept)
+	p.running.Go(p.accept)
 	t.Cleanup(p.Close)
 	return p
 }
@@ -84,7 +81,7 @@ func (p *Proxy) Close() {
 	p.close()
 	_ = p.listener.Close()
 	p.Reset()
-	p.wait.Wait()
+	p.running.Wait()
 }
 
 // Cut resets every connection, and those that are made, until Heal.
@@ -159,13 +156,6 @@ func (p *Proxy) Heal() {
 	}
 }
 
-// Tap sets the tap; nil: none.
-func (p *Proxy) Tap(tap Tap) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.tap = tap
-}
-
 // Redirect lets new connections go to another server and resets the present ones.
 func (p *Proxy) Redirect(to string) {
 	p.mu.Lock()
@@ -187,7 +177,7 @@ func (p *Proxy) accept() {
 		if err != nil {
 			return // closed
 		}
-		p.wait.Go(func() { p.serve(client) })
+		p.running.Go(func() { p.serve(client) })
 	}
 }
 
@@ -199,7 +189,7 @@ func (p *Proxy) serve(client net.Conn) {
 		abort(client)
 		return
 	}
-	server, err := net.Dial("tcp", to)
+	server, err := (&net.Dialer{}).DialContext(p.ctx, "tcp", to) // a server that stands still may not answer
 	if err != nil {
 		abort(client) // as if the server itself had refused
 		return
@@ -221,15 +211,24 @@ func (p *Proxy) serve(client net.Conn) {
 	p.mu.Unlock()
 }
 
-var errCut = errors.New("cut by the tap")
-
-// copy passes bytes on until one end closes; then both are closed.
+// copy passes messages on until one end closes; then both are closed.
 func (p *Proxy) copy(l *link, d Direction, to, from net.Conn) {
 	buffer := make([]byte, 32<<10)
+	var pending []byte
+	measure := p.protocol(d)
 	for {
 		n, err := from.Read(buffer)
-		if n > 0 && !l.frozen.Load() && p.pass(l, d, to, buffer[:n]) != nil {
-			break
+		if n > 0 && !l.frozen.Load() {
+			pending = append(pending, buffer[:n]...)
+			var sizes []int
+			whole := 0
+			for size := measure(pending); size > 0; size = measure(pending[whole:]) {
+				sizes, whole = append(sizes, size), whole+size
+			}
+			if p.pass(l, d, to, pending[:whole], sizes) != nil {
+				break
+			}
+			pending = append(pending[:0], pending[whole:]...)
 		}
 		if err == nil {
 			continue
@@ -243,12 +242,51 @@ func (p *Proxy) copy(l *link, d Direction, to, from net.Conn) {
 	l.finish()
 }
 
-// pass passes a chunk on when the network lets it.
-func (p *Proxy) pass(l *link, d Direction, to net.Conn, chunk []byte) error {
+// pass passes messages on when the network lets it.
+func (p *Proxy) pass(l *link, d Direction, to net.Conn, messages []byte, sizes []int) error {
+	if err := p.wait(l, d); err != nil {
+		return err
+	}
+	sent, at := 0, 0
+	for _, size := range sizes {
+		p.mu.Lock()
+		trap := p.trap
+		p.mu.Unlock()
+		n := at
+		at += size
+		if trap == nil {
+			continue
+		}
+		place := trap.look(p, l, d, messages[at-size:at])
+		switch place {
+		case Nowhere:
+			continue
+		case Inside:
+			n += size / 2
+		case Behind:
+			n += size
+		}
+		if err := p.write(d, to, messages[sent:n]); err != nil {
+			return err
+		}
+		sent = n
+		close(trap.caught)
+		if err := p.wait(l, d); err != nil {
+			return err
+		}
+	}
+	return p.write(d, to, messages[sent:])
+}
+
+// wait returns when the network lets bytes pass.
+func (p *Proxy) wait(l *link, d Direction) error {
 	for {
 		p.mu.Lock()
-		gate, delay, tap := p.stalled[d], p.delay, p.tap
+		gate, delay := p.stalled[d], p.delay
 		p.mu.Unlock()
+		if held := l.held.Load(); held != nil {
+			gate = *held
+		}
 		if gate != nil {
 			select {
 			case <-gate:
@@ -260,25 +298,18 @@ func (p *Proxy) pass(l *link, d Direction, to net.Conn, chunk []byte) error {
 		if delay > 0 && !within(l.ctx, delay) {
 			return l.ctx.Err()
 		}
-		cut := false
-		if tap != nil {
-			var n int
-			if n, cut = tap(d, chunk); cut {
-				chunk = chunk[:n]
-			}
-		}
-		if _, err := to.Write(chunk); err != nil {
-			return err
-		}
-		p.mu.Lock()
-		p.passed[d] += int64(len(chunk))
-		p.mu.Unlock()
-		if cut {
-			l.reset()
-			return errCut
-		}
 		return nil
 	}
+}
+
+func (p *Proxy) write(d Direction, to net.Conn, b []byte) error {
+	if _, err := to.Write(b); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.passed[d] += int64(len(b))
+	return nil
 }
 
 // within waits; false: ctx ended first.
