@@ -15,15 +15,6 @@ import (
 	"shardcdc/pipeline/wire"
 )
 
-const (
-	headersMax    = 60 << 10 // the server's limit for all headers of a message is 64 kB
-	batchMessages = 1000     // the server's limit for an atomic batch
-	batchBytes    = 8 << 20  // of a batch that is a part of one transaction
-	ackTimeout    = 10 * time.Second
-	retryFirst    = 50 * time.Millisecond
-	retryMost     = 2 * time.Second
-)
-
 // Config says what to publish where.
 type Config struct {
 	Subscription string
@@ -45,6 +36,9 @@ type Publisher struct {
 	epoch    pipeline.Seq // sequence of our epoch message: the fencing token
 	last     pipeline.Seq // of the stream's last message
 	lastUnit pipeline.Seq // of the message that ended the last unit
+	needed   pipeline.Seq // from here on the last unit's end and checkpoint; at most lastUnit
+
+	patience time.Duration // how long to wait for the next answer
 }
 
 // Open takes the stream over: it writes an epoch message, from which on no earlier writer can publish, and
@@ -54,7 +48,7 @@ func Open(ctx context.Context, nc *nats.Conn, js natsjs.JetStream, c Config) (p 
 	if err != nil {
 		return nil, at, false, err
 	}
-	p = &Publisher{conf: c, nc: nc, stream: s, limit: int(nc.MaxPayload()) - headersMax}
+	p = &Publisher{conf: c, nc: nc, stream: s, limit: int(nc.MaxPayload()) - headersMax, patience: patienceMin}
 	if p.limit < headersMax {
 		return nil, at, false, fmt.Errorf("the NATS server's max_payload is %d bytes. Try: set it to 1MB or more", nc.MaxPayload())
 	}
@@ -129,12 +123,55 @@ func (p *Publisher) recover(ctx context.Context) (at pipeline.Checkpoint, ok boo
 			return at, false, fmt.Errorf("message %d: %w", seq, err)
 		}
 	}
-	at, err = wire.ParseCheckpointHeader(tail.Header.Get(wire.HeaderCheckpoint))
-	if err != nil {
-		return at, false, fmt.Errorf("message %d: %w", tail.Sequence, err)
-	}
 	p.lastUnit = pipeline.Seq(tail.Sequence)
+	if at, err = p.checkpointOf(ctx, tail); err != nil {
+		return at, false, err
+	}
 	return at, true, nil
+}
+
+// checkpointOf reads the checkpoint of the unit that a message ends.
+func (p *Publisher) checkpointOf(ctx context.Context, end *natsjs.RawStreamMsg) (at pipeline.Checkpoint, err error) {
+	value := end.Header.Get(wire.HeaderCheckpoint)
+	first, elsewhere, err := wire.ParseCheckpointReference(value)
+	switch {
+	case err != nil:
+	case elsewhere:
+		p.needed = first
+		at, err = p.checkpointAt(ctx, first)
+	default:
+		p.needed = p.lastUnit
+		at, err = wire.ParseCheckpointHeader(value)
+	}
+	var fatal *FatalError
+	if err != nil && !errors.As(err, &fatal) {
+		err = fmt.Errorf("message %d: %w", end.Sequence, err)
+	}
+	return at, err
+}
+
+// checkpointAt reads a checkpoint that has messages of its own.
+func (p *Publisher) checkpointAt(ctx context.Context, first pipeline.Seq) (at pipeline.Checkpoint, err error) {
+	collector := wire.NewCollector(checkpointBytesMax)
+	for seq := uint64(first); ; seq++ {
+		m, err := p.stream.GetMsg(ctx, seq)
+		if errors.Is(err, natsjs.ErrMsgNotFound) {
+			return at, p.purged(seq)
+		}
+		if err != nil {
+			return at, fmt.Errorf("checkpoint in message %d: %w", seq, err)
+		}
+		if want := wire.CheckpointSubject(p.conf.Subscription); m.Subject != want {
+			return at, fmt.Errorf("checkpoint in message %d: its subject is %s, want %s", seq, m.Subject, want)
+		}
+		payload, complete, err := collector.Add(m.Header.Get(wire.HeaderPart), m.Data)
+		if err != nil {
+			return at, fmt.Errorf("checkpoint in message %d: %w", seq, err)
+		}
+		if complete {
+			return wire.DecodeCheckpoint(payload)
+		}
+	}
 }
 
 // neverPurged tells a new stream, where the subscription begins, from one whose checkpoint was purged.
@@ -172,86 +209,4 @@ func (p *Publisher) tail(ctx context.Context) (*natsjs.RawStreamMsg, error) {
 		}
 	}
 	return tail, nil
-}
-
-// Publish stores the batch as one unit and returns when it is durable. It tries again on its own while the
-// server cannot be reached, has no leader or has no room. Other errors are final: ErrFenced, or what the
-// server refuses.
-func (p *Publisher) Publish(ctx context.Context, b *pipeline.Batch) error {
-	msgs, err := p.messages(b)
-	if err != nil {
-		return fmt.Errorf("publish after csn %s: %w", b.Previous, err)
-	}
-	for len(msgs) > 0 {
-		n := len(msgs) // several transactions: all or none
-		if len(b.Transactions) <= 1 {
-			n = chunk(msgs)
-		}
-		if err := p.store(ctx, msgs[:n]); err != nil {
-			return fmt.Errorf("publish csn %s: %w", b.Last(), err)
-		}
-		msgs = msgs[n:]
-	}
-	p.lastUnit = p.last
-	return nil
-}
-
-// chunk is how many messages of a single transaction go into the next atomic batch. A server stages a batch and copies
-// it when it commits, a replicated one in memory and in one proposal, so a batch has to be small in bytes as well.
-func chunk(msgs []*nats.Msg) int {
-	n, size := 0, 0
-	for n < min(len(msgs), batchMessages) && (n == 0 || size+len(msgs[n].Data) <= batchBytes) {
-		size += len(msgs[n].Data)
-		n++
-	}
-	return n
-}
-
-// messages encodes a batch.
-func (p *Publisher) messages(b *pipeline.Batch) ([]*nats.Msg, error) {
-	var msgs []*nats.Msg
-	if len(b.Transactions) == 0 {
-		msgs = append(msgs, nats.NewMsg(wire.WatermarkSubject(p.conf.Subscription)))
-		msgs[0].Header.Set(wire.HeaderCSN, b.Previous.String())
-	} else {
-		payloads, err := p.conf.Encoder.Encode(b)
-		if err != nil {
-			return nil, err
-		}
-		for _, pl := range payloads {
-			msgs = p.appendParts(msgs, pl)
-		}
-	}
-	if len(msgs) > batchMessages && len(b.Transactions) > 1 {
-		return nil, fmt.Errorf("%d transactions in %d messages: a unit of several transactions must fit a batch of %d messages", len(b.Transactions), len(msgs), batchMessages)
-	}
-	checkpoint := wire.CheckpointHeader(&b.Checkpoint)
-	if len(checkpoint) > headersMax-1024 {
-		return nil, fmt.Errorf("the checkpoint takes %d bytes: too many prepared transactions are in doubt. Try: cdcctl status, and commit or roll back the prepared transactions that it lists", len(checkpoint))
-	}
-	unit := strconv.FormatUint(uint64(p.lastUnit), 10)
-	epoch := strconv.FormatUint(uint64(p.epoch), 10)
-	for _, m := range msgs {
-		m.Header.Set(wire.HeaderFormat, p.conf.Format)
-		m.Header.Set(wire.HeaderEpoch, epoch)
-		m.Header.Set(wire.HeaderUnit, unit)
-	}
-	end := msgs[len(msgs)-1].Header
-	end.Set(wire.HeaderCheckpoint, checkpoint)
-	end.Set(wire.HeaderWatermark, b.Checkpoint.Watermark.String())
-	return msgs, nil
-}
-
-func (p *Publisher) appendParts(msgs []*nats.Msg, pl output.Payload) []*nats.Msg {
-	parts := wire.Split(pl.Data, p.limit)
-	for k, part := range parts {
-		m := nats.NewMsg(wire.Subject(p.conf.Subscription))
-		m.Data = part
-		m.Header.Set(wire.HeaderCSN, pl.CSN.String())
-		if len(parts) > 1 {
-			m.Header.Set(wire.HeaderPart, wire.PartHeader(k+1, len(parts)))
-		}
-		msgs = append(msgs, m)
-	}
-	return msgs
 }

@@ -34,8 +34,15 @@ type bench struct {
 
 func newBench(t *testing.T, c StreamConfig) *bench {
 	t.Helper()
+	b, _ := newServer(t, c, "")
+	return b
+}
+
+// newServer starts a server that also listens, and makes the stream.
+func newServer(t *testing.T, c StreamConfig, listen string) (*bench, *embedded.Server) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: t.TempDir(), Listen: listen, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +59,7 @@ func newBench(t *testing.T, c StreamConfig) *bench {
 	if err := CreateStream(ctx, js, c); err != nil {
 		t.Fatal(err)
 	}
-	return &bench{t: t, nc: nc, js: js, ctx: ctx}
+	return &bench{t: t, nc: nc, js: js, ctx: ctx}, srv
 }
 
 func (b *bench) config() Config {
@@ -107,6 +114,9 @@ func (b *bench) read() []pipeline.CSN {
 		u, err := wire.DecodeUnit(payload)
 		if err != nil {
 			b.t.Fatal(err)
+		}
+		if m.Header.Get(wire.HeaderCheckpoint) == "" {
+			b.t.Fatalf("message %d ends a payload and not its unit", seq)
 		}
 		for _, tx := range u.Transactions {
 			seen = append(seen, tx.CSN)
@@ -228,13 +238,7 @@ func TestTornTransaction(t *testing.T) {
 	b := newBench(t, StreamConfig{})
 	p, _, _ := b.open(b.config())
 	b.publish(p, batch(0, 10, 5))
-	msgs, err := p.messages(batch(5, 20<<20, 6))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.store(b.ctx, msgs[:7]); err != nil {
-		t.Fatal(err)
-	}
+	b.tear(p, 5, 6)
 	next, at, ok := b.open(b.config())
 	if !ok || at.Last != 5 {
 		t.Fatalf("recovered %+v, %t", at, ok)
@@ -244,16 +248,35 @@ func TestTornTransaction(t *testing.T) {
 	b.want(5, 6, 7)
 }
 
+// The same writer may go on as well, after an error that ended an attempt.
+func TestTornAndOn(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	p, _, _ := b.open(b.config())
+	b.tear(p, 0, 6)
+	b.publish(p, large(batch(0, 20<<20, 6)))
+	b.tear(p, 6, 7)
+	b.publish(p, batch(6, 10, 7))
+	b.want(6, 7)
+}
+
+// tear leaves the beginning of a large transaction in the stream.
+func (b *bench) tear(p *Publisher, previous, csn pipeline.CSN) {
+	b.t.Helper()
+	before := p.last
+	torn := large(batch(previous, 20<<20, csn))
+	torn.Transactions[0].Fragments[0].Content.(*content).broken = true
+	if err := p.Publish(b.ctx, torn); !errors.Is(err, errDisk) {
+		b.t.Fatalf("published a transaction that cannot be read: %v", err)
+	}
+	if p.last == before {
+		b.t.Fatal("nothing of it was stored: the test proves nothing")
+	}
+}
+
 func TestTornFirstTransaction(t *testing.T) {
 	b := newBench(t, StreamConfig{})
 	p, _, _ := b.open(b.config())
-	msgs, err := p.messages(batch(0, 5<<20, 6))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.store(b.ctx, msgs[:2]); err != nil {
-		t.Fatal(err)
-	}
+	b.tear(p, 0, 6)
 	if _, at, ok := b.open(b.config()); ok {
 		t.Fatalf("recovered %+v from a stream without a complete unit", at)
 	}

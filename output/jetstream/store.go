@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -22,8 +21,7 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 	first.Set(natsjs.ExpectedLastSeqHeader, strconv.FormatUint(uint64(p.last), 10))
 	first.Set(natsjs.ExpectedLastSubjSeqHeader, strconv.FormatUint(uint64(p.epoch), 10))
 	first.Set(natsjs.ExpectedLastSubjSeqSubjHeader, wire.EpochSubject(p.conf.Subscription))
-	pause := retryFirst
-	for {
+	for pause := retryFirst; ; pause = next(pause) {
 		seq, err := p.send(ctx, msgs)
 		if err == nil {
 			if want := p.last + pipeline.Seq(len(msgs)); seq != want {
@@ -40,6 +38,9 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 		if final(err) {
 			return err
 		}
+		if full(err) {
+			pause = retryFull
+		}
 		stored, err := p.resolve(ctx, len(msgs), msgs[len(msgs)-1])
 		if err != nil {
 			return err
@@ -49,12 +50,20 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 			p.stalled(nil)
 			return nil
 		}
-		select {
-		case <-time.After(pause):
-			pause = min(pause*2, retryMost)
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := sleep(ctx, pause); err != nil {
+			return err
 		}
+	}
+}
+
+func next(pause time.Duration) time.Duration { return min(pause*2, retryMost) }
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -83,19 +92,26 @@ func explained(err error, subscription string) error {
 // resolve finds out what became of a publish without a clear answer: stored, not stored (the stream is where
 // it was), or an error: fenced, or a stream that someone else changed.
 func (p *Publisher) resolve(ctx context.Context, n int, end *nats.Msg) (stored bool, err error) {
-	pause := retryFirst
-	for {
-		stored, err = p.look(ctx, n, end)
+	limit := lookFirst
+	for pause := retryFirst; ; pause = next(pause) {
+		err := p.whileConnected(ctx, limit, func(ctx context.Context) (err error) {
+			stored, err = p.look(ctx, n, end)
+			return err
+		})
 		var fatal *FatalError
 		if err == nil || errors.Is(err, ErrFenced) || errors.As(err, &fatal) {
 			return stored, err
 		}
-		p.stalled(err)
-		select {
-		case <-time.After(pause):
-			pause = min(pause*2, retryMost)
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return false, ctx.Err()
+		}
+		p.stalled(err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			limit = min(2*limit, lookMost)
+			p.revive(ctx)
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return false, err
 		}
 	}
 }
@@ -168,70 +184,36 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (pipeline.Seq, e
 
 // staged sends a message of a batch and waits until the server has taken it in.
 func (p *Publisher) staged(ctx context.Context, m *nats.Msg) error {
-	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
-	defer cancel()
-	reply, err := p.nc.RequestMsgWithContext(ctx, m)
-	if err != nil {
+	data, err := p.ask(ctx, m)
+	if err != nil || len(data) == 0 {
 		return err
 	}
-	if len(reply.Data) == 0 {
-		return nil
-	}
-	_, err = parseAck(reply.Data)
+	_, err = parseAck(data)
 	return err
 }
 
 func (p *Publisher) request(ctx context.Context, m *nats.Msg) (pipeline.Seq, error) {
-	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
-	defer cancel()
-	reply, err := p.nc.RequestMsgWithContext(ctx, m)
+	data, err := p.ask(ctx, m)
 	if err != nil {
 		return 0, err
 	}
-	return parseAck(reply.Data)
+	return parseAck(data)
 }
 
-// parseAck reads JetStream's publish acknowledgement.
-func parseAck(data []byte) (pipeline.Seq, error) {
-	var ack struct {
-		Seq   uint64           `json:"seq"`
-		Error *natsjs.APIError `json:"error"`
+// ask sends a message and waits for its answer.
+func (p *Publisher) ask(ctx context.Context, m *nats.Msg) ([]byte, error) {
+	var reply *nats.Msg
+	begun := time.Now()
+	err := p.whileConnected(ctx, p.patience, func(ctx context.Context) (err error) {
+		reply, err = p.nc.RequestMsgWithContext(ctx, m)
+		return err
+	})
+	switch {
+	case err == nil:
+		p.answered(time.Since(begun))
+		return reply.Data, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		p.unanswered()
 	}
-	if err := json.Unmarshal(data, &ack); err != nil {
-		return 0, fmt.Errorf("acknowledgement %q: %w", data, err)
-	}
-	if ack.Error != nil {
-		return 0, ack.Error
-	}
-	if ack.Seq == 0 {
-		return 0, fmt.Errorf("acknowledgement without a sequence: %q", data)
-	}
-	return pipeline.Seq(ack.Seq), nil
-}
-
-// JetStream's error codes that publishing meets.
-const (
-	codeNoSpace         = 10077 // the stream is at its limit
-	codeServerFull      = 10023 // the server is
-	codeLastSeq         = 10071 // the stream is not where it was expected
-	codeLastSubjectSeq  = 10164 // the epoch is not the last one, or (replicated) a publish is in flight
-	codeBatchIncomplete = 10176
-	codeTooManyBatches  = 10210
-	codeTooManyRequests = 10167
-	codeNotLeader       = 10009 // and other passing states of a cluster
-	codeNoQuorum        = 10008
-)
-
-// final says that trying again cannot help: the server understood and refused.
-func final(err error) bool {
-	var api *natsjs.APIError
-	if !errors.As(err, &api) {
-		return false // the connection, a time-out, no responders
-	}
-	switch int(api.ErrorCode) {
-	case codeNoSpace, codeServerFull, codeLastSeq, codeLastSubjectSeq, codeBatchIncomplete, codeTooManyBatches,
-		codeTooManyRequests, codeNotLeader, codeNoQuorum:
-		return false
-	}
-	return api.Code < 500
+	return nil, err
 }

@@ -38,10 +38,10 @@ func (p *Publisher) Before(ctx context.Context, t time.Time) (pipeline.Seq, erro
 	return pipeline.Seq(low), nil
 }
 
-// Trim removes the messages below keep. The end of the last unit always stays: it holds the checkpoint. If the
+// Trim removes the messages below keep. The end of the last unit always stays, and its checkpoint. If the
 // epoch would be removed, a new one is written first, since a publish demands that it is there.
 func (p *Publisher) Trim(ctx context.Context, keep pipeline.Seq) error {
-	keep = min(keep, p.lastUnit)
+	keep = min(keep, p.needed)
 	if keep <= 1 {
 		return nil
 	}

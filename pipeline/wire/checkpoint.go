@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"strconv"
+	"strings"
 
 	"shardcdc/pipeline"
 )
@@ -103,6 +105,28 @@ func (r *reader) shardCheckpoint() (s pipeline.ShardCheckpoint) {
 		s.Open[i] = pipeline.OpenPrepare{XID: pipeline.XID(r.uint32()), GID: r.string("")}
 	}
 	return s
+}
+
+// CheckpointReference is the value of HeaderCheckpoint when the checkpoint is the payload of messages of their own: the
+// stream sequence of the first of them. They are on CheckpointSubject, in the same atomic batch.
+func CheckpointReference(at pipeline.Seq) string {
+	return referenceMark + strconv.FormatUint(uint64(at), 10)
+}
+
+// referenceMark is no character of base64.
+const referenceMark = "@"
+
+// ParseCheckpointReference reads what CheckpointReference wrote. It says whether the value is a reference at all.
+func ParseCheckpointReference(value string) (at pipeline.Seq, is bool, err error) {
+	text, is := strings.CutPrefix(value, referenceMark)
+	if !is {
+		return 0, false, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n == 0 {
+		return 0, true, fmt.Errorf("header %s %q: want %s and a stream sequence", HeaderCheckpoint, value, referenceMark)
+	}
+	return pipeline.Seq(n), true, nil
 }
 
 // CheckpointHeader is the checkpoint as the value of HeaderCheckpoint.

@@ -124,3 +124,18 @@ func FuzzDecodeCheckpoint(f *testing.F) {
 		}
 	})
 }
+
+func TestCheckpointReference(t *testing.T) {
+	at, is, err := ParseCheckpointReference(CheckpointReference(1234))
+	if at != 1234 || !is || err != nil {
+		t.Error(at, is, err)
+	}
+	if _, is, err := ParseCheckpointReference(CheckpointHeader(&pipeline.Checkpoint{Last: 7})); is || err != nil {
+		t.Error(is, err)
+	}
+	for _, value := range []string{"@", "@0", "@-1", "@x"} {
+		if _, is, err := ParseCheckpointReference(value); !is || err == nil {
+			t.Errorf("%q: accepted", value)
+		}
+	}
+}

@@ -19,8 +19,8 @@ const (
 	HeaderWatermark = "Cdc-Watermark"
 	// HeaderPart is "k/n" on the k-th of n messages over which one payload is split; else it is absent.
 	HeaderPart = "Cdc-Part"
-	// HeaderCheckpoint is a CheckpointHeader. It stands on the last message of a unit and marks its end:
-	// readers act on nothing of a unit before they have it.
+	// HeaderCheckpoint is a CheckpointHeader, or a CheckpointReference. It stands on the last message of a unit and
+	// marks its end: readers act on nothing of a unit before they have it.
 	HeaderCheckpoint = "Cdc-Checkpoint"
 	// HeaderUnit is the stream sequence of the message that ended the unit before; 0: there is none.
 	HeaderUnit = "Cdc-Unit"
@@ -41,6 +41,9 @@ func EpochSubject(subscription string) string { return subject(subscription) + "
 
 // WatermarkSubject carries watermarks when no transaction does.
 func WatermarkSubject(subscription string) string { return subject(subscription) + "._ctl.watermark" }
+
+// CheckpointSubject carries checkpoints that are too large for a header, each just before the end of its unit.
+func CheckpointSubject(subscription string) string { return subject(subscription) + "._ctl.checkpoint" }
 
 // TableSubject carries one table's rows, where they are published row by row.
 func TableSubject(subscription, schema, table string) string {
