@@ -14,7 +14,10 @@ import (
 const catalogBucket = "CDC_SUBSCRIPTIONS"
 
 // Catalog holds the subscriptions.
-type Catalog struct{ kv jetstream.KeyValue }
+type Catalog struct {
+	js jetstream.JetStream
+	kv jetstream.KeyValue
+}
 
 // Entry is a subscription with the revision that it was read at.
 type Entry struct {
@@ -33,7 +36,7 @@ func OpenCatalog(ctx context.Context, js jetstream.JetStream, replicas int) (*Ca
 	if err != nil {
 		return nil, fmt.Errorf("open the catalog: %w", err)
 	}
-	return &Catalog{kv: kv}, nil
+	return &Catalog{js: js, kv: kv}, nil
 }
 
 // openBucket opens a bucket as it is, and makes it if it is not there. It changes nothing: another process may
@@ -103,8 +106,28 @@ func (c *Catalog) Put(ctx context.Context, e Entry) error {
 	return nil
 }
 
-// Delete removes a subscription.
+// Change reads a subscription, changes it and writes it, again if somebody else wrote in between. An error of change
+// leaves it as it is.
+func (c *Catalog) Change(ctx context.Context, name string, change func(*Subscription) error) (Entry, error) {
+	for {
+		e, err := c.Get(ctx, name)
+		if err != nil {
+			return e, err
+		}
+		if err := change(e.Subscription); err != nil {
+			return e, err
+		}
+		if err = c.Put(ctx, e); !moved(err) {
+			return e, err
+		}
+	}
+}
+
+// Delete removes a subscription, and what it was told to leave out.
 func (c *Catalog) Delete(ctx context.Context, name string) error {
+	if err := deleteSkips(ctx, c.js, name); err != nil {
+		return err
+	}
 	if err := c.kv.Purge(ctx, name); err != nil {
 		return fmt.Errorf("delete subscription %s: %w", name, err)
 	}

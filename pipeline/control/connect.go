@@ -62,21 +62,21 @@ func Connect(ctx context.Context, c Connection) (*Bus, error) {
 	}
 	nc, err := nats.Connect(c.URL, opts...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to NATS at %s: %w. Try: start cdcd, or give --nats URL", c.URL, err)
+		return nil, refusal(c.URL, err)
 	}
 	js, err := jetstream.New(nc)
 	if err != nil {
 		nc.Close()
-		return nil, fmt.Errorf("connect to NATS at %s: %w", c.URL, err)
+		return nil, fmt.Errorf("connect to NATS at %s: %w", redactURLs(c.URL), err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	if _, err := js.AccountInfo(ctx); err != nil {
 		nc.Close()
 		if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount) {
-			return nil, fmt.Errorf("NATS at %s has no JetStream. Try: start nats-server with -js", c.URL)
+			return nil, fmt.Errorf("NATS at %s has no JetStream. Try: start nats-server with -js", redactURLs(c.URL))
 		}
-		return nil, fmt.Errorf("JetStream at %s: %w", c.URL, err)
+		return nil, &Unreachable{fmt.Errorf("JetStream at %s does not answer: %w. Try: nats server report jetstream; a cluster needs most of its servers", redactURLs(c.URL), err)}
 	}
 	return &Bus{NC: nc, JS: js, Replicas: max(c.Replicas, 1)}, nil
 }

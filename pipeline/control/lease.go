@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,9 +19,13 @@ const leaseBucket = "CDC_LEASES"
 
 // Leases gives out leases: one owner at a time per key.
 type Leases struct {
-	js  jetstream.JetStream
-	kv  jetstream.KeyValue
-	ttl time.Duration
+	js     jetstream.JetStream
+	kv     jetstream.KeyValue
+	stream jetstream.Stream // behind kv
+	ttl    time.Duration
+
+	mu   sync.Mutex
+	seen map[string]Held // by key: the last time that somebody else was seen to hold it
 }
 
 // CaptureLease is the key of the lease to capture a subscription.
@@ -28,10 +34,31 @@ func CaptureLease(subscription string) string { return "capture." + subscription
 // ApplyLease is the key of the lease to replay a subscription on a target.
 func ApplyLease(subscription, target string) string { return "apply." + subscription + "." + target }
 
-// Owner is who holds a lease.
+// splitLease is what a key is made of; target is empty for a capture.
+func splitLease(key string) (subscription, target string) {
+	_, rest, _ := strings.Cut(key, ".")
+	subscription, target, _ = strings.Cut(rest, ".")
+	return subscription, target
+}
+
+// Owner is who holds a lease, and how it came to it.
 type Owner struct {
-	Node  string    `json:"node"`
-	Since time.Time `json:"since"`
+	Node        string    `json:"node"`
+	Since       time.Time `json:"since"`
+	Incarnation string    `json:"incarnation,omitempty"` // of the subscription: what came before another one is not this one's
+	// Acquire fills these in.
+	TTL  Duration `json:"ttl,omitempty"`  // it expires when it is not renewed for so long
+	From string   `json:"from,omitempty"` // who held it before; empty: nobody did
+	Why  string   `json:"why,omitempty"`  // why it came to Node
+}
+
+// Held is a lease that somebody holds.
+type Held struct {
+	Key          string `json:"key"`
+	Subscription string `json:"subscription"`
+	Target       string `json:"target,omitempty"` // empty: the lease is to capture
+	Owner
+	Renewed time.Time `json:"renewed"` // the last time, by the clock of the NATS server
 }
 
 // OpenLeases opens the leases and makes their bucket if it is not there. A lease that is not renewed ends
@@ -44,31 +71,48 @@ func OpenLeases(ctx context.Context, js jetstream.JetStream, replicas int, ttl t
 	kv, err := openBucket(ctx, js, jetstream.KeyValueConfig{
 		Bucket: leaseBucket, Description: "leases of shardcdc", History: 1, Replicas: max(replicas, 1), LimitMarkerTTL: time.Minute,
 	})
+	var stream jetstream.Stream
+	if err == nil {
+		stream, err = js.Stream(ctx, "KV_"+leaseBucket)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the leases: %w", err)
 	}
-	return &Leases{js: js, kv: kv, ttl: ttl}, nil
+	return &Leases{js: js, kv: kv, stream: stream, ttl: ttl, seen: map[string]Held{}}, nil
 }
 
 // Holder says who holds the lease of a key; ok is false when nobody does.
 func (l *Leases) Holder(ctx context.Context, key string) (o Owner, ok bool, err error) {
-	e, err := l.kv.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return o, false, nil
-	}
-	if err != nil {
-		return o, false, fmt.Errorf("read lease %s: %w", key, err)
-	}
-	if err := json.Unmarshal(e.Value(), &o); err != nil {
-		return o, false, fmt.Errorf("lease %s: %w", key, err)
-	}
-	return o, true, nil
+	last, err := l.read(ctx, key)
+	return last.held.Owner, last.state == leaseHeld, err
 }
 
-// Lease is held by this process until Release, or until it could not be renewed in time.
+// List says who holds which lease, by key.
+func (l *Leases) List(ctx context.Context) ([]Held, error) {
+	keys, err := l.kv.Keys(ctx)
+	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
+		return nil, fmt.Errorf("list the leases: %w", err)
+	}
+	slices.Sort(keys)
+	all := []Held{}
+	for _, key := range keys {
+		last, err := l.read(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		if last.state == leaseHeld { // else it ended between the two reads
+			all = append(all, last.held)
+		}
+	}
+	return all, nil
+}
+
+// Lease is held by this process until it is released, or until it could not be renewed in time.
 type Lease struct {
 	// Context ends when the lease does.
 	Context context.Context
+	// Owner says how it came to this process.
+	Owner Owner
 
 	cancel context.CancelCauseFunc
 	done   sync.WaitGroup
@@ -83,18 +127,33 @@ var ErrLeaseLost = errors.New("the lease was lost")
 
 // Acquire takes the lease of a key and renews it; nil without an error means that somebody else holds it.
 func (l *Leases) Acquire(ctx context.Context, key string, o Owner) (*Lease, error) {
-	value, err := json.Marshal(o)
+	last, err := l.read(ctx, key)
 	if err != nil {
 		return nil, err
 	}
-	rev, err := l.kv.Create(ctx, key, value, jetstream.KeyTTL(l.ttl))
-	if errors.Is(err, jetstream.ErrKeyExists) {
+	if last.state == leaseHeld {
+		l.mu.Lock()
+		l.seen[key] = last.held
+		l.mu.Unlock()
 		return nil, nil
 	}
-	if err != nil {
+	o.TTL = Duration(l.ttl)
+	if o.From, o.Why, err = l.story(ctx, key, last, o.Incarnation); err != nil {
+		return nil, err
+	}
+	ls := &Lease{leases: l, key: key, rev: last.rev, Owner: o}
+	if ls.value, err = json.Marshal(o); err != nil {
+		return nil, err
+	}
+	// It is stored only if nothing happened since last was read, so the story is true.
+	if err := ls.write(ctx); moved(err) {
+		return nil, nil
+	} else if err != nil {
 		return nil, fmt.Errorf("acquire lease %s: %w", key, err)
 	}
-	ls := &Lease{leases: l, key: key, value: value, rev: rev}
+	l.mu.Lock()
+	delete(l.seen, key)
+	l.mu.Unlock()
 	ls.Context, ls.cancel = context.WithCancelCause(ctx)
 	ls.done.Add(1)
 	go ls.renew()
@@ -157,7 +216,7 @@ func (ls *Lease) catchUp(ctx context.Context) bool {
 
 // write publishes the key anew with its time to live, which kv.Update would drop.
 func (ls *Lease) write(ctx context.Context) error {
-	msg := nats.NewMsg("$KV." + leaseBucket + "." + ls.key)
+	msg := nats.NewMsg(leaseSubject(ls.key))
 	msg.Data = ls.value
 	ack, err := ls.leases.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(ls.rev),
 		jetstream.WithMsgTTL(ls.leases.ttl), jetstream.WithRetryAttempts(0))
@@ -169,14 +228,17 @@ func (ls *Lease) write(ctx context.Context) error {
 }
 
 // Release ends the lease so that another process can have it at once.
-func (ls *Lease) Release(ctx context.Context) error {
+func (ls *Lease) Release(ctx context.Context) error { return ls.HandOver(ctx, "given back") }
+
+// HandOver is Release with the reason, for the process that gets it.
+func (ls *Lease) HandOver(ctx context.Context, why string) error {
 	lost := ls.Context.Err() != nil && errors.Is(context.Cause(ls.Context), ErrLeaseLost)
 	ls.cancel(context.Canceled)
 	ls.done.Wait()
 	if lost {
 		return nil
 	}
-	if err := ls.leases.kv.Delete(ctx, ls.key, jetstream.LastRevision(ls.rev)); err != nil {
+	if err := ls.leases.release(ctx, ls.key, ls.rev, handover{Owner: ls.Owner, Why: why}); err != nil {
 		return fmt.Errorf("release lease %s: %w", ls.key, err)
 	}
 	return nil

@@ -89,6 +89,30 @@ type ApplyStatus struct {
 	LagSeconds   float64      `json:"lag_seconds"`
 	Transactions uint64       `json:"transactions"`
 	Changes      uint64       `json:"changes"`
+	// Blocked is where the target refuses a transaction; nil: it does not.
+	Blocked *BlockedAt `json:"blocked,omitempty"`
+	// Skipped counts the transactions that it was told to leave out, ever. The worker does not say it: whoever shows it
+	// reads it from Skips.
+	Skipped int `json:"skipped"`
+}
+
+// BlockedAt is a transaction that a target refuses, and why as far as one row is to blame.
+type BlockedAt struct {
+	CSN   pipeline.CSN `json:"csn"`
+	Table string       `json:"table,omitempty"`
+	Row   string       `json:"row,omitempty"` // its key
+}
+
+// String names it as far as it is known.
+func (b *BlockedAt) String() string {
+	text := "csn " + b.CSN.String()
+	if b.Table != "" {
+		text += ", table " + b.Table
+	}
+	if b.Row != "" {
+		text += ", row " + b.Row
+	}
+	return text
 }
 
 const statusSubject = "_CDC.status."

@@ -1,0 +1,9 @@
+package control
+
+import "context"
+
+// Abandon ends the renewals and gives nothing back, as when the process is killed.
+func (ls *Lease) Abandon() {
+	ls.cancel(context.Canceled)
+	ls.done.Wait()
+}

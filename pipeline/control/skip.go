@@ -1,0 +1,128 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"shardcdc/pipeline"
+)
+
+const skipBucket = "CDC_SKIPS"
+
+// Skip tells the apply worker of a target to leave out one transaction, because the target will never take it.
+type Skip struct {
+	CSN    pipeline.CSN `json:"csn"`
+	Reason string       `json:"reason"`
+	By     string       `json:"by"` // user@host
+	At     time.Time    `json:"at"`
+}
+
+// ReasonBytesMax bounds a Skip's reason.
+const ReasonBytesMax = 1000
+
+// Skips holds what is to be left out. It is no part of the catalog's entries: a change of these restarts the workers.
+type Skips struct{ kv jetstream.KeyValue }
+
+// OpenSkips opens the skips and makes their bucket if it is not there.
+func OpenSkips(ctx context.Context, js jetstream.JetStream, replicas int) (*Skips, error) {
+	kv, err := openBucket(ctx, js, jetstream.KeyValueConfig{
+		Bucket: skipBucket, Description: "transactions that targets of shardcdc leave out", History: 1, Replicas: max(replicas, 1),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the skips: %w", err)
+	}
+	return &Skips{kv: kv}, nil
+}
+
+func skipKey(subscription, target, csn string) string { return subscription + "." + target + "." + csn }
+
+// Put orders a skip. It is durable when Put returns without an error. One that was ordered before stays as it was.
+func (s *Skips) Put(ctx context.Context, subscription, target string, k Skip) error {
+	b, err := json.Marshal(k)
+	if err != nil {
+		return err
+	}
+	_, err = s.kv.Create(ctx, skipKey(subscription, target, k.CSN.String()), b)
+	if err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
+		return fmt.Errorf("order to skip csn %s on target %s: %w", k.CSN, target, err)
+	}
+	return nil
+}
+
+// Get returns the order for one transaction; nil: there is none.
+func (s *Skips) Get(ctx context.Context, subscription, target string, csn pipeline.CSN) (*Skip, error) {
+	e, err := s.kv.Get(ctx, skipKey(subscription, target, csn.String()))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read whether csn %s is to be skipped: %w", csn, err)
+	}
+	k := &Skip{}
+	if err := json.Unmarshal(e.Value(), k); err != nil {
+		return nil, fmt.Errorf("skip %s: %w", e.Key(), err)
+	}
+	return k, nil
+}
+
+// List returns every order for a target, by CSN.
+func (s *Skips) List(ctx context.Context, subscription, target string) ([]Skip, error) {
+	keys, err := keysOf(ctx, s.kv, skipKey(subscription, target, "*"))
+	if err != nil {
+		return nil, fmt.Errorf("list the skips: %w", err)
+	}
+	all := []Skip{}
+	for _, key := range keys {
+		e, err := s.kv.Get(ctx, key)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			continue // dropped between the two reads
+		}
+		var k Skip
+		if err == nil {
+			err = json.Unmarshal(e.Value(), &k)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("skip %s: %w", key, err)
+		}
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b Skip) int { return cmp.Compare(a.CSN, b.CSN) })
+	return all, nil
+}
+
+func keysOf(ctx context.Context, kv jetstream.KeyValue, filter string) (keys []string, err error) {
+	lister, err := kv.ListKeysFiltered(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	for key := range lister.Keys() {
+		keys = append(keys, key)
+	}
+	return keys, ctx.Err()
+}
+
+// deleteSkips forgets the orders of a subscription that goes away.
+func deleteSkips(ctx context.Context, js jetstream.JetStream, subscription string) error {
+	kv, err := js.KeyValue(ctx, skipBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil
+	}
+	var keys []string
+	if err == nil {
+		keys, err = keysOf(ctx, kv, skipKey(subscription, "*", "*"))
+	}
+	for _, key := range keys {
+		err = errors.Join(err, kv.Purge(ctx, key))
+	}
+	if err != nil {
+		return fmt.Errorf("forget the skips of subscription %s: %w", subscription, err)
+	}
+	return nil
+}
