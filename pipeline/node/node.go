@@ -34,10 +34,9 @@ func DefaultSpillDir() string { return filepath.Join(os.TempDir(), "shardcdc-spi
 
 // Node runs subscriptions that it has the lease of.
 type Node struct {
+	*process
 	conf    Config
-	bus     *control.Bus
 	catalog *control.Catalog
-	leases  *control.Leases
 }
 
 // New makes a Node. Run starts it.
@@ -67,11 +66,11 @@ func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	leases, err := control.OpenLeases(ctx, bus.JS, bus.Replicas, c.LeaseTTL)
+	process, err := newProcess(ctx, bus, c.Name, control.RoleCapture, c.LeaseTTL)
 	if err != nil {
 		return nil, err
 	}
-	return &Node{conf: c, bus: bus, catalog: catalog, leases: leases}, nil
+	return &Node{process: process, conf: c, catalog: catalog}, nil
 }
 
 // settleDurability finds out what acknowledgements are worth, if the operator did not say.
@@ -98,21 +97,26 @@ func (c *Config) settleDurability(ctx context.Context, bus *control.Bus) error {
 
 // Run runs every active subscription until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
+	stop, err := n.announce()
+	if err != nil {
+		return err
+	}
+	defer stop()
 	return supervise(ctx, n.catalog, n.conf.Log, func(e control.Entry) []job {
 		log := n.conf.Log.With("subscription", e.Name)
 		return []job{func(ctx context.Context) {
-			whileLeased(ctx, n.leases, control.CaptureLease(e.Name), n.conf.Name, log, func(ctx context.Context) { n.captureWhile(ctx, e.Subscription, log) })
+			n.whileLeased(ctx, duty{subscription: e.Subscription}, log, func(ctx context.Context) error { return n.captureWhile(ctx, e.Subscription, log) })
 		}}
 	})
 }
 
-// captureWhile captures, with pauses after errors, until the lease ends.
-func (n *Node) captureWhile(ctx context.Context, sub *control.Subscription, log *slog.Logger) {
+// captureWhile captures, with pauses after errors, until the lease ends. An error is why it gives up before.
+func (n *Node) captureWhile(ctx context.Context, sub *control.Subscription, log *slog.Logger) error {
 	report := newCaptureReport(n, sub)
 	stop, err := control.ServeCapture(n.bus.NC, sub.Name, report.status)
 	if err != nil {
 		log.Error("cannot serve status", "error", err)
-		return
+		return err
 	}
 	defer stop()
 	pause := n.conf.RetryMin
@@ -121,22 +125,25 @@ func (n *Node) captureWhile(ctx context.Context, sub *control.Subscription, log 
 		err := (&capture{node: n, sub: sub, report: report}).run(ctx)
 		if ctx.Err() != nil {
 			log.Info("capture ended", "cause", context.Cause(ctx))
-			return
+			return nil
 		}
 		if errors.Is(err, jetstream.ErrFenced) {
 			// Whoever did that has the lease, or we get it again. To take the stream back without asking would throw out
 			// its rightful writer.
 			log.Warn("capture ended; the lease is given back", "cause", err)
-			return
+			return err
 		}
 		if time.Since(started) > n.conf.RetryMax {
 			pause = n.conf.RetryMin
 		}
 		log.Error("capture failed", "error", err, "retry_in", pause)
-		report.failed(err)
+		if report.failed(err) {
+			n.stopped(ctx, duty{subscription: sub}, err, log)
+		}
 		wait(ctx, pause)
 		pause = min(pause*2, n.conf.RetryMax)
 	}
+	return nil
 }
 
 func wait(ctx context.Context, d time.Duration) {
@@ -180,22 +187,24 @@ type supervisor struct {
 
 type running struct {
 	revision uint64
-	cancel   context.CancelFunc
+	cancel   context.CancelCauseFunc
 	done     sync.WaitGroup
 }
 
 // adjust stops what is not wanted any more, or was changed, and starts what is missing.
 func (s *supervisor) adjust(ctx context.Context, entries []control.Entry) {
-	wanted := map[string]control.Entry{}
+	wanted, states := map[string]control.Entry{}, map[string]control.State{}
 	for _, e := range entries {
+		states[e.Name] = e.State
 		if e.State == control.Active {
 			wanted[e.Name] = e
 		}
 	}
 	for name, r := range s.running {
 		if e, ok := wanted[name]; !ok || e.Revision != r.revision {
-			s.log.Info("subscription stops or changes", "subscription", name)
-			r.cancel()
+			why := stopping(states[name])
+			s.log.Info("subscription stops or changes", "subscription", name, "why", why)
+			r.cancel(why)
 			r.done.Wait()
 			delete(s.running, name)
 		}
@@ -204,7 +213,7 @@ func (s *supervisor) adjust(ctx context.Context, entries []control.Entry) {
 		if s.running[name] != nil {
 			continue
 		}
-		jobCtx, cancel := context.WithCancel(ctx)
+		jobCtx, cancel := context.WithCancelCause(ctx)
 		r := &running{revision: e.Revision, cancel: cancel}
 		for _, j := range s.jobs(e) {
 			r.done.Go(func() { j(jobCtx) })
@@ -213,9 +222,20 @@ func (s *supervisor) adjust(ctx context.Context, entries []control.Entry) {
 	}
 }
 
+// stopping says what became of a subscription whose jobs have to stop, by the state that it has now.
+func stopping(now control.State) stopReason {
+	switch now {
+	case control.Active:
+		return "the subscription was changed"
+	case control.Paused:
+		return "the subscription was paused"
+	}
+	return "the subscription is dropped"
+}
+
 func (s *supervisor) stopAll() {
 	for _, r := range s.running {
-		r.cancel()
+		r.cancel(nil)
 	}
 	for _, r := range s.running {
 		r.done.Wait()

@@ -45,13 +45,15 @@ func (r *captureReport) works() control.CaptureStatus {
 	return r.st
 }
 
-func (r *captureReport) failed(err error) {
+// failed notes an error; news says that it worked before.
+func (r *captureReport) failed(err error) (news bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.st.State != "failed" {
+	if news = r.st.State != "failed"; news {
 		r.st.Since = time.Now()
 	}
 	r.st.State, r.st.Error = "failed", err.Error()
+	return news
 }
 
 func (r *captureReport) stalled(err error) {

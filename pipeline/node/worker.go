@@ -18,10 +18,10 @@ import (
 
 // Worker replays subscriptions on their targets.
 type Worker struct {
+	*process
 	conf    WorkerConfig
-	bus     *control.Bus
 	catalog *control.Catalog
-	leases  *control.Leases
+	skips   *control.Skips
 }
 
 // WorkerConfig of a Worker.
@@ -52,15 +52,24 @@ func NewWorker(ctx context.Context, bus *control.Bus, c WorkerConfig) (*Worker, 
 	if err != nil {
 		return nil, err
 	}
-	leases, err := control.OpenLeases(ctx, bus.JS, bus.Replicas, c.LeaseTTL)
+	skips, err := control.OpenSkips(ctx, bus.JS, bus.Replicas)
 	if err != nil {
 		return nil, err
 	}
-	return &Worker{conf: c, bus: bus, catalog: catalog, leases: leases}, nil
+	process, err := newProcess(ctx, bus, c.Name, control.RoleApply, c.LeaseTTL)
+	if err != nil {
+		return nil, err
+	}
+	return &Worker{process: process, conf: c, catalog: catalog, skips: skips}, nil
 }
 
 // Run replays until ctx ends.
 func (w *Worker) Run(ctx context.Context) error {
+	stop, err := w.announce()
+	if err != nil {
+		return err
+	}
+	defer stop()
 	return supervise(ctx, w.catalog, w.conf.Log, func(e control.Entry) []job {
 		if w.conf.Subscription != "" && w.conf.Subscription != e.Name {
 			return nil
@@ -74,7 +83,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		for _, t := range targets {
 			log := w.conf.Log.With("subscription", e.Name, "target", t.Name)
 			jobs = append(jobs, func(ctx context.Context) {
-				whileLeased(ctx, w.leases, control.ApplyLease(e.Name, t.Name), w.conf.Name, log, func(ctx context.Context) { w.replay(ctx, e.Subscription, t, log) })
+				w.whileLeased(ctx, duty{e.Subscription, t.Name}, log, func(ctx context.Context) error { return w.replay(ctx, e.Subscription, t, log) })
 			})
 		}
 		return jobs
@@ -83,12 +92,12 @@ func (w *Worker) Run(ctx context.Context) error {
 
 // replay runs apply workers one after the other, with pauses after fatal errors: these need a person, and are
 // shown meanwhile.
-func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t control.Target, log *slog.Logger) {
+func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t control.Target, log *slog.Logger) error {
 	r := &replayer{Worker: w, sub: sub, target: t, log: log}
 	stop, err := control.ServeApply(w.bus.NC, sub.Name, t.Name, r.status)
 	if err != nil {
 		log.Error("cannot serve status", "error", err)
-		return
+		return err
 	}
 	defer stop()
 	pause := 200 * time.Millisecond
@@ -96,16 +105,19 @@ func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t contro
 		started := time.Now()
 		err := r.once(ctx)
 		if ctx.Err() != nil {
-			return
+			return nil
 		}
 		if time.Since(started) > w.conf.RetryMax {
 			pause = 200 * time.Millisecond // it worked meanwhile
 		}
-		r.failed(err)
 		log.Error("apply stopped", "error", err, "retry_in", pause)
+		if r.failed(err) {
+			w.stopped(ctx, duty{sub, t.Name}, err, log)
+		}
 		wait(ctx, pause)
 		pause = min(pause*2, w.conf.RetryMax)
 	}
+	return nil
 }
 
 // replayer is one subscription on one target.
@@ -122,13 +134,15 @@ type replayer struct {
 	secrets string // the expanded DSN: errors are scrubbed of its passwords
 }
 
-func (r *replayer) failed(err error) {
+// failed notes a fatal error; news says that the worker before had none.
+func (r *replayer) failed(err error) (news bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.err == nil {
+	if news = r.err == nil; news {
 		r.since = time.Now()
 	}
 	r.err = err
+	return news
 }
 
 func (r *replayer) status() control.ApplyStatus {
@@ -140,6 +154,9 @@ func (r *replayer) status() control.ApplyStatus {
 		out.State, out.Error = string(s.State), dsn.Scrub(s.Err, r.secrets)
 		out.AppliedCSN, out.AppliedSeq, out.Watermark = s.Applied.CSN, s.Applied.Seq, s.Watermark
 		out.LagSeconds, out.Transactions, out.Changes = s.Lag.Seconds(), s.Transactions, s.Rows
+		if s.State == apply.Stuck {
+			out.Blocked = &control.BlockedAt{CSN: s.Blocked.CSN, Table: s.Blocked.Table, Row: s.Blocked.Row}
+		}
 		if !s.ErrSince.IsZero() {
 			out.Since = s.ErrSince
 		}
@@ -175,7 +192,7 @@ func (r *replayer) once(ctx context.Context) error {
 		}
 	}
 	worker := apply.New(apply.Config{
-		Subscription: r.sub.Name, Target: target, Source: apply.NewStream(r.bus.JS, r.sub.Name), Observer: observer,
+		Subscription: r.sub.Name, Target: target, Source: apply.NewStream(r.bus.JS, r.sub.Name), Observer: observer, Skips: r.leaveOut,
 	})
 	r.mu.Lock()
 	r.worker, r.secrets = worker, expanded
@@ -184,6 +201,19 @@ func (r *replayer) once(ctx context.Context) error {
 		return errors.New(dsn.Scrub(err.Error(), expanded))
 	}
 	return nil
+}
+
+// leaveOut lists what people want to be left out on the target.
+func (r *replayer) leaveOut(ctx context.Context) ([]apply.Skip, error) {
+	ordered, err := r.skips.List(ctx, r.sub.Name, r.target.Name)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]apply.Skip, len(ordered))
+	for i, k := range ordered {
+		list[i] = apply.Skip(k)
+	}
+	return list, nil
 }
 
 // recovered forgets the error of the worker before.

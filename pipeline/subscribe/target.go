@@ -114,13 +114,20 @@ func missingTables(ctx context.Context, db *database, tables []string) ([]string
 // table is not dropped between another subscription's worker making it and writing its row.
 const (
 	lockProgressSQL = "SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock(hashtextextended('cdc.progress', 0))"
-	// dropProgressSQL drops what apply workers made, when nothing else is there and we may.
+	// dropProgressSQL drops what apply workers made, when nothing else is there and we may. cdc.skipped stays when it has
+	// rows: they say what this database lacks.
 	dropProgressSQL = `
 DO $$BEGIN
   IF to_regclass('cdc.progress') IS NOT NULL AND pg_has_role((SELECT relowner FROM pg_class WHERE oid = 'cdc.progress'::regclass), 'USAGE') THEN
     LOCK TABLE cdc.progress IN ACCESS EXCLUSIVE MODE;
     IF NOT EXISTS (SELECT FROM cdc.progress) THEN
       DROP TABLE cdc.progress;
+      IF to_regclass('cdc.skipped') IS NOT NULL AND pg_has_role((SELECT relowner FROM pg_class WHERE oid = 'cdc.skipped'::regclass), 'USAGE') THEN
+        LOCK TABLE cdc.skipped IN ACCESS EXCLUSIVE MODE;
+        IF NOT EXISTS (SELECT FROM cdc.skipped) THEN
+          DROP TABLE cdc.skipped;
+        END IF;
+      END IF;
       IF pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = 'cdc'), 'USAGE')
          AND NOT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = 'cdc'::regnamespace) THEN
         DROP SCHEMA cdc RESTRICT;
@@ -130,7 +137,7 @@ DO $$BEGIN
 END$$`
 )
 
-// forgetProgress deletes the subscription's progress on a target, and the table and its schema with the last row.
+// forgetProgress deletes the subscription's progress on a target, and with the last row the tables and their schema.
 func forgetProgress(ctx context.Context, t *control.Target, subscription string) (removed []string, err error) {
 	about := "target " + t.Name
 	db, err := open(ctx, t.DSN)
