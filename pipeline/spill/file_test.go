@@ -232,6 +232,15 @@ func TestFullWaits(t *testing.T) {
 		return nil
 	}
 	first, second := filled(t, d, 500), filled(t, d, 500)
+	alone := filled(t, d, 0) // larger than the limit by itself: to wait would be for ever
+	alone.sealed = false
+	if _, err := alone.Write(pattern(1001)); err != nil {
+		t.Fatal(err)
+	}
+	var tooLarge *FullError
+	if err := alone.Seal(); !errors.As(err, &tooLarge) {
+		t.Errorf("got %v", err)
+	}
 	f, err := d.Create()
 	if err != nil {
 		t.Fatal(err)
