@@ -144,6 +144,9 @@ Exit codes: 0 made; 1 not made, nothing is left behind unless the message names 
 				if err != nil {
 					return err
 				}
+				if err := record(ctx, bus, sub, control.Event{Kind: control.Created}); err != nil {
+					return err
+				}
 				if asJSON {
 					return writeJSON(cmd.OutOrStdout(), shown(sub))
 				}

@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	cdcctlCommands = []string{"create-subscription", "drop-subscription", "pause", "resume", "list", "status", "tail", "wait", "check"}
+	cdcctlCommands = []string{"create-subscription", "alter-subscription", "drop-subscription", "pause", "resume", "skip", "list", "status", "nodes", "history", "tail", "wait", "check"}
 	cdcdCommands   = []string{"all", "node", "apply", "demo"}
 )
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,8 +38,15 @@ Exit codes: 0 removed; 1 not everything was removed, or there is no such subscri
 			if err != nil {
 				return err
 			}
-			return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, _ *control.Catalog) error {
+			return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, catalog *control.Catalog) error {
+				before, err := catalog.Get(ctx, args[0])
+				if err != nil && !errors.Is(err, control.ErrNotFound) {
+					return err
+				}
 				dropped, err := subscribe.Drop(ctx, bus, args[0], options)
+				if err == nil && before.Subscription != nil {
+					err = record(ctx, bus, before.Subscription, control.Event{Kind: control.Dropped, Why: leftBehind(dropped)})
+				}
 				if printed := printDropped(cmd, args[0], dropped, asJSON, err == nil); err == nil {
 					err = printed
 				}
@@ -50,6 +59,13 @@ Exit codes: 0 removed; 1 not everything was removed, or there is no such subscri
 	out.add(cmd.Flags())
 	nats.Add(cmd.Flags(), cli.DefaultURL)
 	return cmd
+}
+
+func leftBehind(d subscribe.Dropped) string {
+	if len(d.Left) == 0 {
+		return ""
+	}
+	return "left behind: " + strings.Join(d.Left, "; ")
 }
 
 func printDropped(cmd *cobra.Command, name string, d subscribe.Dropped, asJSON, done bool) error {

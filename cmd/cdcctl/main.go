@@ -29,8 +29,8 @@ Exit codes: 0 done, 1 failed, 2 called in a wrong way.`,
 	root.PersistentFlags().String("config", "", "configuration file (YAML); also CDC_CONFIG")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
-		createCommand(), dropCommand(), pauseCommand(), resumeCommand(),
-		listCommand(), statusCommand(), tailCommand(), waitCommand(), checkCommand(),
+		createCommand(), alterCommand(), dropCommand(), pauseCommand(), resumeCommand(), skipCommand(),
+		listCommand(), statusCommand(), nodesCommand(), historyCommand(), tailCommand(), waitCommand(), checkCommand(),
 	)
 	return root
 }

@@ -47,12 +47,7 @@ what for, every shard's positions and lag, every target's. With --output json: a
 Exit codes: 0 shown, whatever the state; 1 NATS cannot be reached, or there is no such subscription; 2 called in a
 wrong way.`,
 		Example: "  cdcctl status\n  cdcctl status bank --watch\n  cdcctl status bank -o json | jq .capture.lag_seconds",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return cli.Usagef("want one NAME at most, got %d. Try: %s --help", len(args), cmd.CommandPath())
-			}
-			return nil
-		},
+		Args:    cli.MaybeName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			asJSON, err := out.json()
 			if err != nil {
@@ -175,11 +170,23 @@ func ask(ctx context.Context, bus *control.Bus, sub *control.Subscription) (repo
 				r.Apply[i] = control.ApplyStatus{Subscription: sub.Name, Target: t.Name, State: noWorker}
 			} else if err != nil {
 				errs[1+i] = fmt.Errorf("ask for the status of %s on target %s: %w", sub.Name, t.Name, err)
+				return
 			}
+			r.Apply[i].Skipped, errs[1+i] = skipped(ctx, bus, sub.Name, t.Name)
 		})
 	}
 	wait.Wait()
 	return r, errors.Join(errs...)
+}
+
+// skipped counts what a target was told to leave out, ever.
+func skipped(ctx context.Context, bus *control.Bus, subscription, target string) (int, error) {
+	skips, err := control.OpenSkips(ctx, bus.JS, bus.Replicas)
+	if err != nil {
+		return 0, err
+	}
+	all, err := skips.List(ctx, subscription, target)
+	return len(all), err
 }
 
 func (r *report) print(w io.Writer, now time.Time) error {
@@ -285,6 +292,12 @@ func printApply(w io.Writer, apply []control.ApplyStatus, state control.State) e
 	for _, a := range apply {
 		if a.Error != "" {
 			fmt.Fprintf(w, "  target %s: %s\n", a.Target, a.Error)
+		}
+		if b := a.Blocked; b != nil {
+			fmt.Fprintf(w, "  target %s: blocked at %s. Try: mend it there; or leave the transaction out: cdcctl skip %s --target %s --csn %s --reason …\n", a.Target, b, a.Subscription, a.Target, b.CSN)
+		}
+		if a.Skipped > 0 {
+			fmt.Fprintf(w, "  target %s: %d skipped, so it differs from the shards. See: cdcctl history %s, and cdc.skipped there\n", a.Target, a.Skipped, a.Subscription)
 		}
 	}
 	if missing && state == control.Active {

@@ -104,12 +104,7 @@ nodes may run; they share the subscriptions by lease.`,
 			if err != nil {
 				return err
 			}
-			b, err := bus.Connect(cmd.Context(), conf.Name)
-			if err != nil {
-				return err
-			}
-			defer b.Close()
-			return capture(cmd.Context(), b, conf)
+			return connected(cmd.Context(), &bus, conf.Name, log, func(ctx context.Context, b *control.Bus) error { return capture(ctx, b, conf) })
 		},
 	}
 	bus.Add(cmd.Flags(), cli.DefaultURL)
@@ -119,8 +114,21 @@ nodes may run; they share the subscriptions by lease.`,
 	return cmd
 }
 
+// connected gives run the connection to NATS, once there is one. To be told to stop while waiting is no failure.
+func connected(ctx context.Context, bus *cli.NATS, name string, log *slog.Logger, run func(context.Context, *control.Bus) error) error {
+	b, err := cli.Await(ctx, log, func() (*control.Bus, error) { return bus.Connect(ctx, name) })
+	if err == nil {
+		defer b.Close()
+		err = run(ctx, b)
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
 func capture(ctx context.Context, b *control.Bus, conf node.Config) error {
-	n, err := node.New(ctx, b, conf)
+	n, err := cli.Await(ctx, conf.Log, func() (*node.Node, error) { return node.New(ctx, b, conf) })
 	if err != nil {
 		return err
 	}
@@ -152,12 +160,7 @@ not name.`,
 				return cli.Usagef("--target needs --subscription, to say which stream to replay on it")
 			}
 			conf.Name, conf.Log = processName(name), log
-			b, err := bus.Connect(cmd.Context(), conf.Name)
-			if err != nil {
-				return err
-			}
-			defer b.Close()
-			return replay(cmd.Context(), b, conf)
+			return connected(cmd.Context(), &bus, conf.Name, log, func(ctx context.Context, b *control.Bus) error { return replay(ctx, b, conf) })
 		},
 	}
 	bus.Add(cmd.Flags(), cli.DefaultURL)
@@ -171,7 +174,7 @@ not name.`,
 }
 
 func replay(ctx context.Context, b *control.Bus, conf node.WorkerConfig) error {
-	w, err := node.NewWorker(ctx, b, conf)
+	w, err := cli.Await(ctx, conf.Log, func() (*node.Worker, error) { return node.NewWorker(ctx, b, conf) })
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
@@ -90,6 +91,14 @@ func Args(n int) cobra.PositionalArgs {
 	}
 }
 
+// MaybeName takes one argument or none.
+func MaybeName(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return Usagef("want one NAME at most, got %d. Try: %s --help", len(args), cmd.CommandPath())
+	}
+	return nil
+}
+
 // Logging are the flags of the log.
 type Logging struct{ Level, Format string }
 
@@ -138,6 +147,9 @@ func (n *NATS) Add(f *pflag.FlagSet, url string) {
 
 // Connect connects. name is shown in the server's list of connections.
 func (n *NATS) Connect(ctx context.Context, name string, extra ...nats.Option) (*control.Bus, error) {
+	if err := control.CheckURLs(n.URL); err != nil {
+		return nil, UsageError{err}
+	}
 	c := control.Connection{
 		URL: n.URL, Creds: n.Creds, User: n.User, CA: n.CA, Cert: n.Cert, Key: n.Key, Name: name, Extra: extra, Replicas: n.Replicas,
 	}
@@ -149,4 +161,30 @@ func (n *NATS) Connect(ctx context.Context, name string, extra ...nats.Option) (
 		c.Password = strings.TrimRight(string(b), "\r\n")
 	}
 	return control.Connect(ctx, c)
+}
+
+const (
+	natsRetry = 500 * time.Millisecond
+	natsLog   = 5 * time.Second // between two lines that say what is waited for
+)
+
+// Await connects and starts something that needs NATS. While NATS may come up by itself, it says in the log that it
+// waits, and tries again; what a person has to mend ends it at once.
+func Await[T any](ctx context.Context, log *slog.Logger, start func() (T, error)) (T, error) {
+	var logged time.Time
+	for {
+		v, err := start()
+		if err == nil || !control.MayRecover(err) || ctx.Err() != nil {
+			return v, err
+		}
+		if time.Since(logged) >= natsLog {
+			log.Warn("NATS is not up; waiting for it", "error", err)
+			logged = time.Now()
+		}
+		select {
+		case <-time.After(natsRetry):
+		case <-ctx.Done():
+			return v, ctx.Err()
+		}
+	}
 }
