@@ -15,6 +15,7 @@ import (
 type streamReader struct {
 	subject     string // of units
 	epochs      string // of writers' epochs
+	checkpoints string // that are too large for a header
 	memoryBytes int64
 	messages    jetstream.MessagesContext
 	decoder     wire.Decoder
@@ -100,7 +101,7 @@ func (r *streamReader) take(ctx context.Context, m *message) (u Unit, complete b
 		r.unit = nil // a new writer: whatever the one before left unfinished stays so
 	}
 	if m.subject != r.subject {
-		return Unit{End: m.end(watermark)}, r.unit == nil, nil
+		return Unit{End: m.end(watermark)}, r.unit == nil && m.subject != r.checkpoints, nil
 	}
 	if err := m.checkFormat(); err != nil {
 		return u, false, err

@@ -97,5 +97,6 @@ func (s *Stream) Open(ctx context.Context, after pipeline.Seq) (Reader, error) {
 	return &streamReader{
 		messages: messages, last: message{seq: after}, memoryBytes: s.MemoryBytes,
 		subject: wire.Subject(s.subscription), epochs: wire.EpochSubject(s.subscription),
+		checkpoints: wire.CheckpointSubject(s.subscription),
 	}, nil
 }

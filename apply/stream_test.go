@@ -1,7 +1,9 @@
 package apply
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"os"
 	"strings"
@@ -32,32 +34,40 @@ type stream struct {
 	js   jetstream.JetStream
 	enc  wire.Encoder
 	last pipeline.CSN
+
+	damage func(k, n int, part []byte) []byte
 }
 
 func newStream(t *testing.T) *stream {
 	t.Helper()
+	s := &stream{t: t}
+	stop := s.serve(t.TempDir())
+	t.Cleanup(func() { stop() })
+	s.create(nil)
+	return s
+}
+
+// serve starts a server on a folder, until stop.
+func (s *stream) serve(dir string) (stop func()) {
+	s.t.Helper()
 	srv, err := server.NewServer(&server.Options{
-		JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoSigs: true, SyncAlways: true, NoLog: true,
+		JetStream: true, StoreDir: dir, DontListen: true, NoSigs: true, SyncAlways: true, NoLog: true,
 	})
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	srv.Start()
 	if !srv.ReadyForConnections(patience) {
-		t.Fatal("the server does not start")
+		s.t.Fatal("the server does not start")
 	}
 	nc, err := nats.Connect("", nats.InProcessServer(srv))
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	t.Cleanup(func() { nc.Close(); srv.Shutdown(); srv.WaitForShutdown() })
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
+	if s.js, err = jetstream.New(nc); err != nil {
+		s.t.Fatal(err)
 	}
-	s := &stream{t: t, js: js}
-	s.create(nil)
-	return s
+	return func() { nc.Close(); srv.Shutdown(); srv.WaitForShutdown() }
 }
 
 func (s *stream) create(metadata map[string]string) {
@@ -85,8 +95,19 @@ func (s *stream) publish(subject string, header map[string]string, data []byte) 
 func (s *stream) unit(csn pipeline.CSN, limit, only int) {
 	s.t.Helper()
 	f := &pipeline.Fragment{Start: 1, End: 2}
-	f.Append([]byte("M\x01\x00\x00\x00\x00\x00\x00\x00\x01p\x00\x00\x00\x00\x00"))
-	b := &pipeline.Batch{Previous: s.last, Transactions: []*pipeline.Transaction{{CSN: csn, Fragments: []*pipeline.Fragment{f}}}}
+	f.Append(message1(1))
+	s.transaction(&pipeline.Transaction{CSN: csn, Fragments: []*pipeline.Fragment{f}}, limit, only)
+}
+
+// message1 is a logical message with n bytes.
+func message1(n int) []byte {
+	msg := binary.BigEndian.AppendUint32([]byte("M\x01\x00\x00\x00\x00\x00\x00\x00\x01p\x00"), uint32(n))
+	return append(msg, bytes.Repeat([]byte{'x'}, n)...)
+}
+
+func (s *stream) transaction(tx *pipeline.Transaction, limit, only int) {
+	s.t.Helper()
+	b := &pipeline.Batch{Previous: s.last, Transactions: []*pipeline.Transaction{tx}}
 	frame, err := s.enc.AppendUnit(nil, b)
 	if err != nil {
 		s.t.Fatal(err)
@@ -96,22 +117,33 @@ func (s *stream) unit(csn pipeline.CSN, limit, only int) {
 		if i == only {
 			return
 		}
-		h := map[string]string{wire.HeaderCSN: csn.String()}
+		h := map[string]string{wire.HeaderCSN: tx.CSN.String()}
 		if len(parts) > 1 {
 			h[wire.HeaderPart] = wire.PartHeader(i+1, len(parts))
 		}
 		if i == len(parts)-1 {
 			h[wire.HeaderCheckpoint] = wire.CheckpointHeader(&b.Checkpoint)
-			h[wire.HeaderWatermark] = csn.String()
+			h[wire.HeaderWatermark] = tx.CSN.String()
+		}
+		if s.damage != nil {
+			p = s.damage(i+1, len(parts), p)
 		}
 		s.publish(wire.Subject("sub"), h, p)
 	}
-	s.last = csn
+	s.last = tx.CSN
 }
 
 func (s *stream) open(after pipeline.Seq) Reader {
 	s.t.Helper()
-	r, err := NewStream(s.js, "sub").Open(s.t.Context(), after)
+	return s.openWith(after, memoryBytesDefault)
+}
+
+// openWith reads units with more bytes of rows as they come.
+func (s *stream) openWith(after pipeline.Seq, memoryBytes int64) Reader {
+	s.t.Helper()
+	src := NewStream(s.js, "sub")
+	src.MemoryBytes = memoryBytes
+	r, err := src.Open(s.t.Context(), after)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -124,7 +156,7 @@ const patience = time.Minute
 
 func (s *stream) next(r Reader) (Unit, error) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
-	defer cancel()
+	s.t.Cleanup(cancel) // a unit that is arriving is read later
 	return r.Next(ctx)
 }
 
