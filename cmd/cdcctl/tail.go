@@ -19,8 +19,8 @@ import (
 
 // Limits of reading a stream.
 const (
-	pullBytes    = 8 << 20 // in flight; a limit in messages hangs on large ones
-	unitBytesMax = 1 << 30 // of one unit put together from parts
+	pullBytes    = 8 << 20  // in flight; a limit in messages hangs on large ones
+	unitBytesMax = 64 << 20 // of one unit put together from parts; of a larger one the head is shown
 )
 
 type tailFlags struct {
@@ -44,6 +44,7 @@ change. It begins with what is published from now on; with --from-csn 0 at the s
 it ends at the stream's present end, and begins at its beginning unless told otherwise.
 
 --format json prints one JSON text per line, in the shape that docs/formats.md describes. It reads and leaves no trace.
+Of a transaction larger than 64 MB only the head is shown; in JSON it has "too_large" and "bytes", and no "changes".
 
 Exit codes: 0 shown, or ended by ctrl-C; 1 the stream cannot be read, or there is no such subscription; 2 called in a
 wrong way.`,
@@ -146,7 +147,7 @@ func (t *tail) run(ctx context.Context) error {
 		return fmt.Errorf("read stream %s: %w", name, err)
 	}
 	defer messages.Stop()
-	t.reader = newUnitReader(t.sub)
+	t.reader = newUnitReader(t.sub, unitBytesMax)
 	return t.read(ctx, messages, state.LastSeq)
 }
 

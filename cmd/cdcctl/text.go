@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/dustin/go-humanize"
+
 	"shardcdc/pipeline"
 )
 
@@ -20,7 +22,10 @@ type transaction struct {
 		LSN    string `json:"lsn"`
 		Origin string `json:"origin"`
 	} `json:"fragments"`
-	Changes []change `json:"changes"`
+	Total    int      `json:"total"`
+	Changes  []change `json:"changes"`
+	TooLarge bool     `json:"too_large"` // there are no changes
+	Bytes    int64    `json:"bytes"`     // when it is too large
 }
 
 type change struct {
@@ -99,6 +104,9 @@ func (t *transaction) text() string {
 		}
 	}
 	b.WriteByte('\n')
+	if t.TooLarge {
+		fmt.Fprintf(&b, "  %d changes, %s: too large to show\n", t.Total, humanize.IBytes(uint64(t.Bytes)))
+	}
 	for i := range t.Changes {
 		b.WriteString("  " + t.Changes[i].text() + "\n")
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/nats-io/nats.go"
@@ -16,21 +17,24 @@ import (
 type unitReader struct {
 	subject, epochs string
 	format          string
+	shards          []string
+	limit           int // of bytes in a payload of several parts; of a larger one the head is shown
 	collector       *wire.Collector
+	large           largePayload // instead of the collector: the unfinished payload, when it is too large
 	decoder         wire.Decoder
 	encoder         *outputjson.Encoder
 	begun           bool     // at the beginning of a payload, at least once
 	unit            [][]byte // transactions whose end mark has not come
 }
 
-func newUnitReader(sub *control.Subscription) unitReader {
+func newUnitReader(sub *control.Subscription, limit int) unitReader {
 	names := make([]string, len(sub.Shards))
 	for i, s := range sub.Shards {
 		names[i] = s.Name
 	}
 	return unitReader{
 		subject: wire.Subject(sub.Name), epochs: wire.EpochSubject(sub.Name), format: sub.Format,
-		collector: wire.NewCollector(unitBytesMax), encoder: outputjson.New(names),
+		shards: names, limit: limit, collector: wire.NewCollector(limit), encoder: outputjson.New(names),
 	}
 }
 
@@ -38,7 +42,7 @@ func newUnitReader(sub *control.Subscription) unitReader {
 func (r *unitReader) add(subject string, h nats.Header, data []byte) ([][]byte, error) {
 	if subject == r.epochs {
 		r.collector.Reset() // a new writer: whatever the one before left unfinished stays so
-		r.unit = nil
+		r.unit, r.large = nil, nil
 		return nil, nil
 	}
 	if subject != r.subject {
@@ -52,12 +56,8 @@ func (r *unitReader) add(subject string, h nats.Header, data []byte) ([][]byte, 
 	if f := h.Get(wire.HeaderFormat); f != "" && f != r.format {
 		return nil, fmt.Errorf("its format is %q, and the subscription's is %q", f, r.format)
 	}
-	payload, complete, err := r.collector.Add(part, data)
+	txs, complete, err := r.payload(part, data)
 	if err != nil || !complete {
-		return nil, err
-	}
-	txs, err := r.transactions(payload)
-	if err != nil {
 		return nil, err
 	}
 	r.unit = append(r.unit, txs...)
@@ -69,6 +69,55 @@ func (r *unitReader) add(subject string, h nats.Header, data []byte) ([][]byte, 
 	return done, nil
 }
 
+// payload takes the next message of a payload, and with the last one returns its transactions.
+func (r *unitReader) payload(part string, data []byte) (txs [][]byte, complete bool, err error) {
+	k, n := 1, 1
+	if part != "" {
+		if k, n, err = wire.ParsePart(part); err != nil {
+			return nil, false, err
+		}
+	}
+	if k == 1 {
+		r.large = nil
+		if n > 1 && int64(n)*int64(len(data)) > int64(r.limit) { // all parts but the last are of one size
+			r.collector.Reset()
+			if r.large, err = r.newLarge(n); err != nil {
+				return nil, false, err
+			}
+		}
+	}
+	if r.large != nil {
+		heads, err := r.large.add(k, n, data)
+		if err != nil || k < n {
+			return nil, false, err
+		}
+		r.large = nil
+		txs, err = texts(heads)
+		return txs, true, err
+	}
+	payload, complete, err := r.collector.Add(part, data)
+	if err != nil || !complete {
+		return nil, false, err
+	}
+	txs, err = r.transactions(payload)
+	return txs, true, err
+}
+
+func texts(heads []largeHead) (txs [][]byte, err error) {
+	for _, h := range heads {
+		tx, err := json.Marshal(h)
+		if err != nil {
+			return nil, fmt.Errorf("head of csn %s as JSON: %w", h.CSN, err)
+		}
+		txs = append(txs, tx)
+	}
+	return txs, nil
+}
+
+func (r *unitReader) unknownFormat() error {
+	return fmt.Errorf("format %q is unknown to this build. Try: upgrade cdcctl", r.format)
+}
+
 func (r *unitReader) transactions(payload []byte) ([][]byte, error) {
 	switch r.format {
 	case control.FormatJSON:
@@ -76,7 +125,7 @@ func (r *unitReader) transactions(payload []byte) ([][]byte, error) {
 	case control.FormatInternal:
 		return r.decode(payload)
 	}
-	return nil, fmt.Errorf("format %q is unknown to this build. Try: upgrade cdcctl", r.format)
+	return nil, r.unknownFormat()
 }
 
 func (r *unitReader) decode(frame []byte) ([][]byte, error) {
