@@ -8,12 +8,23 @@
 //	cdc.<subscription>._tx              transactions; one unit is one message or several
 //	cdc.<subscription>._ctl.epoch       one message per takeover: the fence
 //	cdc.<subscription>._ctl.watermark   a checkpoint alone, when the shards move on without transactions
+//	cdc.<subscription>._ctl.checkpoint  a checkpoint that is too large for a header
 //
 // A unit is a batch of transactions with the checkpoint after it. Its last message carries the checkpoint in
 // a header; this is the end mark. A unit of one message is one plain publish, so a durable acknowledgement
 // costs one fsync. One of several messages is an atomic batch (JetStream's ADR-50). One that is larger than a
 // batch should be (8 MB, 1000 messages) is a series of batches, and this happens to single large transactions only:
 // their parts mean nothing to a reader until the last is there.
+//
+//	_tx 1/20 … _tx 8/20    | _tx 9/20 … _tx 16/20   | _ctl.checkpoint 1/2, 2/2, _tx 17/20 … _tx 20/20 with the end mark
+//	atomic batch           | atomic batch           | atomic batch
+//
+// A payload that is not in memory (output.Large) is pulled through one batch of messages: what is stored is let go
+// before more is read. Its number of parts is known from its size. When it cannot be read to its end, the unit has none.
+//
+// Prepared fragments in doubt make a checkpoint large. Beyond 16 kB it is the payload of messages of its own, in the
+// batch that ends the unit, and the end mark names the stream sequence of the first of them. They stand before the
+// unit's last message, so for a reader the rule stays: a unit is complete with its end mark, which is its last message.
 //
 // # The commit point
 //
@@ -28,6 +39,12 @@
 // lost its lease without noticing cannot publish, and a publish that was sent twice is stored once.
 //
 // # When the answer is lost
+//
+// An answer that has not come when the connection is lost never comes, so the wait ends with the connection. It
+// also ends after four times what the last answer took, from 2 to 10 s: the leader that would have answered may be
+// dead. A server that then does not even answer a ping is left for another one. What remains, and is not ours: a
+// cluster needs 4 to 9 s to elect a leader, and until it has one nothing can be looked up or stored. After that the
+// next look (at most 500 ms later; one that is under way ends within 1 s, later 5 s) finds out.
 //
 // After a time-out, or an answer that says the stream is not where it was expected, the writer looks at the
 // stream's end: another epoch means that it is fenced; the stream where it was means that nothing was stored,
