@@ -44,7 +44,6 @@ change. It begins with what is published from now on; with --from-csn 0 at the s
 it ends at the stream's present end, and begins at its beginning unless told otherwise.
 
 --format json prints one JSON text per line, in the shape that docs/formats.md describes. It reads and leaves no trace.
-Of a transaction larger than 64 MB only the head is shown; in JSON it has "too_large" and "bytes", and no "changes".
 
 Exit codes: 0 shown, or ended by ctrl-C; 1 the stream cannot be read, or there is no such subscription; 2 called in a
 wrong way.`,
