@@ -41,7 +41,7 @@
 // # When the answer is lost
 //
 // An answer that has not come when the connection is lost never comes, so the wait ends with the connection. It
-// also ends after four times what the last answer took, from 2 to 10 s: the leader that would have answered may be
+// also ends after four times what the last commit took, from 2 to 10 s: the leader that would have answered may be
 // dead. A server that then does not even answer a ping is left for another one. What remains, and is not ours: a
 // cluster needs 4 to 9 s to elect a leader, and until it has one nothing can be looked up or stored. After that the
 // next look (at most 500 ms later; one that is under way ends within 1 s, later 5 s) finds out.

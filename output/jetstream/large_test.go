@@ -197,6 +197,29 @@ func TestLargeIsBounded(t *testing.T) {
 	}
 }
 
+// Messages are filled again when they are stored: nothing is allocated per batch but headers.
+func TestLargeReusesBuffers(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	p, _, _ := b.open(b.config())
+	u, err := p.newUnit(batch(0, 1, 7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 40 << 20
+	w := &parts{u: u, ctx: b.ctx, csn: "7", left: size, n: size/p.limit + 1}
+	buffers := map[*byte]bool{}
+	for range size >> 16 {
+		if _, err := w.Write(make([]byte, 1<<16)); err != nil {
+			t.Fatal(err)
+		}
+		last := w.batch[len(w.batch)-1].Data
+		buffers[&last[0]] = true
+	}
+	if most := batchBytes/p.limit + 1; w.k != w.n || w.left != 0 || len(buffers) > most {
+		t.Errorf("%d parts of %d in %d buffers, at most %d are needed", w.k, w.n, len(buffers), most)
+	}
+}
+
 // repeated is a body of n equal rows that was never in memory.
 type repeated struct {
 	row []byte

@@ -192,28 +192,29 @@ func (p *Publisher) staged(ctx context.Context, m *nats.Msg) error {
 	return err
 }
 
+// request sends a message that commits, and waits until it is durable.
 func (p *Publisher) request(ctx context.Context, m *nats.Msg) (pipeline.Seq, error) {
+	begun := time.Now()
 	data, err := p.ask(ctx, m)
 	if err != nil {
 		return 0, err
 	}
+	p.answered(time.Since(begun))
 	return parseAck(data)
 }
 
 // ask sends a message and waits for its answer.
 func (p *Publisher) ask(ctx context.Context, m *nats.Msg) ([]byte, error) {
 	var reply *nats.Msg
-	begun := time.Now()
 	err := p.whileConnected(ctx, p.patience, func(ctx context.Context) (err error) {
 		reply, err = p.nc.RequestMsgWithContext(ctx, m)
 		return err
 	})
-	switch {
-	case err == nil:
-		p.answered(time.Since(begun))
-		return reply.Data, nil
-	case errors.Is(err, context.DeadlineExceeded):
+	if errors.Is(err, context.DeadlineExceeded) {
 		p.unanswered()
 	}
-	return nil, err
+	if err != nil {
+		return nil, err
+	}
+	return reply.Data, nil
 }

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// How long to wait for an answer: four times what the last one took, within these borders, and twice as long
-	// after one that did not come. A leader that died does not answer; a slow disk only answers late, and then
+	// How long to wait for an answer: four times what the last commit took, within these borders, and twice as
+	// long after an answer that did not come. A leader that died does not answer; a slow disk only answers late, and then
 	// a second try costs what it sends, never a second copy.
 	patienceMin = 2 * time.Second
 	patienceMax = 10 * time.Second
@@ -56,7 +56,7 @@ func (p *Publisher) whileConnected(ctx context.Context, limit time.Duration, do 
 	return err
 }
 
-// answered sets how long to wait next time.
+// answered sets how long to wait next time, after a commit.
 func (p *Publisher) answered(took time.Duration) {
 	p.patience = min(max(4*took, patienceMin), patienceMax)
 }
