@@ -53,6 +53,16 @@ chaos: postgresql ## Every fault: network, PostgreSQL, NATS, disks, clocks (take
 	  { [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get install -q -y --no-install-recommends faketime; }
 	CDC_CHAOS=all $(GO) test -count=1 -timeout 60m -v $(TESTFLAGS) ./test/chaos
 
+.PHONY: soak
+soak: postgresql ## Random faults for DURATION (default 10m), NATS (default 1) servers; a report in bin/soak.md
+	@mkdir -p $(BIN)
+	CDC_SOAK=$(or $(DURATION),10m) CDC_SOAK_NATS=$(NATS) CDC_SOAK_REPORT=$(CURDIR)/$(BIN)/soak.md \
+	  $(GO) test -count=1 -timeout 0 -run 'TestSoak$$' $(TESTFLAGS) ./test/chaos
+
+.PHONY: huge
+huge: postgresql ## One transaction of ROWS (default 10000000) rows over three shards, beside small ones; also with the node killed in the middle
+	CDC_HUGE=$(or $(ROWS),10000000) $(GO) test -count=1 -timeout 0 -run 'TestHuge$$' -v $(TESTFLAGS) ./test/chaos
+
 .PHONY: lint
 lint: ## Formatting, vet, staticcheck, import rules (fetches its tools; none is a dependency of the product)
 	@out=$$($(GO) run $(GOFUMPT) -l .) || exit; test -z "$$out" || { echo "not formatted; gofumpt -w these:"; echo "$$out"; exit 1; }

@@ -23,8 +23,9 @@ type stage struct {
 	dice *rand.Rand
 
 	nodes, workers []*program.Program
-	larges         int  // large transactions so far
-	present        bool // rows of the last one are there
+	larges         int // large transactions so far
+	present        int // rows on each shard of the last one
+	spared         int // so many nodes and workers live for ever
 
 	// Of the present case.
 	large bool
@@ -36,7 +37,12 @@ type stage struct {
 const lease = time.Second
 
 func newStage(t *testing.T) *stage {
-	c := harness.New(t, harness.Options{Proxied: true, Limit: time.Hour, Lease: lease})
+	return openStage(t, harness.Options{Proxied: true, Limit: time.Hour, Lease: lease}, bank.Config{PerSecond: 150})
+}
+
+// openStage starts everything.
+func openStage(t *testing.T, o harness.Options, traffic bank.Config) *stage {
+	c := harness.New(t, o)
 	for _, dsn := range c.ShardDSNs() { // changes come before the commit, from small transactions as well
 		execute(t, c, dsn, fmt.Sprintf("ALTER DATABASE %s SET logical_decoding_work_mem = '64kB'", c.Query(dsn, "SELECT current_database()::text")))
 	}
@@ -45,7 +51,7 @@ func newStage(t *testing.T) *stage {
 		s.nodes = append(s.nodes, c.Node(fmt.Sprintf("node%d", i)))
 		s.workers = append(s.workers, c.Worker(fmt.Sprintf("apply%d", i)))
 	}
-	s.b = c.OpenBank(bank.Config{PerSecond: 150})
+	s.b = c.OpenBank(traffic)
 	s.b.Progressed()
 	return s
 }
@@ -100,22 +106,22 @@ const (
 )
 
 // commitLarge removes the rows of the large transaction before, and commits another, over all shards.
-func (s *stage) commitLarge() {
+func (s *stage) commitLarge(rows int) {
 	s.t.Helper()
-	first := func(shard int) int { return -1_000_000*(s.larges+1) + shard*largeRows }
+	first := func(shard int) int { return -10_000_000*(s.larges+1) + shard*1_000_000 }
 	for i, dsn := range s.c.ShardDSNs() {
-		if s.present {
-			execute(s.t, s.c, dsn, fmt.Sprintf("DELETE FROM notes WHERE id BETWEEN %d AND %d", first(i), first(i)+largeRows-1))
+		if s.present > 0 {
+			execute(s.t, s.c, dsn, fmt.Sprintf("DELETE FROM notes WHERE id BETWEEN %d AND %d", first(i), first(i)+s.present-1))
 			s.c.Extra++
 		}
 	}
 	s.larges++
-	s.present = true
+	s.present = rows
 	gid := fmt.Sprintf("large_%s_%d", s.c.Sub.Name, s.larges)
 	for i, dsn := range s.c.ShardDSNs() {
 		execute(s.t, s.c, dsn, "BEGIN", fmt.Sprintf(
 			"INSERT INTO notes (id, title, body, at) SELECT %d + g, 'large', repeat(md5(g::text), %d), now() FROM generate_series(0, %d) AS g",
-			first(i), largeRow/32, largeRows-1), "PREPARE TRANSACTION '"+gid+"'")
+			first(i), largeRow/32, rows-1), "PREPARE TRANSACTION '"+gid+"'")
 	}
 	for _, i := range s.dice.Perm(len(s.c.Servers)) {
 		execute(s.t, s.c, s.c.ShardDSN(i), "COMMIT PREPARED '"+gid+"'")
@@ -199,7 +205,7 @@ func (s *stage) run(x trial) {
 		return x.place
 	})
 	if x.large {
-		s.commitLarge()
+		s.commitLarge(largeRows)
 	}
 	if x.provoke != nil {
 		x.provoke(s)

@@ -37,6 +37,8 @@ type Options struct {
 	All         bool          // cdcd all instead of a NATS server alone; Node and Apply are not to be called
 	Store       string        // of NATS; default: in the test's folder
 	Skew        time.Duration // max_clock_skew of the subscription; 0: the default
+	Retain      time.Duration // of the subscription; 0: for ever
+	Tables      string        // SQL that makes tables beside the bank's, in every database
 	// Servers of this test alone, the shards' and then the target's, instead of those that the tests share.
 	Servers []*throwaway.Server
 }
@@ -122,6 +124,22 @@ func (c *Cluster) makeDatabase(s *throwaway.Server) {
 	if err := bank.CreateTables(c.Ctx, s.DSNFor(c.database)); err != nil {
 		c.t.Error(err)
 	}
+	if c.options.Tables != "" {
+		if err := c.execute(s.DSNFor(c.database), c.options.Tables); err != nil {
+			c.t.Error(err)
+		}
+	}
+}
+
+// execute runs statements on a connection of their own.
+func (c *Cluster) execute(dsn, sql string) error {
+	conn, err := pgx.Connect(c.Ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	_, err = conn.Exec(c.Ctx, sql)
+	return err
 }
 
 // ShardDSN is the test's database on a shard.
@@ -140,7 +158,7 @@ func (c *Cluster) TargetDSN() string { return c.Target.DSNFor(c.database) }
 
 func (c *Cluster) subscribe() {
 	c.t.Helper()
-	spec := subscribe.Spec{Name: c.database, Format: c.options.Format, MaxClockSkew: c.options.Skew}
+	spec := subscribe.Spec{Name: c.database, Format: c.options.Format, MaxClockSkew: c.options.Skew, Retain: c.options.Retain}
 	if c.options.Format == "" {
 		spec.Targets = []control.Target{{Name: TargetName, DSN: c.viaProxy(c.TargetDSN(), c.Target, &c.TargetProxy)}}
 	}
@@ -190,8 +208,11 @@ func (c *Cluster) start(name, path string, args ...string) *program.Program {
 func (c *Cluster) Node(name string) *program.Program {
 	c.t.Helper()
 	return c.start(name, shared.cdcd, "node", "--nats", c.nodeURL, "--nats-durability", "always", "--node-name", name,
-		"--lease-ttl", c.options.Lease.String(), "--nats-replicas", strconv.Itoa(len(c.peers)))
+		"--lease-ttl", c.options.Lease.String(), "--nats-replicas", strconv.Itoa(len(c.peers)), "--spill-dir", c.SpillDir(name))
 }
+
+// SpillDir is where the process of that name keeps what is too large for its memory.
+func (c *Cluster) SpillDir(name string) string { return filepath.Join(c.dir, "spill", name) }
 
 // Apply starts an apply worker.
 func (c *Cluster) Apply() *program.Program { return c.Worker("apply") }
@@ -200,7 +221,7 @@ func (c *Cluster) Apply() *program.Program { return c.Worker("apply") }
 func (c *Cluster) Worker(name string) *program.Program {
 	c.t.Helper()
 	return c.start(name, shared.cdcd, "apply", "--nats", c.applyURL, "--node-name", name,
-		"--lease-ttl", c.options.Lease.String(), "--nats-replicas", strconv.Itoa(len(c.peers)))
+		"--lease-ttl", c.options.Lease.String(), "--nats-replicas", strconv.Itoa(len(c.peers)), "--spill-dir", c.SpillDir(name))
 }
 
 // Owner is the program, of those given, that has a connection from the port; nil: none has.

@@ -121,6 +121,12 @@ func (c *Cluster) StartNATS(i int) {
 // Peer is the NATS server's process.
 func (c *Cluster) Peer(i int) *program.Program { return c.peers[i].Program }
 
+// NATSServers is how many NATS servers there are.
+func (c *Cluster) NATSServers() int { return len(c.peers) }
+
+// StoreDir is where NATS server i keeps its streams.
+func (c *Cluster) StoreDir(i int) string { return c.peers[i].store }
+
 // Leader is the NATS server that leads the subscription's stream.
 func (c *Cluster) Leader() (server int) {
 	c.t.Helper()

@@ -53,3 +53,37 @@ func inodeOf(pid, port int) (string, error) {
 	}
 	return "", lines.Err()
 }
+
+// Usage is what a process takes of the system.
+type Usage struct {
+	ResidentBytes, ResidentMost int64 // now, and the most it ever was
+	Files, Threads              int64
+}
+
+// UsageOf looks at a process.
+func UsageOf(pid int) (u Usage, err error) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	text, err := os.ReadFile(filepath.Join(dir, "status"))
+	if err != nil {
+		return u, err
+	}
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if len(words) < 2 {
+			continue
+		}
+		into := map[string]*int64{"VmRSS:": &u.ResidentBytes, "VmHWM:": &u.ResidentMost, "Threads:": &u.Threads}[words[0]]
+		if into == nil {
+			continue
+		}
+		if *into, err = strconv.ParseInt(words[1], 10, 64); err != nil {
+			return u, fmt.Errorf("%s/status: %w", dir, err)
+		}
+		if len(words) > 2 { // kB
+			*into <<= 10
+		}
+	}
+	files, err := os.ReadDir(filepath.Join(dir, "fd"))
+	u.Files = int64(len(files))
+	return u, err
+}
