@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"shardcdc/output"
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
@@ -248,17 +250,38 @@ func TestLargeFenced(t *testing.T) {
 	b.want(8)
 }
 
+// with adds open fragments to a batch's checkpoint.
+func with(batch *pipeline.Batch, open int) *pipeline.Batch {
+	for i := range open {
+		s := &batch.Checkpoint.Shards[0]
+		s.Open = append(s.Open, pipeline.OpenPrepare{XID: pipeline.XID(i), GID: fmt.Sprintf("citus_0_1234_%d_0", i)})
+	}
+	return batch
+}
+
+// A large checkpoint outlives the server's restart as it was.
+func TestLargeCheckpointAfterRestart(t *testing.T) {
+	dir := t.TempDir()
+	b, srv := startServer(t, dir, "")
+	if err := CreateStream(b.ctx, b.js, StreamConfig{Subscription: "bank", Incarnation: "inc"}); err != nil {
+		t.Fatal(err)
+	}
+	p, _, _ := b.open(b.config())
+	b.publish(p, with(batch(0, 10, 5), 100_000))
+	b.nc.Close()
+	srv.Close()
+	b, _ = startServer(t, dir, "")
+	_, at, ok := b.open(b.config())
+	if diff := cmp.Diff(with(batch(0, 10, 5), 100_000).Checkpoint, at); !ok || diff != "" {
+		t.Fatal(ok, diff)
+	}
+	b.want(5)
+}
+
 // open fragments make a checkpoint large; it comes back, also after trimming, and readers see the unit.
 func TestLargeCheckpoint(t *testing.T) {
 	b := newBench(t, StreamConfig{})
 	p, _, _ := b.open(b.config())
-	with := func(batch *pipeline.Batch, open int) *pipeline.Batch {
-		for i := range open {
-			s := &batch.Checkpoint.Shards[0]
-			s.Open = append(s.Open, pipeline.OpenPrepare{XID: pipeline.XID(i), GID: fmt.Sprintf("citus_0_1234_%d_0", i)})
-		}
-		return batch
-	}
 	check := func(last pipeline.CSN, open int) *Publisher {
 		t.Helper()
 		p, at, ok := b.open(b.config())

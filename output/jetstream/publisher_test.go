@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -41,8 +40,19 @@ func newBench(t *testing.T, c StreamConfig) *bench {
 // newServer starts a server that also listens, and makes the stream.
 func newServer(t *testing.T, c StreamConfig, listen string) (*bench, *embedded.Server) {
 	t.Helper()
+	b, srv := startServer(t, t.TempDir(), listen)
+	c.Subscription, c.Incarnation = "bank", "inc"
+	if err := CreateStream(b.ctx, b.js, c); err != nil {
+		t.Fatal(err)
+	}
+	return b, srv
+}
+
+// startServer starts a server on what dir holds.
+func startServer(t *testing.T, dir, listen string) (*bench, *embedded.Server) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: t.TempDir(), Listen: listen, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: dir, Listen: listen, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,10 +65,6 @@ func newServer(t *testing.T, c StreamConfig, listen string) (*bench, *embedded.S
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close(); srv.Close(); cancel() })
-	c.Subscription, c.Incarnation = "bank", "inc"
-	if err := CreateStream(ctx, js, c); err != nil {
-		t.Fatal(err)
-	}
 	return &bench{t: t, nc: nc, js: js, ctx: ctx}, srv
 }
 
