@@ -24,6 +24,7 @@ func (m *Merger) Probes(dst []Probe) []Probe {
 		}
 		if s.wanted > s.asked && s.asked == s.answered && len(s.marks) < marksMax {
 			s.asked++
+			s.overtakes = m.highest()
 			dst = append(dst, Probe{Shard: s.id, ID: s.asked})
 		}
 	}
@@ -43,7 +44,7 @@ func (m *Merger) Probed(id pipeline.ShardID, probe uint64, clock pipeline.Timest
 	if s.unclosed.len() > 0 {
 		s.answers.push(answer{id: probe, flushed: flushed})
 	}
-	s.marks = append(s.marks, mark{at: flushed, csn: pipeline.CSNAt(clock)})
+	s.marks = append(s.marks, mark{id: probe, at: flushed, clock: clock, csn: max(pipeline.CSNAt(clock), s.overtakes)})
 	m.receivedUpTo(s, s.received)
 	m.wake(s)
 	return m.run()
@@ -91,11 +92,27 @@ func (m *Merger) trySeal(t *txn) error {
 	if t.sealed || t.left > 0 && !m.wholeByList(f, t) {
 		return nil
 	}
+	m.absorb(f, t)
+	if f.contested(t) || m.unproven(f, t) {
+		return nil // until more is known
+	}
 	m.gather(f, t)
 	if mb := f.tornBy(t); mb != nil {
 		return m.disagree(t.global, mb.shard)
 	}
+	if err := m.refuseAmbiguous(f, t); err != nil {
+		return err
+	}
+	if err := m.refuseUnlisted(t); err != nil {
+		return err
+	}
 	t.sealed = true
+	m.doubt(t)
+	for _, u := range f.txns {
+		if !u.sealed && u.left == 0 {
+			m.closing = append(m.closing, u) // it may have waited for t
+		}
+	}
 	for _, mb := range t.members {
 		if !mb.processed {
 			t.unprocessed++
@@ -128,6 +145,7 @@ func (m *Merger) receivedUpTo(s *shard, to pipeline.LSN) {
 	left := s.marks[:0]
 	for _, mk := range s.marks {
 		if mk.at <= s.received {
+			m.reached(s, &mk)
 			s.queue.push(entry{csn: mk.csn})
 		} else {
 			left = append(left, mk)
@@ -161,7 +179,7 @@ func (m *Merger) completes(s *shard, t *txn) bool {
 		m.close(t, s, at)
 		return true
 	}
-	if t.trusted && s.ownDate > t.decidedAt+m.slack && m.datesCount(s) {
+	if t.trusted && !t.first.disputed && s.ownDate > t.decidedAt+m.slack && m.datesCount(s) {
 		m.counts.ByDate++
 		m.close(t, s, s.received)
 		return true
@@ -169,17 +187,10 @@ func (m *Merger) completes(s *shard, t *txn) bool {
 	return false
 }
 
-// datesCount says whether s's stream is so far behind that the dates of its records are evidence.
+// datesCount says whether the dates of s's records are evidence: when a position of its server that was asked for is more
+// than DatesBehind away.
 func (m *Merger) datesCount(s *shard) bool {
-	if m.conf.DatesBehind == 0 {
-		return true
-	}
-	for _, mk := range s.marks {
-		if mk.at > s.received+m.conf.DatesBehind {
-			return true
-		}
-	}
-	return false
+	return m.conf.DatesBehind == 0 || slices.ContainsFunc(s.marks, func(mk mark) bool { return mk.at > s.received+m.conf.DatesBehind })
 }
 
 // answerTo finds the position that the first probe with this number or a later one gave.

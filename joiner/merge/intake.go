@@ -50,7 +50,7 @@ func (m *Merger) intake(s *shard, r *pipeline.Record) error {
 func (m *Merger) intakeCommit(s *shard, r *pipeline.Record) error {
 	f := r.Fragment
 	if f.Origin == "" {
-		s.ownDate = max(s.ownDate, r.Time)
+		m.dated(s, r.Time)
 	}
 	if r.End <= s.through {
 		m.drop(f)
@@ -85,6 +85,7 @@ func (m *Merger) decideByList(s *shard, r *pipeline.Record) (*member, error) {
 	mb := &member{
 		shard: s, xid: r.XID, start: r.Start, end: r.End, fragment: f, from: r.Time, until: r.Time, clocked: f.Origin == "",
 	}
+	m.dispute(mb)
 	t := m.decidedBefore(global, mb)
 	if t == nil {
 		t = m.decide(global, mb, r.Time, mb.clocked)
@@ -110,7 +111,7 @@ func (m *Merger) decidedBefore(global string, decider *member) *txn {
 func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 	f := r.Fragment
 	if f.Origin == "" {
-		s.ownDate = max(s.ownDate, r.Time)
+		m.dated(s, r.Time)
 	}
 	mb := s.resent[r.End]
 	dealtWith := r.End <= s.through
@@ -134,6 +135,7 @@ func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 	*mb = member{
 		shard: s, gid: r.GID, xid: r.XID, start: r.Start, end: r.End, fragment: f, from: r.Time, clocked: f.Origin == "",
 	}
+	m.dispute(mb)
 	family := m.family(global)
 	family.prepared = append(family.prepared, mb)
 	for _, t := range family.txns {
@@ -144,22 +146,6 @@ func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 	s.prepared[prepareKey{r.GID, r.XID}] = mb
 	m.held += m.weight(f)
 	s.queue.push(entry{kind: pipeline.Prepare, member: mb, end: r.End})
-	return nil
-}
-
-// refuseLate stops when a PREPARE, or a commit that lists gids, was by its date part of a transaction that is
-// sealed without it.
-func (m *Merger) refuseLate(s *shard, r *pipeline.Record, global string) error {
-	family := m.byGlobal[global]
-	if r.Fragment.Origin != "" || family == nil {
-		return nil
-	}
-	for _, t := range family.txns {
-		if t.sealed && t.trusted && t.decider == nil && r.Time < t.decidedAt-m.slack {
-			return m.fail("%s (%s) is dated %s and turned up after its transaction %q, decided at %s, was put together without it. "+
-				"Nothing after the last published transaction has left. Try: cdcctl check, compare the clocks of the shards", r.Fragment, r.Kind, r.Time, global, t.decidedAt)
-		}
-	}
 	return nil
 }
 
@@ -197,6 +183,11 @@ func (m *Merger) commit(mb *member, at pipeline.Timestamp) {
 		if m.claims(t, mb) {
 			mb.txn = t
 			t.members = append(t.members, mb)
+			if !together(t.first, mb, 0) {
+				for _, s := range m.shards {
+					m.prove(t, s, true)
+				}
+			}
 			return
 		}
 	}
@@ -233,10 +224,4 @@ func (m *Merger) intakeRollback(s *shard, r *pipeline.Record) error {
 	})
 	m.forget(global)
 	return nil
-}
-
-// disagree stops: a transaction was committed on one shard and rolled back on another.
-func (m *Merger) disagree(global string, s *shard) error {
-	return m.fail("transaction %q was committed on one shard and rolled back on another (found on shard %d): its halves disagree. "+
-		"Try: compare the shards' data by hand, then cdcctl drop-subscription and cdcctl create-subscription", global, s.id)
 }

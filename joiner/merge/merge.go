@@ -44,9 +44,10 @@ type Merger struct {
 
 	byGlobal map[string]*family // what is prepared or decided, until its second phases are processed
 	tree     *btree.BTreeG[*placed]
-	runnable []*shard // queues to process, and
-	closing  []*txn   // transactions that a shard was closed for, to seal if that was the last, and
-	sealed   []*txn   // transactions to place; see run
+	doubtful fifo[*txn] // remembered beyond their end, about in order of when to forget them
+	runnable []*shard   // queues to process, and
+	closing  []*txn     // transactions that a shard was closed for, to seal if that was the last, and
+	sealed   []*txn     // transactions to place; see run
 
 	last    pipeline.CSN // of the last transaction taken
 	sent    pipeline.Checkpoint
@@ -70,6 +71,7 @@ type Counts struct {
 	ByProbe   uint64 // shards closed for a transaction by a probe
 	ByDate    uint64 // by the date of a later record
 	RolledOut uint64 // prepared fragments rolled back
+	StepsBack uint64 // times that a shard's clock was seen to step back by more than MaxClockSkew
 }
 
 // placed is a transaction that has its CSN, in the tree.
@@ -148,6 +150,9 @@ func (m *Merger) holdsBack(s *shard) bool {
 func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 	w := m.Watermark()
 	b := pipeline.Batch{Previous: m.last}
+	if m.failure != nil {
+		return b, false
+	}
 	size, weight, complete := int64(0), 0, true
 	for {
 		first, ok := m.tree.Min()
@@ -188,7 +193,7 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 // Heartbeat hands out a batch without transactions if the checkpoint has moved since the last batch although
 // nothing may leave. Publishing it lets the slots of quiet shards move on.
 func (m *Merger) Heartbeat() (pipeline.Batch, bool) {
-	if first, ok := m.tree.Min(); ok && first.tx.CSN <= m.Watermark() {
+	if first, ok := m.tree.Min(); m.failure != nil || ok && first.tx.CSN <= m.Watermark() {
 		return pipeline.Batch{}, false
 	}
 	c := m.checkpoint(m.Watermark())
@@ -216,6 +221,14 @@ func (m *Merger) Durable(c *pipeline.Checkpoint) {
 
 // Confirmed is the position that may be confirmed to the shard's slot.
 func (m *Merger) Confirmed(id pipeline.ShardID) pipeline.LSN { return m.shards[id].confirmed }
+
+// highest is the highest CSN of a transaction that waits to leave.
+func (m *Merger) highest() pipeline.CSN {
+	if top, ok := m.tree.Max(); ok {
+		return top.tx.CSN
+	}
+	return 0
+}
 
 // place puts a transaction with its CSN, or the next unused one, into the tree.
 func (m *Merger) place(p *placed) {

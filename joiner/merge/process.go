@@ -15,8 +15,8 @@ func (m *Merger) wake(s *shard) { m.runnable = append(m.runnable, s) }
 // run processes until nothing moves.
 func (m *Merger) run() error {
 	for len(m.runnable) > 0 || len(m.sealed) > 0 || len(m.closing) > 0 {
-		for _, t := range m.closing {
-			if err := m.trySeal(t); err != nil {
+		for i := 0; i < len(m.closing); i++ { // sealing one may close others
+			if err := m.trySeal(m.closing[i]); err != nil {
 				return err
 			}
 		}
@@ -35,6 +35,7 @@ func (m *Merger) run() error {
 			return err
 		}
 	}
+	m.forgetDoubtful()
 	m.assertInvariants()
 	return m.refuseDeadlock()
 }
@@ -183,7 +184,7 @@ func (m *Merger) settled(mb *member) {
 
 // leave drops t from its family when no second phase of it is missing.
 func (m *Merger) leave(f *family, t *txn) {
-	if t.unsettled == 0 {
+	if t.unsettled == 0 && t.doubtful == 0 {
 		f.txns = slices.DeleteFunc(f.txns, func(o *txn) bool { return o == t })
 		m.forget(t.global)
 	}

@@ -12,8 +12,9 @@ type shard struct {
 	processed pipeline.LSN
 	confirmed pipeline.LSN
 	floor     pipeline.CSN
-	ownDate   pipeline.Timestamp // the latest date of a record of its own, received
+	ownDate   pipeline.Timestamp // the latest date of a record of its own, received since its clock last stepped back
 	lastEnd   pipeline.LSN       // of the last record offered
+	clock     history
 
 	queue    fifo[entry]
 	pausedAt *txn // the decision at the head of the queue waits for this transaction
@@ -29,7 +30,10 @@ type shard struct {
 	// Probes. asked is the number of the last one asked, answered of the last one answered; wanted > asked
 	// means that one must be asked.
 	asked, answered, wanted uint64
+	overtakes               pipeline.CSN // the highest CSN given when the outstanding probe was asked
 	answers                 fifo[answer] // those that an unclosed transaction may need, oldest first
+	reached                 uint64       // the last one whose position has been received
+	doubted                 []*txn       // decisions that wait for reached, to see whether this shard's dates can be trusted
 	marks                   []mark       // answers whose position has not been received
 	unclosed                fifo[*txn]   // decided transactions that wait for this shard, in order of decision
 }
@@ -60,14 +64,17 @@ type answer struct {
 }
 
 type mark struct {
-	at  pipeline.LSN
-	csn pipeline.CSN
+	id    uint64
+	at    pipeline.LSN
+	clock pipeline.Timestamp
+	csn   pipeline.CSN
 }
 
 func newShard(id pipeline.ShardID, floor pipeline.CSN, c *pipeline.ShardCheckpoint) *shard {
 	s := &shard{
 		id: id, through: c.Through, confirmed: c.Safe(), floor: floor,
 		received: c.Safe(), processed: c.Through, lastEnd: c.Safe(),
+		clock:    history{latest: floor.Time()},
 		prepared: map[prepareKey]*member{},
 		resent:   map[pipeline.LSN]*member{},
 	}

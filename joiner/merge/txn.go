@@ -25,6 +25,7 @@ type member struct {
 	// clocked is false when the times may be another clock's.
 	from, until pipeline.Timestamp
 	clocked     bool
+	disputed    bool // the shard's clock stepped back, so from and until are no evidence; see history
 }
 
 // done says whether the member's content is handed out, or there was none.
@@ -48,12 +49,21 @@ type txn struct {
 	left   int // shards not closed
 
 	sealed      bool
-	unprocessed int // members that are not processed
-	unsettled   int // members whose second phase is not processed
+	doubtful    pipeline.CSN // not 0: it may hold another use's fragment; remembered until the watermark is here
+	unprocessed int          // members that are not processed
+	unsettled   int          // members whose second phase is not processed
 	csn         pipeline.CSN
 	empty       bool // placed, and there is nothing to hand out
 	taken       bool
 	paused      []*shard
+
+	// Where another fragment is told apart by dates alone: the probe of each shard that has to be reached before.
+	proofs []proof
+}
+
+type proof struct {
+	shard *shard
+	probe uint64
 }
 
 // release lets go of the row data once it is handed out, or if there is none.
@@ -71,6 +81,11 @@ func (t *txn) lists(gid string) bool {
 // has says whether t has a fragment of this gid on the shard already.
 func (t *txn) has(s *shard, gid string) bool {
 	return slices.ContainsFunc(t.members, func(mb *member) bool { return mb.shard == s && mb.gid == gid })
+}
+
+// on says whether t has a fragment on the shard.
+func (t *txn) on(s *shard) bool {
+	return slices.ContainsFunc(t.members, func(mb *member) bool { return mb.shard == s })
 }
 
 // family is what is known under one global id. Usually that is one transaction; when the id is used again while
@@ -94,7 +109,7 @@ func (m *Merger) family(global string) *family {
 func (m *Merger) forget(global string) {
 	f := m.byGlobal[global]
 	if f == nil || len(f.txns) > 0 {
-		return
+		return // also when a settled transaction is remembered
 	}
 	if !slices.ContainsFunc(f.prepared, func(mb *member) bool { return !mb.rolledBack }) {
 		delete(m.byGlobal, global)
@@ -114,8 +129,17 @@ func together(a, b *member, slack pipeline.Timestamp) bool {
 // claims says whether mb may be part of t. (Two fragments of one gid on one shard never are: the first one's second
 // phase closed the shard for t.)
 func (m *Merger) claims(t *txn, mb *member) bool {
-	return !t.sealed && t.lists(mb.gid) && together(t.first, mb, m.slack) &&
-		(!t.closed[mb.shard.id] || mb.end <= t.upTo[mb.shard.id])
+	return !t.sealed && t.lists(mb.gid) && m.datesAllow(t.first, mb) && t.reaches(mb)
+}
+
+// datesAllow says whether two fragments can belong to one transaction as far as dates tell.
+func (m *Merger) datesAllow(a, b *member) bool {
+	return a.disputed || b.disputed || together(a, b, m.slack)
+}
+
+// reaches says whether mb can belong to t as far as positions tell: it was not prepared after t was decided.
+func (t *txn) reaches(mb *member) bool {
+	return !t.closed[mb.shard.id] || mb.end <= t.upTo[mb.shard.id]
 }
 
 // gather takes into t every fragment that is part of it and whose second phase has not been received. All of t
@@ -130,10 +154,109 @@ func (m *Merger) gather(f *family, t *txn) {
 	}
 }
 
+// absorb takes into t the family's decisions that were taken for others by dates that are disputed by now, if positions
+// allow it.
+func (m *Merger) absorb(f *family, t *txn) {
+	f.txns = slices.DeleteFunc(f.txns, func(u *txn) bool {
+		if u == t || u.sealed || !m.sameUse(t, u) {
+			return false
+		}
+		if t.first.disputed && !u.first.disputed {
+			t.first, t.decidedAt, t.trusted = u.first, u.decidedAt, u.trusted
+		}
+		if u.decider != nil {
+			t.decider = u.decider
+		}
+		for _, mb := range u.members {
+			mb.txn = t
+		}
+		t.members = append(t.members, u.members...)
+		for _, s := range u.paused {
+			s.pausedAt = t
+		}
+		t.paused = append(t.paused, u.paused...)
+		u.sealed = true // nothing waits for it any more
+		return true
+	})
+}
+
+// sameUse says whether two decisions that only disputed dates keep apart are one.
+func (m *Merger) sameUse(t, u *txn) bool {
+	if !t.first.disputed && !u.first.disputed || t.decider != nil && u.decider != nil {
+		return false
+	}
+	return t.admits(u) && u.admits(t)
+}
+
+// admits says whether every fragment of u may be t's by position, gid and list.
+func (t *txn) admits(u *txn) bool {
+	return !slices.ContainsFunc(u.members, func(mb *member) bool {
+		return mb != u.decider && (!t.lists(mb.gid) || t.has(mb.shard, mb.gid)) || !t.reaches(mb)
+	})
+}
+
+// contested says whether a fragment that t took because clocks differ looks, by the dates as they are, like one of another
+// decision that may still get fragments.
+func (f *family) contested(t *txn) bool {
+	return t.decider == nil && slices.ContainsFunc(f.txns, func(u *txn) bool {
+		return !u.sealed && u.left > 0 && slices.ContainsFunc(t.members, func(mb *member) bool { return u.wants(mb) })
+	})
+}
+
+// wants says whether mb, which another decision has, may be t's instead, and t has nothing else on its shard: dates in
+// dispute tell neither way, others speak for t.
+func (t *txn) wants(mb *member) bool {
+	u := mb.txn
+	if u == t || t.decider != nil || mb == u.first || t.on(mb.shard) || !t.reaches(mb) {
+		return false
+	}
+	return mb.disputed || t.first.disputed || u.first.disputed || together(mb, t.first, 0) && !together(mb, u.first, 0)
+}
+
+// ofLater finds a prepared fragment that cannot be t's and overlaps with mb, which is t's only because clocks differ.
+func (f *family) ofLater(t *txn, mb *member) *member {
+	if mb.disputed || t.first.disputed || mb.from <= t.first.until || together(mb, t.first, 0) {
+		return nil
+	}
+	i := slices.IndexFunc(f.prepared, func(o *member) bool {
+		return o.txn == nil && !o.rolledBack && (t.has(o.shard, o.gid) || !t.reaches(o)) && together(mb, o, 0) && !f.follows(mb, o)
+	})
+	if i < 0 {
+		return nil
+	}
+	return f.prepared[i]
+}
+
+// nearer finds a fragment on mb's shard that overlaps with t, which has mb only because clocks differ.
+func (f *family) nearer(t *txn, mb *member) *member {
+	if mb == t.first || mb.disputed || t.first.disputed || together(mb, t.first, 0) {
+		return nil
+	}
+	nearer := func(o *member) bool {
+		return o.shard == mb.shard && o.txn != t && !o.rolledBack && !o.disputed && together(o, t.first, 0)
+	}
+	if i := slices.IndexFunc(f.prepared, nearer); i >= 0 {
+		return f.prepared[i]
+	}
+	for _, u := range f.txns {
+		if i := slices.IndexFunc(u.members, nearer); i >= 0 {
+			return u.members[i]
+		}
+	}
+	return nil
+}
+
+// follows says whether mb's gid was used again on its shard by a fragment that overlaps with o, too: then that one is o's.
+func (f *family) follows(mb, o *member) bool {
+	return slices.ContainsFunc(f.prepared, func(y *member) bool {
+		return y.shard == mb.shard && y.gid == mb.gid && y.end > mb.end && together(y, o, 0)
+	})
+}
+
 // tornBy finds a rolled back fragment that was, by the clocks, part of t.
 func (f *family) tornBy(t *txn) *member {
 	for _, mb := range f.prepared {
-		if mb.rolledBack && t.lists(mb.gid) && !t.has(mb.shard, mb.gid) && together(t.first, mb, 0) {
+		if mb.rolledBack && t.lists(mb.gid) && !t.has(mb.shard, mb.gid) && !t.first.disputed && !mb.disputed && together(t.first, mb, 0) {
 			return mb
 		}
 	}

@@ -13,7 +13,13 @@ const epoch pipeline.Timestamp = 820_000_000_000_000
 type clock struct {
 	knots []knot // by rising time; the first is at or before zero
 	limit micros
+	wrong wrong
 }
+
+// wrong is a while in which a clock is off by more than anybody allows.
+type wrong struct{ from, to, off micros }
+
+func (w wrong) at(t micros) bool { return w.from <= t && t < w.to }
 
 type knot struct {
 	at, error micros
@@ -38,6 +44,19 @@ func newClock(r *rand.Rand, limit, span micros) clock {
 	return c
 }
 
+// set makes the clock wrong for a while, by more than allowed and by how long a record may take to be written.
+func (c *clock) set(r *rand.Rand, allowed, since, span micros) {
+	off := allowed + 2_000_000 + r.Int64N(20_000_000)
+	if chance(r, 30) {
+		off += 3_600_000_000
+	}
+	if chance(r, 50) {
+		off = -off
+	}
+	from := since + r.Int64N(1+max(0, span-since))
+	c.wrong = wrong{from, from + 1 + r.Int64N(1+span/2), off}
+}
+
 // at reads the clock at a true instant.
 func (c *clock) at(t micros) pipeline.Timestamp {
 	k := c.knots[0]
@@ -49,5 +68,8 @@ func (c *clock) at(t micros) pipeline.Timestamp {
 	}
 	e := k.error + (t-k.at)*k.perMille/1000
 	e = max(-c.limit, min(c.limit, e))
+	if c.wrong.at(t) {
+		e += c.wrong.off
+	}
 	return epoch + pipeline.Timestamp(t+e)
 }

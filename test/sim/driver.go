@@ -18,6 +18,7 @@ type Config struct {
 	GlobalID     func(gid string) string
 	Start        pipeline.Checkpoint
 	BytesMax     int
+	DatesBehind  pipeline.LSN
 }
 
 // Probe asks a shard for its clock and then for the end of its flushed WAL.
@@ -41,6 +42,8 @@ type Merger interface {
 // Stats say what a run has met, so that a test can see that worlds are not all alike.
 type Stats struct {
 	Records, Emitted, Units, Crashes, Probes, Refused int
+	Joined                                            int // transactions that left together with another one
+	Stops                                             int // loud ones
 }
 
 func (s *Stats) add(o Stats) {
@@ -50,6 +53,8 @@ func (s *Stats) add(o Stats) {
 	s.Crashes += o.Crashes
 	s.Probes += o.Probes
 	s.Refused += o.Refused
+	s.Joined += o.Joined
+	s.Stops += o.Stops
 }
 
 // violation is what the oracle throws; everything else that panics is a fault of the thing under test.
@@ -64,6 +69,7 @@ func Run(w *World, start func(*World, Config) (Merger, error), trace *strings.Bu
 	}
 	defer func() {
 		stats = d.stats
+		stats.Joined = d.oracle.joined
 		switch p := recover().(type) {
 		case nil:
 		case violation:
@@ -92,6 +98,11 @@ type driver struct {
 	flying  []flight // taken, not stored yet
 	unacked []flight // stored, not acknowledged to the merger yet
 	oracle  *oracle
+
+	checked micros // the clocks were looked at until here
+	wrong   bool   // they were seen to be wrong since the boot
+	stopped bool   // the merger has stopped
+	stops   int    // since the beginning
 }
 
 // flight is a batch on its way, and what it looked like when it was taken.
@@ -120,16 +131,32 @@ func (d *driver) run() {
 	d.boot()
 	left := d.Crashes
 	steps := 40 + 6*d.records()
-	for i := 0; i < steps && d.now < d.End+d.Lag; i++ {
+	for i := 0; i < steps && d.now < d.End+d.Lag && d.stops < stopsMax; i++ {
 		d.now += around(d.rng, (d.End+d.Lag)/int64(steps))
 		d.step()
+		if d.stopped {
+			d.boot()
+		}
 		if left > 0 && d.rng.IntN(steps) < 1+d.Crashes {
 			left--
 			d.crash()
 		}
 	}
-	d.settle()
+	if d.stops < stopsMax {
+		d.settle()
+	}
 	d.oracle.final()
+}
+
+// stopsMax is how often a stopped node is started again: what it publishes then is judged as well.
+const stopsMax = 3
+
+// clocksAgree looks at the clocks, as a node does all the time and before it publishes: while they differ by too much, and
+// with what was put together in that time, nothing leaves.
+func (d *driver) clocksAgree() bool {
+	d.wrong = d.wrong || d.wrongClock(d.checked, d.now)
+	d.checked = d.now
+	return !d.wrong
 }
 
 func (d *driver) records() int {
@@ -144,11 +171,13 @@ func (d *driver) records() int {
 func (d *driver) boot() {
 	c := d.oracle.checkpoint()
 	m, err := d.start(d.World, Config{
-		Shards: d.Options.Shards, MaxClockSkew: time.Duration(d.MaxClockSkew) * time.Microsecond,
+		DatesBehind: pipeline.LSN(d.DatesBehind),
+		Shards:      d.Options.Shards, MaxClockSkew: time.Duration(d.MaxClockSkew) * time.Microsecond,
 		GlobalID: globalID, Start: cloneCheckpoint(c), BytesMax: d.BytesMax,
 	})
 	d.check(err, "New")
 	d.m, d.streams, d.asked, d.flying, d.unacked = m, nil, nil, nil, nil
+	d.wrong, d.checked, d.stopped = false, d.now, false
 	for i, s := range d.World.Shards {
 		st := &stream{Shard: s, at: c.Shards[i].Safe(), cap: 1 + d.rng.IntN(d.Batch)}
 		for st.next < len(s.WAL) && s.WAL[st.next].End <= st.at {
@@ -176,6 +205,7 @@ func globalID(gid string) string {
 
 // step does one thing that a node does, and looks at the confirmed positions.
 func (d *driver) step() {
+	d.clocksAgree()
 	switch n := d.rng.IntN(100); {
 	case n < 50:
 		d.deliver(d.streams[d.rng.IntN(len(d.streams))], d.now)
@@ -292,6 +322,11 @@ func (d *driver) store() bool {
 	if len(d.flying) == 0 {
 		return false
 	}
+	if !d.clocksAgree() {
+		d.logf("the clocks differ")
+		d.boot()
+		return false
+	}
 	f := d.flying[0]
 	d.flying = d.flying[1:]
 	d.logf("store    until csn %s", csnString(f.batch.Last()))
@@ -319,7 +354,7 @@ func (d *driver) ack() bool {
 func (d *driver) crash() {
 	d.stats.Crashes++
 	d.logf("crash    with %d units on their way", len(d.flying))
-	for n := d.rng.IntN(len(d.flying) + 1); n > 0; n-- {
+	for n := d.rng.IntN(len(d.flying) + 1); n > 0 && len(d.flying) > 0; n-- {
 		d.store()
 	}
 	d.boot()
@@ -330,12 +365,21 @@ func (d *driver) crash() {
 func (d *driver) settle() {
 	d.logf("settle")
 	d.now = max(d.now, d.End)
+	for _, s := range d.World.Shards {
+		d.now = max(d.now, s.clock.wrong.to)
+	}
 	rounds := 20
 	for _, t := range d.Txns {
 		rounds += 3 + len(t.Frags)
 	}
 	for range rounds {
 		d.round()
+		if d.stopped && d.stops < stopsMax {
+			d.boot()
+		}
+	}
+	if d.stops > 0 {
+		return // it stands still, and says why
 	}
 	for _, s := range d.streams {
 		d.must(s.next == len(s.WAL), "stuck: shard %d is not admitted at %s", s.ID, s.at)
@@ -379,6 +423,15 @@ func (d *driver) round() {
 }
 
 func (d *driver) check(err error, call string) {
+	if err != nil && d.mayStop() && strings.Contains(err.Error(), "Try: ") {
+		d.logf("stop     %s", err)
+		if !d.stopped {
+			d.stopped = true
+			d.stops++
+			d.stats.Stops++
+		}
+		return
+	}
 	d.must(err == nil, "%s: %v", call, err)
 }
 

@@ -109,9 +109,18 @@ func (g *genesis) again(r *rand.Rand, t *Txn, citus bool) *Txn {
 			t.Frags = append(t.Frags, &Frag{Txn: t, Shard: f.Shard})
 		}
 	}
+	if g.w.AtOnce > 0 && chance(r, g.w.AtOnce) {
+		g.w.reused, g.w.TooSoon = true, true
+		t.Begin = max(t.Begin, end+around(r, 2))
+		g.gids = slices.Delete(g.gids, i, i+1)
+		return p
+	}
 	if !sameKind || !sameShards(p, t) || slices.ContainsFunc(p.Frags, func(f *Frag) bool { return f.RollBack }) {
 		end += 2 * g.w.MaxClockSkew
+	} else if g.w.Skew > 0 {
+		g.w.TooSoon = true
 	}
+	g.w.reused = true
 	t.Begin = max(t.Begin, end+around(r, 2))
 	g.gids = slices.Delete(g.gids, i, i+1)
 	return p

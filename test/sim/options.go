@@ -33,6 +33,15 @@ type Options struct {
 	// apart to mix two users of one gid, joiner/merge cannot always tell these apart: off by default.
 	ListReuse bool
 
+	// AtOnce lets gids be used again by other shards before the clocks can tell, in percent of those used again. It cannot
+	// always be told what belongs to which use: a loud stop is right, and so are two whole transactions in one.
+	AtOnce int
+	// WrongClocks is the share of shards whose clock is wrong for a while, in percent. Gids may be mixed up then as with
+	// AtOnce, and real time is not kept.
+	WrongClocks int
+
+	DatesBehind int // of the merger; 0: dates are evidence at all times
+
 	MaxClockSkew micros // what the merger is told
 	Skew         micros // what clocks really are off true time, at most; 2*Skew <= MaxClockSkew
 	Cut          int    // the world stops after this percentage of its time
@@ -79,6 +88,15 @@ func OptionsOf(seed uint64) Options {
 		InFlight:     pick(1, 1, 3),
 	}
 	o.Skew = o.MaxClockSkew / 2 * int64(pick(0, 1, 2, 2)) / 2
+	o.AtOnce = pick(0, 0, 0, 0, 0, 0, 50, 100)
+	o.WrongClocks = pick(0, 0, 0, 0, 0, 50)
+	if o.AtOnce > 0 {
+		o.Skew = 0 // else nothing could tell: a known hole
+	}
+	o.DatesBehind = pick(0, 0, 200, 1<<40)
+	if o.WrongClocks+o.AtOnce > 0 {
+		o.DatesBehind = 1 << 40 // far behind, dates are believed: a known hole
+	}
 	return o
 }
 

@@ -51,6 +51,8 @@ func (s *shrinker) features() bool {
 		{func(o *Options) *int { return &o.Empty }, 0},
 		{func(o *Options) *int { return &o.Reader }, 0},
 		{func(o *Options) *int { return &o.Reuse }, 0},
+		{func(o *Options) *int { return &o.AtOnce }, 0},
+		{func(o *Options) *int { return &o.WrongClocks }, 0},
 		{func(o *Options) *int { return &o.Citus }, 0},
 		{func(o *Options) *int { return &o.Orphan }, 0},
 		{func(o *Options) *int { return &o.HalfWay }, 0},

@@ -11,11 +11,16 @@ import (
 // World is the physical truth: what happened when, and the WAL that it left on each shard.
 type World struct {
 	Options
-	Txns   []*Txn
-	Shards []*Shard
-	End    micros // nothing happens later
-	byEnd  map[place]*Frag
+	Txns    []*Txn
+	Shards  []*Shard
+	End     micros // nothing happens later
+	TooSoon bool   // a gid was used again before clocks can tell, or clocks were wrong: a loud stop is an answer
+	byEnd   map[place]*Frag
+	reused  bool // some gid was
 }
+
+// mayStop says whether a loud stop is an answer in this world.
+func (w *World) mayStop() bool { return w.TooSoon }
 
 // place names a fragment as a checkpoint does.
 type place struct {
@@ -100,6 +105,7 @@ func NewWorld(o Options) *World {
 		s.Origin = pipeline.LSN(i+1) << 24
 		w.Shards = append(w.Shards, s)
 	}
+	w.setClocks(g.last)
 	for _, t := range w.Txns {
 		for _, f := range t.Frags {
 			w.log(f)
@@ -109,6 +115,36 @@ func NewWorld(o Options) *World {
 		w.layOut(s)
 	}
 	return w
+}
+
+// setClocks makes some clocks wrong for a while, but not before the shard has shown a date: of a clock that was behind from
+// the first record on, and was then set forward, no record tells.
+func (w *World) setClocks(span micros) {
+	for _, s := range w.Shards {
+		r := w.rand("wrong clock", int(s.ID))
+		if !chance(r, w.WrongClocks) {
+			continue
+		}
+		since := never
+		for _, t := range w.Txns {
+			for _, f := range t.Frags {
+				if f.Shard == s.ID && !t.Origin && f.Written != never {
+					since = min(since, f.Written)
+				}
+			}
+		}
+		if since != never {
+			w.TooSoon = w.TooSoon || w.reused
+			s.clock.set(r, w.MaxClockSkew, since+1, span)
+		}
+	}
+}
+
+// wrongClock says whether some clock is wrong between two instants.
+func (w *World) wrongClock(from, to micros) bool {
+	return slices.ContainsFunc(w.Shards, func(s *Shard) bool {
+		return s.clock.wrong.from <= to && from < s.clock.wrong.to
+	})
 }
 
 // log writes a fragment's records, up to the world's end.
