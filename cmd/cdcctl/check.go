@@ -106,6 +106,13 @@ func printFindings(cmd *cobra.Command, findings []subscribe.Finding) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "%d errors, %d warnings.\n", count[subscribe.Error], count[subscribe.Warning])
+	_, err := fmt.Fprintf(w, "%s, %s.\n", plural(count[subscribe.Error], "error"), plural(count[subscribe.Warning], "warning"))
 	return err
+}
+
+func plural(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
 }

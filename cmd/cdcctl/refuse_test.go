@@ -193,10 +193,10 @@ func TestCheck(t *testing.T) {
 		t.Errorf("findings:\n%s", all)
 	}
 	w.sql(w.target, "GRANT CREATE ON DATABASE "+w.query(w.target, "SELECT current_database()::text")+" TO cdc_low", "GRANT SET ON PARAMETER session_replication_role TO cdc_low")
-	w.wants(w.run(0, "check", "--shard", "a="+w.a, "--target", "low="+low).out, "0 errors, 1 warnings.")
+	w.wants(w.run(0, "check", "--shard", "a="+w.a, "--target", "low="+low).out, "0 errors, 1 warning.")
 
 	w.env = append(w.env, "CDC_NATS=nats://127.0.0.1:1")
-	w.wants(w.run(1, "check", "--shard", "a="+w.a).out, "error    NATS: connect to NATS", "shard a: wal_level is logical", "1 errors")
+	w.wants(w.run(1, "check", "--shard", "a="+w.a).out, "error    NATS: connect to NATS", "shard a: wal_level is logical", "1 error, ")
 }
 
 func TestCheckExistingFindsWhatIsGone(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded"
 	"shardcdc/pipeline/node"
+	"shardcdc/pipeline/subscribe"
 )
 
 // healthEvery is how often the embedded server's store is looked at.
@@ -158,6 +159,11 @@ not name.`,
 			}
 			if conf.Target != "" && conf.Subscription == "" {
 				return cli.Usagef("--target needs --subscription, to say which stream to replay on it")
+			}
+			if conf.Target != "" {
+				if err := subscribe.CheckDSN(conf.Target); err != nil {
+					return cli.Usagef("--target: %w", err)
+				}
 			}
 			conf.Name, conf.Log = processName(name), log
 			return connected(cmd.Context(), &bus, conf.Name, log, func(ctx context.Context, b *control.Bus) error { return replay(ctx, b, conf) })

@@ -27,7 +27,7 @@ func TestHistory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i := range 3 {
+	for i := range 210 {
 		record(control.Event{Subscription: "bank", Kind: control.Skipped, CSN: 7, Target: "t", Why: fmt.Sprint(i)})
 	}
 	record(control.Event{Subscription: "bank2", Kind: control.Created})
@@ -48,7 +48,7 @@ func TestHistory(t *testing.T) {
 			t.Fatalf("%+v", e)
 		}
 	}
-	if fmt.Sprint(count) != "map[apply_moved:2 capture_moved:200 dropped:1 skipped:3]" {
+	if fmt.Sprint(count) != "map[apply_moved:2 capture_moved:200 dropped:1 skipped:210]" {
 		t.Errorf("kept: %v", count)
 	}
 	if first, last := events[0], events[len(events)-1]; first.Kind != control.Skipped || first.Why != "0" || first.CSN != 7 || last.Kind != control.Dropped {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,9 +41,20 @@ func open(ctx context.Context, text string) (*database, error) {
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("no connection: %s. Try: check host, port, user, password and pg_hba.conf", strings.TrimSuffix(dsn.Scrub(err.Error(), expanded), "."))
+		return nil, fmt.Errorf("no connection: %s. Try: check host, port, user, password and pg_hba.conf", strings.TrimSuffix(once(dsn.Scrub(err.Error(), expanded)), "."))
 	}
 	return &database{Conn: conn, expanded: expanded}, nil
+}
+
+// once takes out what pgx says again for each way to connect, with TLS and without: lines that were there before.
+func once(text string) string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, " ")
 }
 
 func (d *database) hangUp() {

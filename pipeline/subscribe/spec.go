@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nuid"
 
 	"shardcdc/joiner/gid"
@@ -172,6 +173,10 @@ func (s *Spec) connectionFaults() (faults Faults) {
 		case dsn.HasPassword(text):
 			faults = append(faults, faultf(about, "put the password into ~/.pgpass of the user that runs cdcd, or write ${VAR} for it and set VAR where cdcd and cdcctl run",
 				"the DSN %s has a password in clear, which would be stored", dsn.Redact(text)))
+		default:
+			if err := CheckDSN(text); err != nil {
+				faults = append(faults, FaultOf(about, err))
+			}
 		}
 	}
 	for _, sh := range s.Shards {
@@ -181,6 +186,25 @@ func (s *Spec) connectionFaults() (faults Faults) {
 		check("target "+t.Name, t.DSN)
 	}
 	return faults
+}
+
+// CheckDSN says whether a DSN can be read, as far as that does not depend on the machine that connects.
+func CheckDSN(text string) error {
+	if strings.HasPrefix(text, "${") {
+		return nil // the variable may hold all of it
+	}
+	filled, err := dsn.Expand(text, func(string) (string, bool) { return "1", true })
+	if err != nil {
+		return err
+	}
+	if _, err = pgx.ParseConfig(filled); err == nil {
+		return nil
+	}
+	_, why, _ := strings.Cut(err.Error(), "`: ")
+	if !strings.HasPrefix(why, "failed to parse as") && !strings.HasPrefix(why, "invalid port") {
+		return nil // a file or a service that is not here
+	}
+	return fmt.Errorf("the DSN %s cannot be used: %s. Try: postgres://user@host:5432/database, or host=… dbname=…", redact(text), why)
 }
 
 // misplaced says that there is a URL in the text that does not begin it: its password would not be recognised as one.
