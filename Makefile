@@ -57,7 +57,7 @@ chaos: postgresql ## Every fault: network, PostgreSQL, NATS, disks, clocks (take
 soak: postgresql ## Random faults for DURATION (default 10m), NATS (default 1) servers; a report in bin/soak.md
 	@mkdir -p $(BIN)
 	CDC_SOAK=$(or $(DURATION),10m) CDC_SOAK_NATS=$(NATS) CDC_SOAK_REPORT=$(CURDIR)/$(BIN)/soak.md \
-	  $(GO) test -count=1 -timeout 0 -run 'TestSoak$$' $(TESTFLAGS) ./test/chaos
+	  $(GO) test -count=1 -timeout 0 -run 'TestSoak$$' -v $(TESTFLAGS) ./test/chaos
 
 .PHONY: huge
 huge: postgresql ## One transaction of ROWS (default 10000000) rows over three shards, beside small ones; also with the node killed in the middle

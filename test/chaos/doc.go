@@ -3,6 +3,9 @@
 // stop that names the mend, and then the test asserts what cdcctl status says.
 //
 //	systematic_test.go  every step that something durable depends on (points_test.go): killed, cut off, paused before and behind it
+//	random_test.go    every process killed, paused, restarted at random
+//	soak_test.go      the same for as long as you like, with a report (make soak)
+//	huge_test.go      a transaction larger than memory (make huge)
 //	network_test.go   proxies between everything: cut, stall, freeze, slow, reset
 //	servers_test.go   PostgreSQL: shards and the target restarted, a shard down when a node starts
 //	cluster_test.go   three NATS servers: killed, paused, restarted

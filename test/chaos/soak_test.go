@@ -2,9 +2,7 @@ package chaos
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,26 +105,8 @@ func (s *soak) streamBytes() (float64, error) {
 }
 
 func (s *soak) spillBytes() (float64, error) {
-	var n int64
-	err := filepath.WalkDir(s.c.SpillDir(""), func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return ignore(err)
-		}
-		info, err := d.Info()
-		if err == nil {
-			n += info.Size()
-		}
-		return ignore(err)
-	})
+	n, err := folderBytes(s.c.SpillDir(""))
 	return float64(n), err
-}
-
-// ignore: a file that went away while it was looked for takes no room.
-func ignore(err error) error {
-	if os.IsNotExist(err) {
-		return nil
-	}
-	return err
 }
 
 // sample looks at every resource. Everything runs at this moment.

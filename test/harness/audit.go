@@ -58,7 +58,16 @@ func (c *Cluster) Audit() Audit {
 	return c.audit.Audit
 }
 
+// unit takes the next unit. One that is too large for memory is read to its end; if it has none, because its writer died, it
+// counts for nothing.
 func (a *auditor) unit(u apply.Unit, reused map[string]bool) error {
+	var abandoned *apply.Abandoned
+	if err := u.Finish(); errors.As(err, &abandoned) {
+		a.seq = abandoned.Seq
+		return nil
+	} else if err != nil {
+		return err
+	}
 	a.seq = u.Seq
 	if u.Unit == nil {
 		return nil

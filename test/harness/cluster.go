@@ -32,13 +32,14 @@ type Options struct {
 	Lease  time.Duration // of nodes; 1 s
 	Limit  time.Duration // of the test; 2 minutes
 
-	Proxied     bool          // proxies stand between everything: see Cluster
-	NATSServers int           // 1; 3: a cluster, and everything in it is kept three times
-	All         bool          // cdcd all instead of a NATS server alone; Node and Apply are not to be called
-	Store       string        // of NATS; default: in the test's folder
-	Skew        time.Duration // max_clock_skew of the subscription; 0: the default
-	Retain      time.Duration // of the subscription; 0: for ever
-	Tables      string        // SQL that makes tables beside the bank's, in every database
+	Proxied     bool              // proxies stand between everything: see Cluster
+	NATSServers int               // 1; 3: a cluster, and everything in it is kept three times
+	All         bool              // cdcd all instead of a NATS server alone; Node and Apply are not to be called
+	Store       string            // of NATS; default: in the test's folder
+	Skew        time.Duration     // max_clock_skew of the subscription; 0: the default
+	Retain      time.Duration     // of the subscription; 0: for ever
+	Tables      string            // SQL that makes tables beside the bank's, in every database
+	Settings    map[string]string // of every database
 	// Servers of this test alone, the shards' and then the target's, instead of those that the tests share.
 	Servers []*throwaway.Server
 }
@@ -124,10 +125,12 @@ func (c *Cluster) makeDatabase(s *throwaway.Server) {
 	if err := bank.CreateTables(c.Ctx, s.DSNFor(c.database)); err != nil {
 		c.t.Error(err)
 	}
-	if c.options.Tables != "" {
-		if err := c.execute(s.DSNFor(c.database), c.options.Tables); err != nil {
-			c.t.Error(err)
-		}
+	sql := c.options.Tables
+	for name, value := range c.options.Settings {
+		sql += fmt.Sprintf("; ALTER DATABASE %s SET %s = '%s'", c.database, name, value)
+	}
+	if err := c.execute(s.DSNFor(c.database), sql); err != nil {
+		c.t.Error(err)
 	}
 }
 
