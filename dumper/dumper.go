@@ -57,9 +57,9 @@ type Options struct {
 	BackoffMin time.Duration // first wait before a reconnect; 100 ms
 	BackoffMax time.Duration // longest wait before a reconnect; 5 s
 	ReadBytes  int           // size of the read buffer; 256 kB
-	// FragmentBytesMax limits what one transaction may have changed on the shard, in bytes of pgoutput messages: they
-	// are kept in memory until the end of the transaction. A larger one is fatal. 2 GiB.
-	FragmentBytesMax int
+	// Limits of what is kept of transactions until they end, in memory and elsewhere. While a write to a Spill blocks, the
+	// connection is kept alive, as while Offer does; an error of it is fatal.
+	Limits pgoutput.Limits
 }
 
 func (o Options) withDefaults() Options {
@@ -80,9 +80,6 @@ func (o Options) withDefaults() Options {
 	if o.ReadBytes == 0 {
 		o.ReadBytes = 256 << 10
 	}
-	if o.FragmentBytesMax == 0 {
-		o.FragmentBytesMax = 2 << 30
-	}
 	return o
 }
 
@@ -100,14 +97,16 @@ type Dumper struct {
 	resume      pipeline.LSN // End of the last record offered
 	position    pipeline.LSN // of the stream: as received, but ahead of it until Offer returns
 	formerPID   uint32       // our last walsender, which may linger
+	wholeUntil  time.Time    // sessions that begin before do not stream
 	activeSince time.Time    // since when somebody else has had the slot
 
 	probing probing // owned by the prober
 
 	mu       sync.Mutex
 	status   Status
+	inside   bool         // the server is in the middle of a transaction that it sends
 	handed   pipeline.LSN // the highest position that Offer was called with
-	offering time.Time    // since when Offer has been running; zero: it is not
+	busy     time.Time    // since when the reader has been at work (in Offer, or in a Spill); zero: it listens
 	feedback feedback
 	probes   []uint64 // not answered yet
 	misuse   error    // a Confirm that cannot be right
@@ -129,7 +128,7 @@ func New(src Source, sink Sink, opts Options) *Dumper {
 		src: src, sink: sink, opts: opts,
 		wakeWriter: make(chan struct{}, 1),
 		wakeProber: make(chan struct{}, 1),
-		assembler:  pgoutput.New(src.Shard, opts.FragmentBytesMax),
+		assembler:  pgoutput.New(src.Shard, opts.Limits),
 		resume:     src.Start, position: src.Start, handed: src.Start,
 		status: Status{Shard: src.Shard, Name: src.Name, Slot: src.Slot, Received: src.Start, Confirmed: confirmed},
 	}

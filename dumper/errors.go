@@ -72,13 +72,12 @@ func (d *Dumper) judge(err error) *FatalError {
 	fatal = &FatalError{Shard: d.src.Name, Err: err}
 	var (
 		pg       *pgconn.PgError
-		large    *pgoutput.TooLargeError
+		spill    *pgoutput.SpillError
 		protocol *protocolError
 	)
 	switch {
-	case errors.As(err, &large):
-		fatal.What = "a transaction is too large"
-		fatal.Try = "make the transaction smaller, or raise the limit of bytes per transaction"
+	case errors.As(err, &spill): // its cause says what to try
+		fatal.What = "a large transaction has no place"
 	case errors.As(err, &protocol):
 		fatal.What = "the replication stream is not what it should be"
 		fatal.Try = "report this with the server's version and log; the slot was left as it is"

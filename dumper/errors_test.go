@@ -80,8 +80,8 @@ func TestJudge(t *testing.T) {
 			"shard a: the replication stream is not what it should be: empty copy data. Try: report this with the server's version and log; the slot was left as it is",
 		},
 		{
-			&protocolError{&pgoutput.TooLargeError{XID: 7, BytesMax: 10}},
-			`shard a: a transaction is too large: transaction xid 7 gid "" has more than 10 bytes of changes on one shard. Try: make the transaction smaller, or raise the limit of bytes per transaction`,
+			fmt.Errorf("pgoutput: %w", &pgoutput.SpillError{XID: 7, Err: fmt.Errorf("the disk is full: %w. Try: another one", syscall.ENOSPC)}),
+			"shard a: a large transaction has no place: pgoutput: keep the changes of xid 7 outside of memory: the disk is full: no space left on device. Try: another one",
 		},
 		{&FatalError{What: "w", Try: "t"}, "shard a: w. Try: t"},
 	} {

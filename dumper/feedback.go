@@ -62,7 +62,7 @@ func (d *Dumper) nextUpdate(now, last time.Time) (msg []byte, wait time.Duration
 		return nil, 0, &FatalError{What: "a position was confirmed that was never offered", Err: d.misuse}
 	}
 	f := &d.feedback
-	if d.offering.IsZero() {
+	if d.busy.IsZero() {
 		silent := now.Sub(d.heard)
 		if silent > d.opts.SilenceMax {
 			return nil, 0, fmt.Errorf("%w for %s: %w", errSilent, silent.Round(time.Millisecond), errWait)

@@ -118,7 +118,7 @@ func TestPosition(t *testing.T) {
 	s := &session{d: d}
 	feed := func(want pipeline.LSN, body []byte) {
 		t.Helper()
-		if err := s.copyData(body); err != nil {
+		if err := s.copyData(t.Context(), body); err != nil {
 			t.Fatal(err)
 		}
 		if d.position != want {
@@ -135,7 +135,7 @@ func TestPosition(t *testing.T) {
 		t.Errorf("%d records", len(s.batch))
 	}
 	feed(0x300, wMessage(beginMessage(0x2a0)))
-	err := s.copyData(wMessage(commitMessage(0x2a0, 0x300)))
+	err := s.copyData(t.Context(), wMessage(commitMessage(0x2a0, 0x300)))
 	var protocol *protocolError
 	if !errors.As(err, &protocol) || !strings.Contains(err.Error(), "ends at 0/300, but the stream had come to 0/300 before") {
 		t.Errorf("error %v", err)
@@ -146,7 +146,7 @@ func TestStrangeCopyData(t *testing.T) {
 	for _, body := range [][]byte{nil, {'w'}, wMessage(nil), {'k'}, kMessage(1)[:17], append(kMessage(1), 0), {'x', 1, 2}} {
 		s := &session{d: New(Source{}, nil, Options{})}
 		var protocol *protocolError
-		if err := s.copyData(body); !errors.As(err, &protocol) {
+		if err := s.copyData(t.Context(), body); !errors.As(err, &protocol) {
 			t.Errorf("%x: error %v", body, err)
 		}
 	}
@@ -177,8 +177,8 @@ func TestUpdatesDue(t *testing.T) {
 	if _, _, err := d.nextUpdate(now.Add(2*time.Minute), now); !errors.Is(err, errSilent) {
 		t.Errorf("silence: %v", err)
 	}
-	d.offering = now
-	check("silence while the sink has no room", 2*time.Minute, true, time.Second)
+	d.busy = now
+	check("silence while the reader is at work", 2*time.Minute, true, time.Second)
 }
 
 // TestBackoff: grows, is bounded, differs.

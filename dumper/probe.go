@@ -236,12 +236,12 @@ func (p *probing) rest(now time.Time) {
 }
 
 // watch nudges a stream that stands still: it has not moved for NudgeAfter, although the walsender was asked and has
-// answered, so it has nothing more to read. A stream that moves, a sink without room and a walsender that is busy are
-// left alone. The nudge itself is flushed, and ends the record that the position lies in.
+// answered, so it has nothing more to read. A stream that moves, a sink without room and a walsender that is busy, or in
+// the middle of a transaction or of a block of one, are left alone. The nudge itself is flushed, and ends the record that the position lies in.
 func (p *probing) watch(ctx context.Context, now time.Time) error {
 	d := p.d
 	d.mu.Lock()
-	received, replies, offering := d.status.Received, d.replies, !d.offering.IsZero()
+	received, replies, busy := d.status.Received, d.replies, d.inside || !d.busy.IsZero()
 	d.mu.Unlock()
 	switch {
 	case received >= p.target:
@@ -249,7 +249,7 @@ func (p *probing) watch(ctx context.Context, now time.Time) error {
 		return nil
 	case now.Before(p.checkAt):
 		return nil
-	case received != p.mark || replies == p.replies || offering || !d.opts.Nudge:
+	case received != p.mark || replies == p.replies || busy || !d.opts.Nudge:
 		p.rest(now)
 		return nil
 	}

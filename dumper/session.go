@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 	"golang.org/x/sync/errgroup"
 
+	"shardcdc/dumper/pgoutput"
 	"shardcdc/pipeline"
 )
 
@@ -21,6 +22,7 @@ type session struct {
 	conn   net.Conn
 	frames *frames
 	batch  []pipeline.Record
+	whole  bool // transactions come in one piece
 }
 
 // session connects, verifies and streams until something breaks. worked says that the server accepted the stream.
@@ -44,8 +46,9 @@ func (d *Dumper) session(ctx context.Context) (worked bool, err error) {
 		return false, fmt.Errorf("take the connection over: %w", err)
 	}
 	d.formerPID = hijacked.PID
-	s := &session{d: d, conn: hijacked.Conn, frames: newFrames(d.opts.ReadBytes)}
-	return s.run(ctx)
+	s := &session{d: d, conn: hijacked.Conn, frames: newFrames(d.opts.ReadBytes), whole: time.Now().Before(d.wholeUntil)}
+	worked, err = s.run(ctx)
+	return worked, d.avoid(s, err)
 }
 
 // run owns the connection from here. A broken connection does not end an Offer: what was handed over is handed over.
@@ -57,8 +60,8 @@ func (s *session) run(ctx context.Context) (worked bool, err error) {
 		s.goodbye()
 	})
 	defer func() { <-closed }()
-	s.d.assembler.Reset()
-	s.d.hear()
+	defer s.forget()
+	s.d.listen()
 	s.d.setRelease(s.goodbye)
 	defer s.d.setRelease(nil)
 	started := make(chan struct{})
@@ -118,8 +121,8 @@ const startTimeout = 30 * time.Second
 // start sends START_REPLICATION, always with our own position: a server that crashed may have moved the slot's back.
 func (s *session) start() error {
 	src := &s.d.src
-	sql := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (proto_version '3', publication_names %s, messages 'true', two_phase 'on')",
-		identifier(src.Slot), s.d.resume, literal(list(src.Publications, identifier)))
+	sql := fmt.Sprintf("START_REPLICATION SLOT %s LOGICAL %s (proto_version '3', publication_names %s, messages 'true', two_phase 'on', streaming '%s')",
+		identifier(src.Slot), s.d.resume, literal(list(src.Publications, identifier)), onOff(!s.whole))
 	if err := s.conn.SetDeadline(time.Now().Add(startTimeout)); err != nil {
 		return fmt.Errorf("start replication: %w", err)
 	}
@@ -179,13 +182,14 @@ func notice(body []byte) error {
 // read takes what each read of the socket delivered as one batch. Records before an error are offered.
 func (s *session) read(ctx context.Context) error {
 	for {
-		err := s.gather()
+		err := s.gather(ctx)
 		if offerErr := s.offer(ctx); offerErr != nil {
 			return offerErr
 		}
 		if err != nil {
 			return err
 		}
+		s.d.listen()
 		if err := s.frames.fill(s.conn); err != nil {
 			return fmt.Errorf("read the stream: %w", err)
 		}
@@ -193,8 +197,14 @@ func (s *session) read(ctx context.Context) error {
 	}
 }
 
+// forget lets go of what is half received when the session ends: it comes again whole in the next one.
+func (s *session) forget() {
+	s.d.assembler.Reset()
+	s.d.listen()
+}
+
 // gather takes every whole message of the buffer.
-func (s *session) gather() error {
+func (s *session) gather(ctx context.Context) error {
 	for {
 		kind, body, ok, err := s.frames.next()
 		if err != nil || !ok {
@@ -202,7 +212,7 @@ func (s *session) gather() error {
 		}
 		switch kind {
 		case 'd':
-			if err := s.copyData(body); err != nil {
+			if err := s.copyData(ctx, body); err != nil {
 				return err
 			}
 		case 'N':
@@ -220,10 +230,10 @@ func (s *session) gather() error {
 	}
 }
 
-func (s *session) copyData(body []byte) error {
+func (s *session) copyData(ctx context.Context, body []byte) error {
 	switch {
 	case len(body) > xlogDataHeader && body[0] == 'w':
-		return s.xlogData(pipeline.LSN(binary.BigEndian.Uint64(body[1:])), body[xlogDataHeader:])
+		return s.xlogData(ctx, pipeline.LSN(binary.BigEndian.Uint64(body[1:])), body[xlogDataHeader:])
 	case len(body) > 0 && body[0] == 'k':
 		return s.keepalive(body)
 	case len(body) == 0:
@@ -234,13 +244,21 @@ func (s *session) copyData(body []byte) error {
 
 // xlogData takes one message of pgoutput. A record has to end after everything that was received before: this is what
 // tells a record sent twice or a keepalive that promised too much.
-func (s *session) xlogData(walStart pipeline.LSN, msg []byte) error {
+func (s *session) xlogData(ctx context.Context, walStart pipeline.LSN, msg []byte) error {
 	rec, ok, err := s.d.assembler.Feed(walStart, msg)
-	if err != nil {
+	var spill *pgoutput.SpillError
+	switch {
+	case errors.As(err, &spill):
+		return err
+	case err != nil:
 		return &protocolError{err}
 	}
 	if !ok {
 		return nil
+	}
+	if err := s.confirmKept(ctx, rec); err != nil {
+		release([]pipeline.Record{rec})
+		return err
 	}
 	if rec.End <= s.d.position {
 		return protocolf("%s of xid %d gid %q ends at %s, but the stream had come to %s before", rec.Kind, rec.XID, rec.GID, rec.End, s.d.position)
@@ -250,7 +268,8 @@ func (s *session) xlogData(walStart pipeline.LSN, msg []byte) error {
 	return nil
 }
 
-// keepalive moves the position, but never into a transaction that is half received.
+// keepalive moves the position, but never into a transaction that is sent in one piece and is half received. See
+// Assembler.Open for the streamed ones.
 func (s *session) keepalive(body []byte) error {
 	k, err := parseKeepalive(body)
 	if err != nil {
@@ -280,23 +299,31 @@ func (s *session) offer(ctx context.Context) error {
 		return nil
 	}
 	d.mu.Lock()
-	d.handed, d.offering = d.position, time.Now()
+	d.handed = d.position
 	d.mu.Unlock()
 	batch := s.batch
 	s.batch = nil
 	err := d.sink.Offer(ctx, d.src.Shard, batch, d.position)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.offering = time.Time{}
 	if err != nil {
+		release(batch)
 		return offerError(ctx, err)
 	}
 	if n := len(batch); n > 0 {
 		d.resume = batch[n-1].End
 	}
 	d.status.Received = d.position
-	d.heard = time.Now() // we did not listen meanwhile
 	return nil
+}
+
+// release lets go of records that nobody took.
+func release(records []pipeline.Record) {
+	for _, rec := range records {
+		if rec.Fragment != nil && rec.Fragment.Content != nil {
+			rec.Fragment.Content.Release()
+		}
+	}
 }
 
 func offerError(ctx context.Context, err error) error {
@@ -312,11 +339,22 @@ func (d *Dumper) received() pipeline.LSN {
 	return d.status.Received
 }
 
-// hear notes that the server is alive.
+// hear notes that the server is alive and the reader is at work: in Offer or in a write to a Spill it may stay for long,
+// and the server cannot be called silent.
 func (d *Dumper) hear() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.heard = time.Now()
+	d.busy = d.heard
+}
+
+// listen notes that the reader waits for the server from now on, and what is half received.
+func (d *Dumper) listen() {
+	held := d.assembler.Held()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.heard, d.busy, d.inside = time.Now(), time.Time{}, held.Inside
+	d.status.OpenTransactions, d.status.OpenBytes, d.status.OpenSpilled = held.Transactions, held.Bytes, held.Spilled
 }
 
 var errSilent = errors.New("the server has said nothing, although asked")

@@ -12,7 +12,7 @@ type State uint8
 const (
 	Connecting State = iota
 	Streaming
-	Waiting // Offer has been blocked for a while
+	Waiting // Offer, or a write to a Spill, has been blocked for a while
 	Backoff // waiting before the next attempt to connect
 	Failed  // Run has returned a *FatalError
 )
@@ -23,7 +23,7 @@ func (s State) String() string {
 
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// waitingAfter is how long an Offer has to take to be called waiting.
+// waitingAfter is how long the reader has to be at work to be called waiting.
 const waitingAfter = 100 * time.Millisecond
 
 // Status is a Dumper's condition at one moment.
@@ -33,6 +33,11 @@ type Status struct {
 	State      State
 	Received   pipeline.LSN // every record that ends at or below was offered
 	Confirmed  pipeline.LSN
+
+	// Transactions half received, most of them because the server streams large ones before they end; the bytes of their
+	// changes, and how many of these are not in memory.
+	OpenTransactions       int
+	OpenBytes, OpenSpilled int64
 
 	Error      string    // the last one, without passwords; it may be over (see State)
 	ErrorAt    time.Time // when
@@ -58,7 +63,7 @@ func (d *Dumper) Status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.status
-	if s.State == Streaming && !d.offering.IsZero() && time.Since(d.offering) >= waitingAfter {
+	if s.State == Streaming && !d.busy.IsZero() && time.Since(d.busy) >= waitingAfter {
 		s.State = Waiting
 	}
 	return s

@@ -239,15 +239,6 @@ func TestConfirmBeyondWhatWasOfferedIsFatal(t *testing.T) {
 	}
 }
 
-func TestTransactionTooLargeIsFatal(t *testing.T) {
-	s := newShard(t)
-	d := start(t, s.src, newSink(), dumper.Options{FragmentBytesMax: 1000})
-	exec(t, s.conn, "INSERT INTO t SELECT generate_series(1, 100)")
-	if err := d.failed(); err == nil || !strings.Contains(err.Error(), "a transaction is too large") {
-		t.Errorf("error %v", err)
-	}
-}
-
 // TestPublicationDroppedLater: the server notices at the next change, we stop and say so. (PostgreSQL 18 only warns, and
 // goes on without the change; whoever turned warnings off must not turn this one off.)
 func TestPublicationDroppedLater(t *testing.T) {

@@ -1,34 +1,3 @@
-// Package pgoutput turns the messages of PostgreSQL's logical decoding plugin pgoutput into records of a
-// shard's stream: bytes in, pipeline.Record out. It is pure: no clock, goroutine, lock or I/O.
-//
-//	a := pgoutput.New(shard)
-//	for each XLogData of the session {
-//		rec, ok, err := a.Feed(walStart, payload) // payload may be reused afterwards
-//		if err != nil { the session is broken: forget it, nothing half received may be used }
-//		if ok { hand rec on }
-//	}
-//
-// It expects the options proto_version '3', two_phase 'on', messages 'true', with streaming and binary off
-// (PostgreSQL documentation, chapter "Logical Replication Message Formats"; the formats of versions 15 to 18
-// are the same byte for byte):
-//
-//	         B (begin)                    C (commit)
-//	outside ───────────► in a one-phase ────────────► outside, Commit
-//	         b (begin prepare)            P (prepare)
-//	outside ───────────► in a two-phase ────────────► outside, Prepare
-//	outside ── K (commit prepared), r (rollback prepared) ──► outside
-//
-// O (origin) may follow a begin; I, U, D, T and M (row changes, truncation, logical message) come inside a
-// transaction; R and Y (relation, type) come anywhere. Every other message and every other order is an error,
-// so nothing is ever skipped because it was not understood.
-//
-// What is left out of a fragment's body, and only this:
-//   - Non-transactional logical messages. They belong to no transaction, PostgreSQL sends them even when the
-//     transaction that wrote them rolls back, and their place between transactions carries no order.
-//   - Transactional logical messages with a prefix that starts with "cdc.": this program's own.
-//   - Changes of Citus' metadata tables (pg_catalog.pg_dist_*), which a publication FOR ALL TABLES contains.
-//     Inserts into pg_dist_transaction list the gids that the transaction decides; they go to
-//     Fragment.Decides.
 package pgoutput
 
 import (
@@ -47,70 +16,98 @@ const OwnPrefix = "cdc."
 // Assembler puts one session's messages together. The zero value is not usable; see New.
 //
 // Invariants:
-//  1. fragment is set between a begin and its end, and only then.
-//  2. every relation used by fragment.Body stands in fragment.Relations at or before the use.
-//  3. fragment.Body has passed pipeline.ParseChange and the column count of its relation.
+//  1. current is set between a begin and its end, and within a block of a streamed transaction, and only then.
+//  2. every relation used by a body stands in the fragment's Relations at or before the use.
+//  3. a body has passed pipeline.ParseChange and the column count of its relation.
+//  4. memory and spilled are the sums over all transactions half received.
 type Assembler struct {
-	shard    pipeline.ShardID
-	bytesMax int
+	shard  pipeline.ShardID
+	limits Limits
 
-	fragment *pipeline.Fragment
-	prepare  bool // the fragment began with b, not with B
+	current  *transaction // what changes belong to now; nil: none
+	ordinary transaction  // the one that began with B or b; current points here
+	streamed map[pipeline.XID]*transaction
 	serial   uint64
+	memory   int   // bytes of bodies in memory
+	spilled  int64 // bytes of bodies in spills
 
-	relations map[uint32]*relation
+	relations map[uint32]*relation // what the session described outside of streamed transactions
+	arrivals  uint64               // descriptions received
 	types     map[uint32]pipeline.Type
+	kept      []pipeline.XID  // see Kept
 	change    pipeline.Change // reused
 	values    []pipeline.Value
+	length    [4]byte
 }
 
-// relation is what the session knows of a table.
+// relation is what is known of a table, by the session or by one streamed transaction.
 type relation struct {
 	version   *pipeline.Relation
 	described bool   // the present session described it; else it is kept for its pointer only
-	usedIn    uint64 // serial of the last fragment that lists this version
+	arrived   uint64 // when it was described
+	usedIn    uint64 // serial of the last transaction whose fragment lists this version
 	metadata  bool   // Citus' own: kept out of bodies
 }
 
-// New makes an Assembler for one shard. A fragment with a body larger than bytesMax is an error (a
-// *TooLargeError); zero is no limit.
-func New(shard pipeline.ShardID, bytesMax int) *Assembler {
+// New makes an Assembler for one shard.
+func New(shard pipeline.ShardID, limits Limits) *Assembler {
 	return &Assembler{
 		shard:     shard,
-		bytesMax:  bytesMax,
+		limits:    limits.withDefaults(),
+		streamed:  make(map[pipeline.XID]*transaction),
 		relations: make(map[uint32]*relation),
 		types:     make(map[uint32]pipeline.Type),
 	}
 }
 
-// TooLargeError says that a transaction does not fit.
-type TooLargeError struct {
-	XID      pipeline.XID
-	GID      string
-	BytesMax int
-}
-
-func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("transaction xid %d gid %q has more than %d bytes of changes on one shard", e.XID, e.GID, e.BytesMax)
-}
-
-// Reset begins a new session: a transaction half received is forgotten and every relation has to be described
-// again. A relation that is then described as before keeps its pointer.
+// Reset begins a new session: transactions half received are forgotten, what they spilled is released, and every
+// relation has to be described again. A relation that is then described as before keeps its pointer.
 func (a *Assembler) Reset() {
-	a.fragment = nil
+	if a.ordinary.fragment != nil {
+		a.discard(&a.ordinary)
+	}
+	for xid, t := range a.streamed {
+		a.discard(t)
+		delete(a.streamed, xid)
+	}
+	a.current = nil
 	clear(a.types)
 	for _, r := range a.relations {
 		r.described = false
 	}
 }
 
-// Open tells whether a transaction is half received, and where its commit or PREPARE record begins: the stream
-// has not come further than that.
+// Open tells whether a transaction that is sent in one piece is half received, and where its commit or PREPARE record
+// begins: the stream has not come further than that. Streamed transactions do not hold the position back: the server
+// sends their changes before it has read their commit or PREPARE record, so that record ends after every position that
+// the server reports until then, and a stream asked for from such a position brings the transaction again as a whole.
 func (a *Assembler) Open() (pipeline.LSN, bool) {
-	if a.fragment == nil {
+	if a.ordinary.fragment == nil {
 		return 0, false
 	}
-	return a.fragment.Start, true
+	return a.ordinary.fragment.Start, true
+}
+
+// Kept lists the subtransactions with changes in the streamed transaction that the last Feed returned, until the next
+// Feed. PostgreSQL may have kept to itself that one was rolled back; see the package's doc.
+func (a *Assembler) Kept() []pipeline.XID { return a.kept }
+
+// Held is what is half received.
+type Held struct {
+	Transactions   int
+	Bytes, Spilled int64 // of changes: all, and those that are not in memory
+	Inside         bool  // the next message belongs to a transaction: the server is sending one
+}
+
+// Held sums up what is half received.
+func (a *Assembler) Held() Held {
+	h := Held{
+		Transactions: len(a.streamed), Bytes: int64(a.memory) + a.spilled, Spilled: a.spilled, Inside: a.current != nil,
+	}
+	if a.ordinary.fragment != nil {
+		h.Transactions++
+	}
+	return h
 }
 
 var (
@@ -119,49 +116,82 @@ var (
 )
 
 // Feed takes the next message; walStart is its position in the XLogData header (zero for some kinds) and
-// serves errors only. msg is not kept. ok says that rec is a whole record. After an error only Reset may be
-// called.
+// serves errors only. msg is not kept, but may be changed. ok says that rec is a whole record. After an error only Reset
+// may be called.
 func (a *Assembler) Feed(walStart pipeline.LSN, msg []byte) (rec pipeline.Record, ok bool, err error) {
 	if len(msg) == 0 {
 		return rec, false, fmt.Errorf("pgoutput at %s: empty message", walStart)
 	}
-	switch msg[0] {
-	case 'I', 'U', 'D', 'T', 'M':
-		err = a.row(msg)
+	kind := msg[0]
+	a.kept = a.kept[:0]
+	switch kind {
+	case 'I', 'U', 'D', 'T', 'M', 'R', 'Y':
+		err = a.content(msg)
 	case 'B', 'b':
 		err = a.begin(msg)
 	case 'O':
 		err = a.origin(msg)
-	case 'R':
-		err = a.relation(msg)
-	case 'Y':
-		err = a.typ(msg)
-	case 'C':
-		rec, err = a.commit(msg)
-		ok = err == nil
-	case 'P':
-		rec, err = a.prepared(msg)
-		ok = err == nil
-	case 'K', 'r':
-		rec, err = a.secondPhase(msg)
-		ok = err == nil
-	case 'S', 'E', 'c', 'A', 'p':
-		err = errors.New("a message of a streamed transaction, but streaming is not requested")
+	case 'S':
+		err = a.startBlock(msg)
+	case 'E':
+		err = a.stopBlock(msg)
+	case 'A':
+		err = a.abort(msg)
 	default:
-		err = errors.New("unknown message type")
+		rec, err = a.end(msg)
+		ok = err == nil
 	}
 	if err != nil {
-		return pipeline.Record{}, false, fmt.Errorf("pgoutput %q at %s: %w", msg[0], a.at(walStart), err)
+		return pipeline.Record{}, false, fmt.Errorf("pgoutput %q at %s: %w", kind, a.at(walStart), err)
 	}
 	return rec, ok, nil
 }
 
+// end takes the messages that make a record.
+func (a *Assembler) end(msg []byte) (pipeline.Record, error) {
+	switch msg[0] {
+	case 'C':
+		return a.commit(msg)
+	case 'P':
+		return a.prepared(msg)
+	case 'c':
+		return a.streamCommit(msg)
+	case 'p':
+		return a.streamPrepare(msg)
+	case 'K', 'r':
+		return a.secondPhase(msg)
+	}
+	return pipeline.Record{}, errors.New("unknown message type")
+}
+
 // at is the best position known for an error.
 func (a *Assembler) at(walStart pipeline.LSN) pipeline.LSN {
-	if walStart == 0 && a.fragment != nil {
-		return a.fragment.Start
+	if walStart == 0 && a.current != nil {
+		return a.current.fragment.Start
 	}
 	return walStart
+}
+
+// content takes what may be inside a block, where the number of the (sub)transaction follows the type byte.
+func (a *Assembler) content(msg []byte) error {
+	if t := a.current; t != nil && t.streamed {
+		if len(msg) < 5 {
+			return errors.New("the message is too short")
+		}
+		xid := pipeline.XID(binary.BigEndian.Uint32(msg[1:]))
+		msg[4] = msg[0] // what is kept has the form that it has outside of blocks
+		msg = msg[4:]
+		if msg[0] != 'R' && msg[0] != 'Y' {
+			t.enter(xid)
+		}
+	}
+	switch msg[0] {
+	case 'R':
+		return a.relation(msg)
+	case 'Y':
+		return a.typ(msg)
+	}
+	return a.row(msg)
 }
 
 // row takes a row change, a truncation or a logical message.
@@ -169,8 +199,7 @@ func (a *Assembler) row(msg []byte) error {
 	if msg[0] == 'M' && len(msg) > 1 && msg[1]&1 == 0 {
 		return a.looseMessage(msg)
 	}
-	f := a.fragment
-	if f == nil {
+	if a.current == nil {
 		return errOutside
 	}
 	if err := pipeline.ParseChange(msg, &a.change); err != nil {
@@ -204,39 +233,42 @@ func (a *Assembler) row(msg []byte) error {
 	return a.append(msg)
 }
 
-// append copies a message into the body.
-func (a *Assembler) append(msg []byte) error {
-	f := a.fragment
-	need := len(f.Body) + 4 + len(msg)
-	if a.bytesMax > 0 && need > a.bytesMax {
-		return &TooLargeError{XID: f.XID, GID: f.GID, BytesMax: a.bytesMax}
+// use lists r in the fragment where this version of it is first used.
+func (a *Assembler) use(r *relation) {
+	t := a.current
+	if r.usedIn == t.serial {
+		return
 	}
-	if need > cap(f.Body) {
-		f.Body = slices.Grow(f.Body, room(len(f.Body), need))
+	r.usedIn = t.serial
+	f := t.fragment
+	// A streamed transaction forgets its relations when a subtransaction is aborted, and gets them again.
+	if t.streamed && lastUse(f, r.version.ID) == r.version {
+		return
 	}
-	f.Append(msg)
+	f.Relations = append(f.Relations, pipeline.RelationUse{Offset: t.size, Relation: r.version})
+}
+
+// lastUse is the version of a relation that changes added to the body would mean.
+func lastUse(f *pipeline.Fragment, id uint32) *pipeline.Relation {
+	for i := len(f.Relations) - 1; i >= 0; i-- {
+		if r := f.Relations[i].Relation; r.ID == id {
+			return r
+		}
+	}
 	return nil
 }
 
-// room is how many bytes to make room for: enough that a body is copied a handful of times while it grows
-// (twice as large each time), but never more than 64 MB too much.
-func room(have, need int) int {
-	return max(need-have, min(max(have, 256), 64<<20))
-}
-
-// use lists r in the fragment where this version of it is first used.
-func (a *Assembler) use(r *relation) {
-	if r.usedIn == a.serial {
-		return
+// known are the relations that changes may refer to now.
+func (a *Assembler) known() map[uint32]*relation {
+	if a.current != nil && a.current.streamed {
+		return a.current.relations
 	}
-	r.usedIn = a.serial
-	f := a.fragment
-	f.Relations = append(f.Relations, pipeline.RelationUse{Offset: int64(len(f.Body)), Relation: r.version})
+	return a.relations
 }
 
 // described finds a relation that this session has described.
 func (a *Assembler) described(id uint32) (*relation, error) {
-	r := a.relations[id]
+	r := a.known()[id]
 	if r == nil || !r.described {
 		return nil, fmt.Errorf("relation %d was never described", id)
 	}
@@ -284,7 +316,7 @@ func (a *Assembler) truncate(msg []byte) ([]byte, error) {
 
 // looseMessage takes a logical message that belongs to no transaction: it is checked and left out.
 func (a *Assembler) looseMessage(msg []byte) error {
-	if a.fragment != nil {
+	if a.current != nil {
 		return fmt.Errorf("logical message without a transaction: %w", errInside)
 	}
 	r := reader{b: msg[2:]}
@@ -308,7 +340,8 @@ func (a *Assembler) citus(c *pipeline.Change, r *pipeline.Relation) error {
 	if a.values[i].Kind != pipeline.Text {
 		return fmt.Errorf("insert on %s: gid of kind %q, want text", r, a.values[i].Kind)
 	}
-	a.fragment.Decides = append(a.fragment.Decides, string(a.values[i].Data))
+	f := a.current.fragment
+	f.Decides = append(f.Decides, string(a.values[i].Data))
 	return nil
 }
 
@@ -321,13 +354,25 @@ func (a *Assembler) relation(msg []byte) error {
 	if err != nil {
 		return err
 	}
-	r := a.relations[v.ID]
-	if r != nil && bytes.Equal(r.version.Raw, v.Raw) && slices.Equal(r.version.Types, v.Types) {
-		r.described = true
+	a.arrivals++
+	known := a.known()
+	if r := known[v.ID]; r != nil && same(r.version, v) {
+		r.described, r.arrived = true, a.arrivals
 		return nil
 	}
-	a.relations[v.ID] = &relation{version: v, described: true, metadata: citusMetadata(v)}
+	if r := a.relations[v.ID]; r != nil && same(r.version, v) {
+		v = r.version
+	} else if t := a.current; t != nil && t.streamed {
+		if last := lastUse(t.fragment, v.ID); last != nil && same(last, v) {
+			v = last // what came between was rolled back
+		}
+	}
+	known[v.ID] = &relation{version: v, described: true, arrived: a.arrivals, metadata: citusMetadata(v)}
 	return nil
+}
+
+func same(a, b *pipeline.Relation) bool {
+	return bytes.Equal(a.Raw, b.Raw) && slices.Equal(a.Types, b.Types)
 }
 
 func citusMetadata(r *pipeline.Relation) bool {
@@ -335,7 +380,8 @@ func citusMetadata(r *pipeline.Relation) bool {
 	return r.Namespace == "pg_catalog" && len(r.Name) >= len(prefix) && r.Name[:len(prefix)] == prefix
 }
 
-// typ takes the name of a user-defined type.
+// typ takes the name of a user-defined type. The names have one place for the whole session: PostgreSQL sends those of a
+// table's columns directly before every description of the table, so no other name of theirs can come in between.
 func (a *Assembler) typ(msg []byte) error {
 	r := reader{b: msg[1:]}
 	t := pipeline.Type{OID: r.uint32(), Namespace: r.cstring(), Name: r.cstring()}

@@ -1,7 +1,6 @@
 package pgoutput_test
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -30,7 +29,7 @@ func feed(t *testing.T, a *pgoutput.Assembler, msgs ...[]byte) []pipeline.Record
 }
 
 func TestRelationsOfAFragment(t *testing.T) {
-	a := pgoutput.New(0, 0)
+	a := pgoutput.New(0, pgoutput.Limits{})
 	recs := feed(t, a,
 		relation(1, "public.a", "x"), begin(0x100), insert(1, "1"), insert(1, "2"),
 		relation(2, "public.b", "x"), insert(2, "3"),
@@ -64,7 +63,7 @@ func TestRelationsOfAFragment(t *testing.T) {
 }
 
 func TestRelationVersionFollowsItsTypes(t *testing.T) {
-	a := pgoutput.New(0, 0)
+	a := pgoutput.New(0, pgoutput.Limits{})
 	version := func(l pipeline.LSN, before ...[]byte) *pipeline.Relation {
 		msgs := append(before, relation(1, "public.a", "x:16400"), begin(l), insert(1, "1"), commit(l))
 		return feed(t, a, msgs...)[0].Fragment.Relations[0].Relation
@@ -90,7 +89,7 @@ func TestRelationVersionFollowsItsTypes(t *testing.T) {
 }
 
 func TestResetForgetsWhatWasHalfReceived(t *testing.T) {
-	a := pgoutput.New(0, 0)
+	a := pgoutput.New(0, pgoutput.Limits{})
 	feed(t, a, relation(1, "public.a", "x"), begin(0x100), insert(1, "1"))
 	if start, open := a.Open(); !open || start != 0x100 {
 		t.Errorf("open at %s %v, want 0/100", start, open)
@@ -106,7 +105,7 @@ func TestResetForgetsWhatWasHalfReceived(t *testing.T) {
 }
 
 func TestLeftOutOfTheBody(t *testing.T) {
-	a := pgoutput.New(0, 0)
+	a := pgoutput.New(0, pgoutput.Limits{})
 	rec := feed(t, a,
 		relation(1, "public.a", "x"), relation(2, ".pg_dist_transaction", "groupid", "gid", "outer_xid"),
 		relation(3, ".pg_dist_placement", "x"), message(0, "app", "loose"),
@@ -131,7 +130,7 @@ func describe3(rec pipeline.Record) (out []string) {
 
 // TestATableNamedLikeCitusMetadata: only pg_catalog's tables are Citus'.
 func TestATableNamedLikeCitusMetadata(t *testing.T) {
-	rec := feed(t, pgoutput.New(0, 0), relation(1, "public.pg_dist_transaction", "gid"),
+	rec := feed(t, pgoutput.New(0, pgoutput.Limits{}), relation(1, "public.pg_dist_transaction", "gid"),
 		begin(0x100), insert(1, "x"), commit(0x100))[0]
 	if rec.Fragment.Changes != 1 || rec.Fragment.Decides != nil {
 		t.Errorf("%d changes, decides %q", rec.Fragment.Changes, rec.Fragment.Decides)
@@ -147,11 +146,6 @@ func TestRefused(t *testing.T) {
 	}{
 		{"empty message", [][]byte{{}}, "empty message"},
 		{"unknown", [][]byte{{'Z'}}, "unknown message type"},
-		{"stream start", [][]byte{{'S'}}, "streaming is not requested"},
-		{"stream stop", [][]byte{{'E'}}, "streaming is not requested"},
-		{"stream commit", [][]byte{{'c'}}, "streaming is not requested"},
-		{"stream abort", [][]byte{{'A'}}, "streaming is not requested"},
-		{"stream prepare", [][]byte{{'p'}}, "streaming is not requested"},
 		{"row outside", [][]byte{rel, insert(1, "1")}, "outside a transaction"},
 		{"truncate outside", [][]byte{rel, truncate(1)}, "outside a transaction"},
 		{"message outside", [][]byte{message(1, "a", "b")}, "outside a transaction"},
@@ -194,7 +188,7 @@ func TestRefused(t *testing.T) {
 		}, "gid of kind 'n'"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a := pgoutput.New(0, 0)
+			a := pgoutput.New(0, pgoutput.Limits{})
 			last := len(test.msgs) - 1
 			feed(t, a, test.msgs[:last]...)
 			rec, ok, err := a.Feed(0x42, test.msgs[last])
@@ -208,17 +202,6 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func TestTooLarge(t *testing.T) {
-	row := insert(1, "0123456789")
-	a := pgoutput.New(0, 2*(4+len(row)))
-	feed(t, a, relation(1, "public.a", "x"), begin(0x100), row, row)
-	_, _, err := a.Feed(0, row)
-	var large *pgoutput.TooLargeError
-	if !errors.As(err, &large) || large.XID != 700 {
-		t.Errorf("error %v, want TooLargeError", err)
-	}
-}
-
 // TestEveryCutIsRefused cuts every recorded message at every place: never a panic, never taken for whole.
 func TestEveryCutIsRefused(t *testing.T) {
 	_, msgs := recorded(t)
@@ -227,7 +210,7 @@ func TestEveryCutIsRefused(t *testing.T) {
 			continue
 		}
 		for cut := range msg {
-			a := pgoutput.New(0, 0)
+			a := pgoutput.New(0, pgoutput.Limits{})
 			feed(t, a, msgs[:i]...)
 			if _, _, err := a.Feed(0, msg[:cut]); err == nil {
 				t.Errorf("%q cut at %d of %d is accepted", msg[0], cut, len(msg))
@@ -245,7 +228,7 @@ func TestArbitraryMessages(t *testing.T) {
 			insert(1, "1"), insert(1, "1", "2"), insert(2, "g"), update(1, "1"), deleteKey(1, "1", "2"), truncate(1, 2),
 			message(0, "a", "b"), message(1, "a", "b"), origin("n"), typ(16400, "", "m"),
 		}
-		a := pgoutput.New(0, 0)
+		a := pgoutput.New(0, pgoutput.Limits{})
 		for _, msg := range rapid.SliceOf(rapid.SampledFrom(parts)).Draw(t, "messages") {
 			if rapid.IntRange(0, 9).Draw(t, "mutate") == 0 {
 				msg = mutate(t, msg)
@@ -277,7 +260,7 @@ func FuzzAssembler(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, msg []byte, after int) {
-		a := pgoutput.New(0, 1<<20)
+		a := pgoutput.New(0, pgoutput.Limits{})
 		for _, m := range msgs[:uint(after)%uint(len(msgs))] {
 			if _, _, err := a.Feed(0, m); err != nil {
 				t.Fatal(err)
@@ -301,7 +284,7 @@ func BenchmarkRows(b *testing.B) { benchmark(b, 10_000) }
 func BenchmarkTransactions(b *testing.B) { benchmark(b, 1) }
 
 func benchmark(b *testing.B, rows int) {
-	a := pgoutput.New(0, 0)
+	a := pgoutput.New(0, pgoutput.Limits{})
 	must := func(msg []byte) {
 		if _, _, err := a.Feed(0, msg); err != nil {
 			b.Fatal(err)

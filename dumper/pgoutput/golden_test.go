@@ -50,7 +50,7 @@ func recorded(t testing.TB) (lsns []pipeline.LSN, msgs [][]byte) {
 // TestRecorded feeds what a real server sent and compares what comes out, in a readable form.
 func TestRecorded(t *testing.T) {
 	lsns, msgs := recorded(t)
-	a := pgoutput.New(3, 0)
+	a := pgoutput.New(3, pgoutput.Limits{})
 	var got []string
 	for i, msg := range msgs {
 		rec, ok, err := a.Feed(lsns[i], scratch(msg))

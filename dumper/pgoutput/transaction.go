@@ -11,7 +11,7 @@ import (
 
 // begin takes B or b.
 func (a *Assembler) begin(msg []byte) error {
-	if a.fragment != nil {
+	if a.current != nil {
 		return errInside
 	}
 	f := &pipeline.Fragment{Shard: a.shard}
@@ -31,17 +31,20 @@ func (a *Assembler) begin(msg []byte) error {
 	if msg[0] == 'b' && f.GID == "" {
 		return errors.New("the gid is empty")
 	}
-	a.fragment, a.prepare = f, msg[0] == 'b'
 	a.serial++
+	a.ordinary = transaction{fragment: f, prepare: msg[0] == 'b', serial: a.serial}
+	a.current = &a.ordinary
 	return nil
 }
 
-// origin takes O: where the transaction came from. The name counts, the position there does not.
+// origin takes O: where the transaction came from. The name counts, the position there does not. It follows a begin or
+// the start of a streamed transaction's first block, and carries no transaction's number in a block either.
 func (a *Assembler) origin(msg []byte) error {
-	if a.fragment == nil {
+	t := a.current
+	if t == nil {
 		return errOutside
 	}
-	if a.fragment.Origin != "" || len(a.fragment.Body) > 0 {
+	if t.fragment.Origin != "" || t.size > 0 || t.blocks > 1 {
 		return errors.New("not directly after the begin")
 	}
 	r := reader{b: msg[1:]}
@@ -53,14 +56,14 @@ func (a *Assembler) origin(msg []byte) error {
 	if name == "" {
 		return errors.New("the origin has no name")
 	}
-	a.fragment.Origin = name
+	t.fragment.Origin = name
 	return nil
 }
 
 // commit takes C.
 func (a *Assembler) commit(msg []byte) (pipeline.Record, error) {
-	f := a.fragment
-	if f == nil || a.prepare {
+	f := a.ordinary.fragment
+	if f == nil || a.ordinary.prepare {
 		return pipeline.Record{}, errors.New("without the B before")
 	}
 	r := reader{b: msg[1:]}
@@ -75,13 +78,14 @@ func (a *Assembler) commit(msg []byte) (pipeline.Record, error) {
 			start, end, time, f.Start, f.Time)
 	}
 	f.End = end
-	return a.finish(pipeline.Commit), nil
+	a.current = nil
+	return a.finish(&a.ordinary, pipeline.Commit)
 }
 
 // prepared takes P.
 func (a *Assembler) prepared(msg []byte) (pipeline.Record, error) {
-	f := a.fragment
-	if f == nil || !a.prepare {
+	f := a.ordinary.fragment
+	if f == nil || !a.ordinary.prepare {
 		return pipeline.Record{}, errors.New("without the b before")
 	}
 	r := reader{b: msg[1:]}
@@ -96,21 +100,16 @@ func (a *Assembler) prepared(msg []byte) (pipeline.Record, error) {
 		return pipeline.Record{}, fmt.Errorf("record %s..%s at %s xid %d gid %q does not match the begin: %s..%s at %s xid %d gid %q",
 			start, end, time, xid, gid, f.Start, f.End, f.Time, f.XID, f.GID)
 	}
-	return a.finish(pipeline.Prepare), nil
-}
-
-// finish ends the transaction.
-func (a *Assembler) finish(kind pipeline.RecordKind) pipeline.Record {
-	f := a.fragment
-	a.fragment = nil
-	return pipeline.Record{
-		Kind: kind, Fragment: f, GID: f.GID, XID: f.XID, Start: f.Start, End: f.End, Time: f.Time,
-	}
+	a.current = nil
+	return a.finish(&a.ordinary, pipeline.Prepare)
 }
 
 // secondPhase takes K or r. PostgreSQL does not say where a ROLLBACK PREPARED record begins: its Start is 0.
+//
+// A transaction whose PREPARE was received in an earlier session may be streamed once more, without an end: the server
+// has its changes in memory again and may get rid of them. They are not needed.
 func (a *Assembler) secondPhase(msg []byte) (pipeline.Record, error) {
-	if a.fragment != nil {
+	if a.current != nil {
 		return pipeline.Record{}, errInside
 	}
 	rec := pipeline.Record{Kind: pipeline.CommitPrepared}
@@ -134,6 +133,10 @@ func (a *Assembler) secondPhase(msg []byte) (pipeline.Record, error) {
 	if rec.End <= rec.Start || rec.End <= rec.PrepareEnd {
 		return pipeline.Record{}, fmt.Errorf("%s gid %q ends at %s, before it begins", rec.Kind, rec.GID, rec.End)
 	}
+	if t := a.streamed[rec.XID]; t != nil {
+		delete(a.streamed, rec.XID)
+		a.discard(t)
+	}
 	return rec, nil
 }
 
@@ -152,6 +155,13 @@ func (r *reader) take(n int) []byte {
 	v := r.b[:n]
 	r.b = r.b[n:]
 	return v
+}
+
+func (r *reader) byte() byte {
+	if v := r.take(1); v != nil {
+		return v[0]
+	}
+	return 0
 }
 
 func (r *reader) uint32() uint32 {
@@ -181,9 +191,7 @@ func (r *reader) cstring() string {
 
 // flags takes a byte that no version of the protocol uses yet.
 func (r *reader) flags() {
-	if v := r.take(1); v != nil {
-		r.odd |= v[0]
-	}
+	r.odd |= r.byte()
 }
 
 // end checks that the message had exactly what was read.
