@@ -7,11 +7,26 @@
 //	                        └─► ask(shard, probe)
 //
 // Offer blocks while the merge is full and nothing waits for the shard that offers; a shard that others wait
-// for is never blocked. Next blocks until transactions may leave. Every other method returns at once.
+// for is never blocked. AwaitRoom blocks until something that was moved out of memory may be gone. Next blocks until
+// transactions may leave. Every other method returns at once.
+//
+// # Memory
+//
+// The merge holds BytesMax. A shard that is admitted although it is full (others wait for it, or only reading on can free
+// memory) has the bodies of what it offers moved to Spill first, small ones together. So what is in memory is at most
+//
+//	BytesMax + for each shard what one Offer brings + FragmentBytes for each fragment that was moved out
+//
+// The last term is what fragments, and their places in the merge, take themselves; it grows with transactions in doubt and
+// with what a stream that is waited for brings meanwhile: 500 MB for a million of them. Without Spill there is no bound.
+//
+// What the merge drops is released here; what Next handed out is released by who publishes it: before Durable, so that who
+// waits in AwaitRoom finds the room.
 package joiner
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -21,7 +36,11 @@ import (
 
 // Joiner merges the streams of a subscription's shards.
 type Joiner struct {
+	// Spill takes the bodies that memory has no room for; nil: they stay. Set it before the first Offer.
+	Spill Spill
+
 	ask func(pipeline.ShardID, uint64)
+	max int // BytesMax
 
 	mu      sync.Mutex
 	merger  *merge.Merger
@@ -31,6 +50,7 @@ type Joiner struct {
 	probes  []merge.Probe    // scratch
 	room    chan struct{}    // closed and replaced when something changed; those who wait for room listen
 	waiting int              // listeners of room
+	freed   uint64           // times that something may have been released
 	ready   chan struct{}    // holds one token when Next should look again
 }
 
@@ -40,7 +60,7 @@ func New(c merge.Config, ask func(shard pipeline.ShardID, probe uint64)) (*Joine
 	if err != nil {
 		return nil, err
 	}
-	j := &Joiner{ask: ask, merger: m, room: make(chan struct{}), ready: make(chan struct{}, 1)}
+	j := &Joiner{ask: ask, max: c.BytesMax, merger: m, room: make(chan struct{}), ready: make(chan struct{}, 1)}
 	for i := range c.Start.Shards {
 		j.settled = append(j.settled, c.Start.Shards[i].Safe())
 	}
@@ -49,19 +69,70 @@ func New(c merge.Config, ask func(shard pipeline.ShardID, probe uint64)) (*Joine
 
 // Offer hands over a shard's records and the position that its stream has reached. It waits for room.
 func (j *Joiner) Offer(ctx context.Context, shard pipeline.ShardID, records []pipeline.Record, received pipeline.LSN) error {
+	full, err := j.admit(ctx, shard, len(records))
+	if err == nil && full && j.Spill != nil && resident(records) {
+		err = moveOut(j.Spill, records)
+	}
+	if err != nil {
+		return err
+	}
+	return j.do(func() error { return j.merger.Offer(shard, records, received) })
+}
+
+// admit waits until the shard may offer records. It says whether memory is full nevertheless.
+func (j *Joiner) admit(ctx context.Context, shard pipeline.ShardID, records int) (full bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	for j.err == nil && len(records) > 0 && !j.merger.Admits(shard) {
+	for j.err == nil && records > 0 && !j.merger.Admits(shard) {
+		if err := j.waitForRoom(ctx); err != nil {
+			return false, err
+		}
+	}
+	return j.max > 0 && j.merger.Held() >= j.max, j.err
+}
+
+// do lets the merge take something, and releases what it dropped.
+func (j *Joiner) do(take func() error) error {
+	j.mu.Lock()
+	if j.err == nil {
+		j.err = take()
+	}
+	err := j.err
+	dropped := j.merger.Dropped(nil)
+	j.changed()
+	j.mu.Unlock()
+	if len(dropped) > 0 {
+		release(dropped)
+		j.mu.Lock()
+		j.freed++
+		j.changed()
+		j.mu.Unlock()
+	}
+	return err
+}
+
+// AwaitRoom waits, for a shard whose next records have to leave memory while there is no room for them, until something
+// that was moved out may be gone: a batch became durable, or something was dropped. It returns an error at once when that
+// cannot happen before the shard's records are in.
+func (j *Joiner) AwaitRoom(ctx context.Context, shard pipeline.ShardID) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for before := j.freed; j.freed == before; {
+		switch {
+		case j.err != nil:
+			return j.err
+		case len(j.flying) == 0 && !j.merger.Ready() && j.merger.MustAdmit(shard):
+			return errNoRoom
+		}
 		if err := j.waitForRoom(ctx); err != nil {
 			return err
 		}
 	}
-	if j.err == nil {
-		j.err = j.merger.Offer(shard, records, received)
-	}
-	j.changed()
-	return j.err
+	return nil
 }
+
+var errNoRoom = errors.New("transactions that are open, undecided or wait for each other exceed spill_bytes_max, and only what is read next can free room. " +
+	"Try: a larger spill_bytes_max (and room for it in spill_dir); cdcctl status names the oldest transaction in doubt: COMMIT PREPARED or ROLLBACK PREPARED it")
 
 // waitForRoom gives up the lock until something has changed.
 func (j *Joiner) waitForRoom(ctx context.Context) error {
@@ -100,13 +171,7 @@ func (j *Joiner) changed() {
 
 // Probed takes the answer to a probe: the shard's clock, and then its flushed WAL position.
 func (j *Joiner) Probed(shard pipeline.ShardID, probe uint64, clock pipeline.Timestamp, flushed pipeline.LSN) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.err == nil {
-		j.err = j.merger.Probed(shard, probe, clock, flushed)
-	}
-	j.changed()
-	return j.err
+	return j.do(func() error { return j.merger.Probed(shard, probe, clock, flushed) })
 }
 
 // Next waits for the next batch: transactions that may leave, about bytesMax bytes of them; or, when none came
@@ -152,6 +217,7 @@ func (j *Joiner) Durable(c *pipeline.Checkpoint) []pipeline.LSN {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.merger.Durable(c)
+	j.freed++
 	j.settled, j.flying = j.flying[0], j.flying[1:]
 	confirmed := make([]pipeline.LSN, len(c.Shards))
 	for i := range confirmed {

@@ -193,7 +193,7 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 // Heartbeat hands out a batch without transactions if the checkpoint has moved since the last batch although
 // nothing may leave. Publishing it lets the slots of quiet shards move on.
 func (m *Merger) Heartbeat() (pipeline.Batch, bool) {
-	if first, ok := m.tree.Min(); m.failure != nil || ok && first.tx.CSN <= m.Watermark() {
+	if m.failure != nil || m.Ready() {
 		return pipeline.Batch{}, false
 	}
 	c := m.checkpoint(m.Watermark())
@@ -228,6 +228,12 @@ func (m *Merger) highest() pipeline.CSN {
 		return top.tx.CSN
 	}
 	return 0
+}
+
+// Ready says whether Take would hand out something.
+func (m *Merger) Ready() bool {
+	first, ok := m.tree.Min()
+	return ok && m.failure == nil && first.tx.CSN <= m.Watermark()
 }
 
 // place puts a transaction with its CSN, or the next unused one, into the tree.

@@ -93,6 +93,9 @@ func OptionsOf(seed uint64) Options {
 	if o.AtOnce > 0 {
 		o.Skew = 0 // else nothing could tell: a known hole
 	}
+	if o.Reuse > 0 && o.AtOnce+o.WrongClocks > 0 {
+		o.Orphan, o.Rollback, o.Cut = 0, 0, 100 // another: a use that is in doubt may leave with the one before
+	}
 	o.DatesBehind = pick(0, 0, 200, 1<<40)
 	if o.WrongClocks+o.AtOnce > 0 {
 		o.DatesBehind = 1 << 40 // far behind, dates are believed: a known hole

@@ -240,7 +240,7 @@ func (o *oracle) reads(u *Txn) {
 				if f.Shard != q.Shard || !wrote || f.visible() > q.At {
 					continue
 				}
-				shown := u.on(q.Shard) != nil || o.w.WrongClocks == 0 && !u.Origin && !t.Origin && t.visible()+2*o.w.Skew < u.stamped()
+				shown := u.on(q.Shard) != nil || o.timed() && !u.Origin && !t.Origin && t.visible()+2*o.w.Skew < u.stamped()
 				if shown {
 					o.before(t, u, "read row %d of shard %d from it", q.Row, q.Shard)
 				}
@@ -249,9 +249,12 @@ func (o *oracle) reads(u *Txn) {
 	}
 }
 
+// timed says whether times tell anything: not when clocks were wrong, nor of a transaction that left with another.
+func (o *oracle) timed() bool { return o.w.WrongClocks == 0 && o.joined == 0 }
+
 // realTime judges that u left after whatever was acknowledged before it began.
 func (o *oracle) realTime(u *Txn) {
-	if o.w.WrongClocks > 0 {
+	if !o.timed() {
 		return
 	}
 	for _, t := range o.stored {
