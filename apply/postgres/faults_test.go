@@ -65,7 +65,12 @@ func (r *memoryReader) Next(ctx context.Context) (apply.Unit, error) {
 // runWorker runs a worker until ready says so, or until it stops by itself; it returns Run's error.
 func runWorker(t *testing.T, cfg apply.Config, ready func(apply.Status) bool) (apply.Status, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	return runWorkerFor(t, 30*time.Second, cfg, ready)
+}
+
+func runWorkerFor(t *testing.T, patience time.Duration, cfg apply.Config, ready func(apply.Status) bool) (apply.Status, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cfg.Subscription = "s"
 	cfg.RetryMin, cfg.RetryMax, cfg.RetryBlocked = time.Millisecond, time.Millisecond, 10*time.Millisecond
@@ -136,7 +141,27 @@ func TestEveryStepBreaks(t *testing.T) {
 	w.source("BEGIN; INSERT INTO k VALUES (1, 0), (2, 0); INSERT INTO d VALUES (1); COMMIT")
 	w.source("BEGIN; UPDATE k SET id = id + 10; INSERT INTO d VALUES (1), (2); COMMIT")
 	w.source("BEGIN; DELETE FROM k WHERE id = 11; INSERT INTO d VALUES (3); INSERT INTO k VALUES (1, 1); COMMIT")
-	src := newMemory("stream", w.capture()...)
+	txs := w.capture()
+	f := newFeed(t)
+	for i, tx := range txs {
+		if i == 1 {
+			f.publish(100, 4, tx) // its writer dies
+		}
+		f.publish(150, 0, tx)
+	}
+	t.Run("memory", func(t *testing.T) { everyStepBreaks(t, w, newMemory("stream", txs...), nil) })
+	t.Run("stream", func(t *testing.T) { everyStepBreaks(t, w, f.source(), new(files)) })
+}
+
+func everyStepBreaks(t *testing.T, w *world, src apply.Source, spill *files) {
+	info, err := src.Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var create func() (apply.SpillFile, error)
+	if spill != nil {
+		create = spill.create
+	}
 	for _, happened := range []bool{false, true} {
 		for at := 1; ; at++ {
 			w.target.exec("TRUNCATE k, d; DROP SCHEMA IF EXISTS cdc CASCADE")
@@ -147,11 +172,11 @@ func TestEveryStepBreaks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := runWorker(t, apply.Config{Target: target, Source: src, GroupUnits: 1}, caughtUp)
+			got, err := runWorker(t, apply.Config{Target: target, Source: src, GroupUnits: 1, Spill: create}, caughtUp)
 			if !errors.Is(err, context.Canceled) {
 				t.Fatalf("write %d, happened %v: %v", at, happened, err)
 			}
-			if got.Applied.Seq != 3 || got.Applied.CSN != 3 {
+			if got.Applied.Seq != info.Last || got.Applied.CSN != 3 {
 				t.Errorf("write %d, happened %v: applied %s", at, happened, got.Applied)
 			}
 			w.same("k", "d")

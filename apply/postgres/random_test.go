@@ -8,16 +8,56 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"shardcdc/apply"
+	"shardcdc/apply/postgres"
+	"shardcdc/pipeline"
 )
 
 var seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the random history")
 
 // TestRandomHistory: distributed transactions that insert, update, delete, renumber, replace and move rows over
-// three shards; after each one the target is the union of the shards.
+// three shards; after each one the target is the union of the shards. The rows are in memory, or in parts in a stream,
+// and then applied as they come or from files.
 func TestRandomHistory(t *testing.T) {
+	for name, way := range map[string]func(t *testing.T, w *world) func([]*pipeline.Transaction) error{
+		"memory": func(_ *testing.T, w *world) func([]*pipeline.Transaction) error { return w.try },
+		"stream": func(t *testing.T, w *world) func([]*pipeline.Transaction) error { return throughStream(t, w, false) },
+		"spool":  func(t *testing.T, w *world) func([]*pipeline.Transaction) error { return throughStream(t, w, true) },
+	} {
+		t.Run(name, func(t *testing.T) { randomHistory(t, way) })
+	}
+}
+
+// throughStream applies by way of a real stream and a worker. Before each unit stands the beginning of it, from a
+// writer that died.
+func throughStream(t *testing.T, w *world, spool bool) func([]*pipeline.Transaction) error {
+	f, spill := newFeed(t), new(files)
+	target, err := postgres.New(w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := apply.Config{Target: target, Spill: spill.create}
+	if spool {
+		cfg.Target = spooling{target}
+	}
+	fl := w.follow(t, f, cfg)
+	return func(txs []*pipeline.Transaction) error {
+		f.publish(200, 4, txs...)
+		f.publish(300, 0, txs...)
+		fl.until(f.last)
+		if spill.open != 0 {
+			return fmt.Errorf("%d files are left", spill.open)
+		}
+		return nil
+	}
+}
+
+func randomHistory(t *testing.T, way func(*testing.T, *world) func([]*pipeline.Transaction) error) {
 	t.Logf("seed %d (repeat with -seed)", *seed)
 	r := rand.New(rand.NewPCG(*seed, 0))
 	w := newWorld(t, 3)
+	replay := way(t, w)
 	w.both(`CREATE TABLE t (id int PRIMARY KEY, v text); ALTER TABLE t ALTER v SET STORAGE EXTERNAL;
 		CREATE TABLE f (id int PRIMARY KEY, v text); ALTER TABLE f REPLICA IDENTITY FULL;
 		CREATE TABLE n (id int, v text); ALTER TABLE n REPLICA IDENTITY FULL`)
@@ -81,7 +121,7 @@ func TestRandomHistory(t *testing.T) {
 		}
 		txs := w.capture()
 		if len(txs) > 0 {
-			if err := w.try(w.together(txs)); err != nil {
+			if err := replay(w.together(txs)); err != nil {
 				t.Fatalf("seed %d, step %d: %v\nthe first shard did:\n%s", *seed, step, err, &sql[0])
 			}
 		}
