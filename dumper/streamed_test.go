@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -392,4 +393,127 @@ func TestInterleaved(t *testing.T) {
 	if folder.Used() != 0 {
 		t.Errorf("%d bytes spilled are left", folder.Used())
 	}
+}
+
+// TestSpillWithoutRoom: while a write to the spill waits, the server does not give the session up.
+func TestSpillWithoutRoom(t *testing.T) {
+	s, whole := newStreamedShard(t)
+	exec(t, s.conn, "ALTER DATABASE "+s.conn.Config().Database+" SET wal_sender_timeout = '1s'")
+	folder, err := spill.Open(t.TempDir(), "a", 1_000_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	other, err := folder.Create() // of another shard, say
+	if err == nil {
+		_, err = other.Write(make([]byte, 900_000))
+	}
+	if err = errors.Join(err, other.Seal()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	folder.Full = func(released <-chan struct{}) error {
+		select {
+		case <-released:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{Limits: pgoutput.Limits{SpillAfter: 1000, Spill: func() (pgoutput.Spill, error) { return folder.Create() }}, SilenceMax: time.Second})
+	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
+	exec(t, s.conn, "BEGIN; "+rows(1, 2000)+"; COMMIT")
+	replied := func() (at time.Time) {
+		err := s.conn.QueryRow(context.Background(), "SELECT reply_time FROM pg_stat_replication WHERE application_name = 'cdc "+s.src.Slot+"'").Scan(&at)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			t.Fatal(err)
+		}
+		return at
+	}
+	await(t, "it waits for room", func() bool { return d.Status().State == dumper.Waiting })
+	first := replied()
+	await(t, "three timeouts have passed", func() bool { return replied().Sub(first) > 3*time.Second })
+	other.Release()
+	s.finish(t, got, whole)
+	if n := d.Status().Reconnects; n != 0 {
+		t.Errorf("%d reconnects: %s", n, d.Status().Error)
+	}
+	cancel()
+	d.stop()
+	release(got)
+}
+
+// TestSpillFullIsFatal: a folder without room, and without hope of it, ends Run with the shard's name and the mend.
+func TestSpillFullIsFatal(t *testing.T) {
+	s, _ := newStreamedShard(t)
+	folder, err := spill.Open(t.TempDir(), "a", 100_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	d := start(t, s.src, newSink(), dumper.Options{Limits: pgoutput.Limits{SpillAfter: 1000, Spill: func() (pgoutput.Spill, error) { return folder.Create() }}})
+	exec(t, s.conn, "BEGIN; "+rows(1, 2000)+"; COMMIT")
+	if err := d.failed(); err == nil || !strings.HasPrefix(err.Error(), "shard a: a large transaction has no place: ") || !strings.Contains(err.Error(), "Try: raise spill_bytes_max above") {
+		t.Errorf("error %v", err)
+	}
+	if folder.Used() != 0 {
+		t.Errorf("%d bytes spilled are left", folder.Used())
+	}
+}
+
+// TestHuge: 300 MB in one transaction take little memory, and hold up neither small transactions beside it nor probes.
+func TestHuge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes 300 MB")
+	}
+	s := newShard(t)
+	limits, folder := spillTo(t, 1<<20)
+	got := newSink()
+	d := start(t, s.src, got, dumper.Options{Limits: limits, Nudge: true})
+	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
+	writer := connect(t, s.src.DSN)
+	done := make(chan error, 1)
+	go func() {
+		_, err := writer.Exec(context.Background(), "BEGIN; INSERT INTO t SELECT n, repeat('x', 1500) FROM generate_series(1, 200000) AS n", pgx.QueryExecModeSimpleProtocol)
+		done <- err
+	}()
+	var heap, slowest uint64
+	var worst time.Duration
+	probes, ended := uint64(0), false
+	for small := 1; !ended || d.Status().OpenBytes < 200<<20; small++ {
+		select {
+		case err := <-done:
+			if ended = true; err != nil {
+				t.Fatal(err)
+			}
+		default:
+		}
+		began := time.Now()
+		exec(t, s.conn, fmt.Sprintf("INSERT INTO t VALUES (%d)", -small-1))
+		d.Probe(probes)
+		probes++
+		got.wait(t, "the small transaction and its probe", func() bool {
+			return len(got.records) == small && len(got.answers) == small && got.received >= got.answers[small-1].flushed
+		})
+		if took := time.Since(began); took > worst {
+			worst, slowest = took, probes
+		}
+		var mem runtime.MemStats
+		runtime.ReadMemStats(&mem)
+		heap = max(heap, mem.HeapInuse)
+	}
+	t.Logf("%d small transactions, the slowest (%d) took %s; %d MB of heap; %+v", probes, slowest, worst, heap>>20, d.Status())
+	if worst > 3*time.Second || heap > 64<<20 {
+		t.Errorf("a small transaction took %s, the heap was %d MB", worst, heap>>20)
+	}
+	exec(t, writer, "COMMIT")
+	got.wait(t, "the huge one", func() bool { return len(got.records) == int(probes)+1 })
+	f := got.records[probes].Fragment
+	if f.Changes != 200_000 || f.Content == nil || folder.Used() != f.Size() {
+		t.Errorf("%d changes in %d bytes, %d used", f.Changes, f.Size(), folder.Used())
+	}
+	d.stop()
+	release(got)
 }

@@ -2,6 +2,7 @@ package pgoutput_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -227,13 +228,16 @@ func TestArbitraryMessages(t *testing.T) {
 			begin(0x100), commit(0x100), beginPrepare(0x200, "g"), prepare(0x200, "g"), commitPrepared(0x300, "g"),
 			insert(1, "1"), insert(1, "1", "2"), insert(2, "g"), update(1, "1"), deleteKey(1, "1", "2"), truncate(1, 2),
 			message(0, "a", "b"), message(1, "a", "b"), origin("n"), typ(16400, "", "m"),
+			streamStart(10, true), streamStart(10, false), streamStart(20, true), streamStop(), streamAbort(10, 11), streamAbort(10, 10),
+			streamCommit(10, 0x400), streamPrepare(20, 0x500, "g"), by(10, relation(1, "public.a", "x")), by(10, insert(1, "1")), by(11, insert(1, "1")),
 		}
-		a := pgoutput.New(0, pgoutput.Limits{})
+		limits, _ := spilled(rapid.IntRange(1, 200).Draw(t, "spill after"), rapid.IntRange(1, 400).Draw(t, "open"))
+		a := pgoutput.New(0, limits)
 		for _, msg := range rapid.SliceOf(rapid.SampledFrom(parts)).Draw(t, "messages") {
 			if rapid.IntRange(0, 9).Draw(t, "mutate") == 0 {
 				msg = mutate(t, msg)
 			}
-			rec, ok, err := a.Feed(0, msg)
+			rec, ok, err := a.Feed(0, scratch(msg))
 			if err != nil {
 				continue // a caller would stop here; going on must still be safe
 			}
@@ -262,12 +266,12 @@ func FuzzAssembler(f *testing.F) {
 	f.Fuzz(func(t *testing.T, msg []byte, after int) {
 		a := pgoutput.New(0, pgoutput.Limits{})
 		for _, m := range msgs[:uint(after)%uint(len(msgs))] {
-			if _, _, err := a.Feed(0, m); err != nil {
+			if _, _, err := a.Feed(0, slices.Clone(m)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		for range 2 {
-			rec, ok, err := a.Feed(0, msg)
+			rec, ok, err := a.Feed(0, slices.Clone(msg))
 			if err == nil && ok && rec.Fragment != nil {
 				if err := rec.Fragment.Walk(func(*pipeline.Change) error { return nil }); err != nil {
 					t.Fatal(err)
@@ -282,6 +286,34 @@ func BenchmarkRows(b *testing.B) { benchmark(b, 10_000) }
 
 // BenchmarkTransactions is a transaction of one row.
 func BenchmarkTransactions(b *testing.B) { benchmark(b, 1) }
+
+// BenchmarkStreamedRows is one row of a streamed transaction of 10,000.
+func BenchmarkStreamedRows(b *testing.B) {
+	a := pgoutput.New(0, pgoutput.Limits{})
+	must := func(msg []byte) {
+		if _, _, err := a.Feed(0, msg); err != nil {
+			b.Fatal(err)
+		}
+	}
+	v := "0123456789012345678901"
+	rel := by(10, relation(1, "public.a", "a", "b", "c", "d", "e", "f", "g", "h", "i", "j"))
+	row := by(10, insert(1, v, v, v, v, v, v, v, v, v, v))
+	buf := make([]byte, len(row))
+	b.ReportAllocs()
+	b.SetBytes(int64(len(row)))
+	for i := 0; b.Loop(); i++ {
+		if i%10_000 == 0 {
+			must(streamStart(10, true))
+			must(slices.Clone(rel))
+		}
+		copy(buf, row)
+		must(buf)
+		if i%10_000 == 9999 {
+			must(streamStop())
+			must(streamCommit(10, 0x100))
+		}
+	}
+}
 
 func benchmark(b *testing.B, rows int) {
 	a := pgoutput.New(0, pgoutput.Limits{})
