@@ -94,34 +94,39 @@ func (l *Leases) release(ctx context.Context, key string, rev uint64, h handover
 
 const firstStart = "first start"
 
+// historyMax bounds how long a taker asks the history: it is only to tell the story.
+const historyMax = time.Second
+
 // story says who held a lease that is free now, and how it became free. Another incarnation of the subscription had
 // leases of its own.
-func (l *Leases) story(ctx context.Context, key string, last leaseRecord, incarnation string) (from, why string, err error) {
+func (l *Leases) story(ctx context.Context, key string, last leaseRecord, incarnation string) (from, why string) {
 	if last.state == leaseReleased {
 		if last.handover.Incarnation != incarnation {
-			return "", firstStart, nil
+			return "", firstStart
 		}
-		return last.handover.Node, last.handover.Why, nil
+		return last.handover.Node, last.handover.Why
 	}
-	if h, ok := l.witnessed(key, last); ok && h.Incarnation == incarnation {
-		return h.Node, fmt.Sprintf("lease expired: the holder was not heard for %.1f s", last.at.Sub(h.Renewed).Seconds()), nil
+	seen, saw := l.witnessed(key, last)
+	saw = saw && seen.Incarnation == incarnation
+	from, err := l.remembered(ctx, key, incarnation)
+	if saw && (err != nil || from == "" || from == seen.Node) {
+		return seen.Node, fmt.Sprintf("lease expired: the holder was not heard for %.1f s", last.at.Sub(seen.Renewed).Seconds())
 	}
-	from, err = l.remembered(ctx, key, incarnation)
 	switch {
 	case err != nil:
-		return "", "", err
+		return "", "not known: " + err.Error()
 	case from == "":
-		return "", firstStart, nil
+		return "", firstStart
 	case last.state == leaseExpired:
-		return from, "lease expired at " + last.at.UTC().Format("15:04:05Z") + ": the holder was not heard any more", nil
+		return from, "lease expired at " + last.at.UTC().Format("15:04:05Z") + ": the holder was not heard any more"
 	case last.state == leaseRemoved:
-		return from, "the lease was removed by hand", nil
+		return from, "the lease was removed by hand"
 	}
-	return from, "nobody held it for a while", nil
+	return from, "nobody held it for a while"
 }
 
-// witnessed is the holder that this process saw until its lease expired: what it saw may be one renewal old, and no
-// more, or another one may have held it in between.
+// witnessed is the holder that this process saw until a lease expired. What it saw may be one renewal old, and no more,
+// or another one may have held it in between.
 func (l *Leases) witnessed(key string, last leaseRecord) (Held, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -132,11 +137,13 @@ func (l *Leases) witnessed(key string, last leaseRecord) (Held, bool) {
 
 // remembered is the holder that the history names; empty: none.
 func (l *Leases) remembered(ctx context.Context, key, incarnation string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, historyMax)
+	defer cancel()
 	e := Event{Kind: CaptureMoved}
 	if e.Subscription, e.Target = splitLease(key); e.Target != "" {
 		e.Kind = ApplyMoved
 	}
-	last, err := lastMove(ctx, l.js, e)
+	last, err := l.history.last(ctx, e)
 	if err != nil || last == nil || last.Incarnation != incarnation {
 		return "", err
 	}

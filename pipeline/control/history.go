@@ -131,6 +131,8 @@ func (h *History) read(ctx context.Context, filter string) ([]Event, error) {
 		return nil, err
 	}
 	events := []Event{}
+	// Left alone it would go after minutes, and their number is limited.
+	defer func() { _ = h.stream.DeleteConsumer(context.WithoutCancel(ctx), consumer.CachedInfo().Name) }()
 	if consumer.CachedInfo().NumPending == 0 {
 		return events, nil
 	}
@@ -159,16 +161,9 @@ func (h *History) read(ctx context.Context, filter string) ([]Event, error) {
 	}
 }
 
-// lastMove is the last event of a kind and target; nil: none is known.
-func lastMove(ctx context.Context, js jetstream.JetStream, e Event) (*Event, error) {
-	stream, err := js.Stream(ctx, historyStream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return nil, nil
-	}
-	var m *jetstream.RawStreamMsg
-	if err == nil {
-		m, err = stream.GetLastMsgForSubject(ctx, e.subject())
-	}
+// last is the last event of a kind and target; nil: none is known.
+func (h *History) last(ctx context.Context, e Event) (*Event, error) {
+	m, err := h.stream.GetLastMsgForSubject(ctx, e.subject())
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, nil
 	}

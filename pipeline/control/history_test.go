@@ -146,8 +146,62 @@ func TestWhyALeaseMoved(t *testing.T) {
 	}
 	n6 := acquire(open(), "n6", "i2")
 	want(n6, "n5", "nobody held it for a while")
+	// n7 saw n6, but not n8, which came and died in between.
+	seventh := open()
+	if l, err := seventh.Acquire(ctx, key, control.Owner{Node: "n7", Incarnation: "i2"}); l != nil || err != nil {
+		t.Fatal(l, err)
+	}
 	if err := n6.Release(ctx); err != nil {
 		t.Fatal(err)
+	}
+	acquire(open(), "n8", "i2").Abandon()
+	await(ctx, t, func() bool { _, ok, err := standby.Holder(ctx, key); return err == nil && !ok })
+	n7 := acquire(seventh, "n7", "i2")
+	want(n7, "n8", "lease expired at ")
+	n7.Abandon()
+	await(ctx, t, func() bool { _, ok, err := standby.Holder(ctx, key); return err == nil && !ok })
+	n9 := acquire(open(), "n9", "i3")
+	want(n9, "", "first start")
+	if err := n9.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Who reads leaves no consumers behind: a worker that is stuck asks every second.
+func TestReadersLeaveNothing(t *testing.T) {
+	ctx, bus := newBus(t)
+	skips, err := control.OpenSkips(ctx, bus.JS, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	history, err := control.OpenHistory(ctx, bus.JS, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		for range 5 {
+			if _, err := skips.List(ctx, "bank", "t"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := history.Read(ctx, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := skips.Put(ctx, "bank", "t", control.Skip{CSN: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if err := history.Record(ctx, control.Event{Subscription: "bank", Kind: control.Created}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"CDC_HISTORY", "KV_CDC_SKIPS"} {
+		await(ctx, t, func() bool {
+			s, err := bus.JS.Stream(ctx, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.CachedInfo().State.Consumers == 0
+		})
 	}
 }
 

@@ -23,6 +23,8 @@ type Leases struct {
 	kv     jetstream.KeyValue
 	stream jetstream.Stream // behind kv
 	ttl    time.Duration
+	// history tells who held a lease that nobody saw expire.
+	history *History
 
 	mu   sync.Mutex
 	seen map[string]Held // by key: the last time that somebody else was seen to hold it
@@ -78,7 +80,11 @@ func OpenLeases(ctx context.Context, js jetstream.JetStream, replicas int, ttl t
 	if err != nil {
 		return nil, fmt.Errorf("open the leases: %w", err)
 	}
-	return &Leases{js: js, kv: kv, stream: stream, ttl: ttl, seen: map[string]Held{}}, nil
+	history, err := OpenHistory(ctx, js, replicas)
+	if err != nil {
+		return nil, err
+	}
+	return &Leases{js: js, kv: kv, stream: stream, ttl: ttl, history: history, seen: map[string]Held{}}, nil
 }
 
 // Holder says who holds the lease of a key; ok is false when nobody does.
@@ -138,9 +144,7 @@ func (l *Leases) Acquire(ctx context.Context, key string, o Owner) (*Lease, erro
 		return nil, nil
 	}
 	o.TTL = Duration(l.ttl)
-	if o.From, o.Why, err = l.story(ctx, key, last, o.Incarnation); err != nil {
-		return nil, err
-	}
+	o.From, o.Why = l.story(ctx, key, last, o.Incarnation)
 	ls := &Lease{leases: l, key: key, rev: last.rev, Owner: o}
 	if ls.value, err = json.Marshal(o); err != nil {
 		return nil, err
