@@ -24,6 +24,11 @@ type history struct {
 
 // dated takes the date of a record of the shard's own.
 func (m *Merger) dated(s *shard, at pipeline.Timestamp) {
+	if h := &s.clock; h.first != 0 && at >= h.latest { // nearly always
+		h.latest = at
+		s.ownDate = max(s.ownDate, at)
+		return
+	}
 	if m.looked(s, at) {
 		s.ownDate = at
 		return
@@ -130,16 +135,19 @@ func (m *Merger) prove(t *txn, s *shard, anew bool) {
 
 // keptAwayByDate finds a fragment that could be t's but for its date.
 func (m *Merger) keptAwayByDate(f *family, t *txn) *member {
+	if t.decider != nil {
+		return nil // its list tells
+	}
 	only := func(mb *member) bool {
 		return mb.txn != t && !mb.rolledBack && (mb.txn == nil || !mb.txn.sealed) && t.reaches(mb) && !m.datesAllow(t.first, mb)
 	}
 	for _, mb := range f.prepared {
-		if t.lists(mb.gid) && !t.has(mb.shard, mb.gid) && only(mb) {
+		if !t.has(mb.shard, mb.gid) && only(mb) {
 			return mb
 		}
 	}
 	for _, u := range f.txns {
-		if u.decider != nil && t.decider == nil && u.lists(t.first.gid) && only(u.decider) {
+		if u.decider != nil && u.lists(t.first.gid) && only(u.decider) {
 			return u.decider
 		}
 	}

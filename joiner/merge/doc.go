@@ -60,7 +60,7 @@
 //   - a second phase of T received on j (no PREPARE of T follows it there);
 //   - received_j >= probe_j, a flushed WAL position that was asked for after T's decision had been received;
 //   - a record of j's own (no replication origin, not a second phase) dated later than T's decision plus
-//     MaxClockSkew, received on j, while j's stream is more than DatesBehind from its server's end. (Dates carry the
+//     MaxClockSkew, received on j since its clock last stepped back, while j's stream is more than DatesBehind from its server's end. (Dates carry the
 //     merge through a backlog, where a probe's position is gigabytes away. Near the end they are not needed, and a
 //     clock that was wrong when they were written does no harm.)
 //
@@ -71,7 +71,10 @@
 // When a second phase of T is processed on j: floor_j = max(floor_j, csn(T)).
 //
 // A probe's answer (clock t, flushed P) also says that time has passed: once the stream has received up to P
-// and processed what it holds, floor_j = max(floor_j, hlc(t)).
+// and processed what it holds, floor_j = max(floor_j, hlc(t), X), where X is the highest CSN that waited in the tree when
+// the probe was asked. (What had that CSN was committed before, and what j shows behind P was not acknowledged before.
+// So a commit dated in the future, by a clock that was ahead, is not held back until the clocks of idle shards are there.
+// From then on CSNs run ahead of the clocks, and rise by counting, until the clocks have caught up.)
 //
 // W, the watermark, is the lowest floor. Transactions with csn <= W leave in order of CSN. A shard whose floor
 // holds back a waiting transaction is probed.
@@ -115,31 +118,60 @@
 // again whether it is dealt with, by its position and never by its CSN: a restarted merge may choose other CSNs
 // (all above the checkpoint's watermark). A second phase whose PREPARE is not sent again is known from Open.
 //
-// # Gids that are used again
+// # Gids that are used again, and clocks that were wrong
 //
 // A transaction is known by its global id, and a later one may have the same. Which PREPAREs belong to a
 // decision is settled when it is sealed, not before: then everything of it is received. All PREPAREs of one
 // transaction come before all its second phases, so the times for which its fragments are prepared overlap;
-// those of an earlier or a later transaction do not overlap with them. A second phase belongs to the oldest
+// those of an earlier or a later transaction do not overlap with them, for a coordinator uses a gid again only when every
+// second phase of the use before is done. A second phase belongs to the oldest
 // decision, not sealed, that its fragment overlaps with and that its shard is not closed for; else it is a decision
 // of its own. Sealing takes every fragment without a second phase that overlaps: an earlier
-// transaction's would have its second phase by now. Clocks may differ by MaxClockSkew in all of this.
+// transaction's would have its second phase by now.
 //
-// BUG(merge): if a global id is used again within MaxClockSkew by a transaction with other participants, their
-// fragments may be put together as one transaction. When streams wait for each other because of that, the merge
-// stops and says so.
+// Two kinds of evidence say that a fragment is not T's. Positions: it ends behind what closed its shard for T, so it was
+// prepared after T was decided. That needs no clock; near the streams' ends it tells the uses of a gid apart within a
+// round trip. Dates: it was prepared at another time, clocks differing by MaxClockSkew. Dates can be wrong, so:
 //
-// BUG(merge): fragments that were prepared while a shard's clock was wrong by more than MaxClockSkew may be taken for
-// another use of their gid, and leave as a transaction of their own. In a backlog of more than DatesBehind, such
-// dates may also close a shard too early. Nothing is published while the clocks are seen to differ that much, but the
-// dates stay in the WAL when they have been set right.
+//   - Along a shard's WAL dates go forward. Where they go back by more than MaxClockSkew and stampDelay, the clock was set,
+//     and what is dated later than the new time, before, and what is dated earlier than the old one, behind, is disputed.
+//     (A probe's clock at its position counts as a date. A clock that was wrong for a while steps back once, when it
+//     becomes wrong or when it is mended.) Disputed dates keep no fragment away from T: positions alone do. A decision
+//     that was made because of dates which are disputed by now is taken into T when T is sealed.
+//   - T is not sealed without a fragment that its date alone keeps away before both shards' streams have reached a
+//     probe that was asked since, for a step may show further on. Nor is it sealed with one that is T's only because clocks
+//     may differ (a gap between the times, or a dispute) before every shard's stream has: were it another use's, the
+//     PREPAREs of that use lie before its second phase, so they are received by then.
+//   - What is ambiguous then is refused: a fragment that T has although there is a gap, while it overlaps with one of
+//     another use or another one of its shard overlaps with T; a fragment in dispute while another use is under way. Either
+//     way a transaction could be torn. A transaction that might hold another's fragment is remembered beyond its end,
+//     until the watermark is further on than anything that could contradict it.
+//   - More than DatesBehind from its server's end a stream's dates are believed.
+//
+// So: as long as a global id is used once, a clock that was wrong by any amount tears nothing if its step back is in the
+// stream, or the probe shows it; and never stops the merge. As long as clocks are within MaxClockSkew and gids are not used
+// again before it has passed, nothing is ever ambiguous.
+//
+// BUG(merge): no step back is seen if the shard is idle for longer than its clock is ahead when it is mended, or was idle for
+// longer than it is behind when it became wrong; nor if the clock is corrected slowly. What was prepared meanwhile is taken
+// for another use of its gid, and leaves as a transaction of its own. (Nothing is published while the clocks are seen to
+// differ; this is about what lies in the WAL afterwards.) The same holds in a backlog of more than DatesBehind, where such
+// dates may also close a shard too early.
+//
+// BUG(merge): if a global id is used again within MaxClockSkew by a transaction with other participants, and streams lag by
+// that much, the two may leave as one, even if the later one is still in doubt; if clocks really differ by more than the
+// time between the two uses, one may be torn.
+//
+// # Lists
+//
+// What a list names is T's as far as positions allow, whatever its date. If a list names a fragment that no shard holds when every shard is closed, and the transaction has rows, the merge stops:
+// a node of the cluster is no shard of the subscription, and its part of the data is missing. Two cases are no fault: of a
+// transaction without rows, fragments that were dealt with are not sent again after a restart; and what was decided when the
+// reading of a new stream began may have a fragment before the beginning of another shard's slot.
 //
 // BUG(merge): that a transaction was rolled back on one shard and committed on another is noticed only if the
 // fragment that was rolled back is not the only one known at that time; else each shard's own outcome is
 // published.
-//
-// BUG(merge): a fragment that a list names and that no shard holds (it was prepared before its shard's slot was
-// made, or its node is no shard of the subscription) is left out without a word.
 //
 // BUG(merge): that a fragment turns up too late, because clocks differ by more than MaxClockSkew, is noticed only
 // while a second phase of its transaction is outstanding.

@@ -92,8 +92,7 @@ func (m *Merger) trySeal(t *txn) error {
 	if t.sealed || t.left > 0 && !m.wholeByList(f, t) {
 		return nil
 	}
-	m.absorb(f, t)
-	if f.contested(t) || m.unproven(f, t) {
+	if !m.absorb(f, t) || f.contested(t) || m.unproven(f, t) {
 		return nil // until more is known
 	}
 	m.gather(f, t)

@@ -101,7 +101,7 @@ func (m *Merger) decideByList(s *shard, r *pipeline.Record) (*member, error) {
 // decidedBefore finds the transaction that the list decides if a second phase was received before the list.
 func (m *Merger) decidedBefore(global string, decider *member) *txn {
 	for _, t := range m.family(global).txns {
-		if t.decider == nil && slices.Contains(decider.fragment.Decides, t.first.gid) && m.claims(t, decider) {
+		if t.decider == nil && slices.Contains(decider.fragment.Decides, t.first.gid) && !t.sealed && t.reaches(decider) {
 			return t
 		}
 	}
@@ -183,7 +183,7 @@ func (m *Merger) commit(mb *member, at pipeline.Timestamp) {
 		if m.claims(t, mb) {
 			mb.txn = t
 			t.members = append(t.members, mb)
-			if !together(t.first, mb, 0) {
+			if mb.disputed || t.first.disputed || !together(t.first, mb, 0) {
 				for _, s := range m.shards {
 					m.prove(t, s, true)
 				}

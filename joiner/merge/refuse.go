@@ -14,6 +14,11 @@ func (m *Merger) refuseAmbiguous(f *family, t *txn) error {
 	if t.decider != nil {
 		return nil
 	}
+	if mb := t.disputed(); mb != nil {
+		if o := f.another(t); o != nil {
+			return m.ambiguous(t, mb, o)
+		}
+	}
 	for _, u := range f.txns {
 		if u == t || u.decider != nil {
 			continue
@@ -37,6 +42,23 @@ func (m *Merger) refuseAmbiguous(f *family, t *txn) error {
 		}
 	}
 	return nil
+}
+
+// disputed finds a fragment whose dates say nothing.
+func (t *txn) disputed() *member {
+	if i := slices.IndexFunc(t.members, func(mb *member) bool { return mb.disputed }); i >= 0 {
+		return t.members[i]
+	}
+	return nil
+}
+
+// another finds a fragment of another use that is under way.
+func (f *family) another(t *txn) *member {
+	i := slices.IndexFunc(f.prepared, func(mb *member) bool { return mb.txn != t && !mb.rolledBack && (mb.txn == nil || !mb.txn.sealed) })
+	if i < 0 {
+		return nil
+	}
+	return f.prepared[i]
 }
 
 // doubt remembers t beyond its end if one of its fragments is in it only because clocks differ: should that be another

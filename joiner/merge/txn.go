@@ -129,7 +129,7 @@ func together(a, b *member, slack pipeline.Timestamp) bool {
 // claims says whether mb may be part of t. (Two fragments of one gid on one shard never are: the first one's second
 // phase closed the shard for t.)
 func (m *Merger) claims(t *txn, mb *member) bool {
-	return !t.sealed && t.lists(mb.gid) && m.datesAllow(t.first, mb) && t.reaches(mb)
+	return !t.sealed && t.lists(mb.gid) && (t.decider != nil || m.datesAllow(t.first, mb)) && t.reaches(mb)
 }
 
 // datesAllow says whether two fragments can belong to one transaction as far as dates tell.
@@ -155,29 +155,39 @@ func (m *Merger) gather(f *family, t *txn) {
 }
 
 // absorb takes into t the family's decisions that were taken for others by dates that are disputed by now, if positions
-// allow it.
-func (m *Merger) absorb(f *family, t *txn) {
+// allow it. Each has to be closed before, or a fragment of it could still come; until then absorb returns false.
+func (m *Merger) absorb(f *family, t *txn) bool {
+	same := func(u *txn) bool { return u != t && !u.sealed && m.sameUse(t, u) }
+	if slices.ContainsFunc(f.txns, func(u *txn) bool { return same(u) && u.left > 0 && u.decider == nil }) {
+		return false
+	}
 	f.txns = slices.DeleteFunc(f.txns, func(u *txn) bool {
-		if u == t || u.sealed || !m.sameUse(t, u) {
+		if !same(u) {
 			return false
 		}
-		if t.first.disputed && !u.first.disputed {
-			t.first, t.decidedAt, t.trusted = u.first, u.decidedAt, u.trusted
-		}
-		if u.decider != nil {
-			t.decider = u.decider
-		}
-		for _, mb := range u.members {
-			mb.txn = t
-		}
-		t.members = append(t.members, u.members...)
-		for _, s := range u.paused {
-			s.pausedAt = t
-		}
-		t.paused = append(t.paused, u.paused...)
-		u.sealed = true // nothing waits for it any more
+		t.take(u)
 		return true
 	})
+	return true
+}
+
+// take makes u, which is the same use of the global id, a part of t.
+func (t *txn) take(u *txn) {
+	if t.first.disputed && !u.first.disputed {
+		t.first, t.decidedAt, t.trusted = u.first, u.decidedAt, u.trusted
+	}
+	if u.decider != nil {
+		t.decider = u.decider
+	}
+	for _, mb := range u.members {
+		mb.txn = t
+	}
+	t.members = append(t.members, u.members...)
+	for _, s := range u.paused {
+		s.pausedAt = t
+	}
+	t.paused = append(t.paused, u.paused...)
+	u.sealed = true // nothing waits for it any more
 }
 
 // sameUse says whether two decisions that only disputed dates keep apart are one.

@@ -76,6 +76,15 @@ var mutants = []mutant{
 	{"every second phase is a decision", "intake.go", "if m.claims(t, mb) {\n\t\t\tmb.txn = t", "if false {\n\t\t\tmb.txn = t", ""},
 	{"a fragment known from a checkpoint has no CSN", "shard.go", "csn: max(floor, 1)", "csn: floor", ""},
 	{"an open PREPARE that is sent again is a new one", "intake.go", "dealtWith = true // of", "// of", ""},
+	{"a clock that was set back is no matter", "clock.go", "return to < from-m.slack-stampDelay }", "return false }", ""},
+	{"only the dates before a step are disputed", "clock.go", "mb.disputed = mb.clocked && m.isStep(h.latest, mb.from)", "", ""},
+	{"only the dates behind a step are disputed", "clock.go", "m.disputeAhead(s, at)\n\tif step", "if step", ""},
+	{"decisions kept apart by disputed dates stay apart", "txn.go", "!u.sealed && m.sameUse(t, u) }", "false }", ""},
+	{"dates are believed before the probes", "clock.go", "missing = true\n", "", ""},
+	{"an idle shard waits until its clock is there", "evidence.go", "max(pipeline.CSNAt(clock), s.overtakes)", "pipeline.CSNAt(clock)", ""},
+	{"ambiguous fragments stay where they are", "evidence.go", "if err := m.refuseAmbiguous(f, t); err != nil {", "if err := error(nil); err != nil {", ""},
+	{"what may be ambiguous is forgotten at its end", "refuse.go", "if last > 0 {", "if false {", ""},
+	{"contested fragments leave", "evidence.go", " || f.contested(t) ||", " ||", ""},
 	{"no heartbeat", "merge.go", "if !moved {", "if true {", ""},
 }
 

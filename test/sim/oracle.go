@@ -249,8 +249,9 @@ func (o *oracle) reads(u *Txn) {
 	}
 }
 
-// timed says whether times tell anything: not when clocks were wrong, nor of a transaction that left with another.
-func (o *oracle) timed() bool { return o.w.WrongClocks == 0 && o.joined == 0 }
+// timed says whether times tell anything: not when clocks were wrong, nor where transactions may leave with another one, which
+// makes those behind them late.
+func (o *oracle) timed() bool { return o.w.WrongClocks == 0 && !o.w.mayStop() }
 
 // realTime judges that u left after whatever was acknowledged before it began.
 func (o *oracle) realTime(u *Txn) {
