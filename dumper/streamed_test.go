@@ -163,7 +163,7 @@ func spillTo(t *testing.T, after int) (pgoutput.Limits, *spill.Folder) {
 			t.Error(err)
 		}
 	})
-	return pgoutput.Limits{SpillAfter: after, Spill: func() (pgoutput.Spill, error) { return folder.Create() }}, folder
+	return pgoutput.Limits{SpillAfter: after, Spill: func() (pgoutput.Spill, error) { return folder.Create(nil) }}, folder
 }
 
 // streams is the number of blocks that the server has streamed.
@@ -404,7 +404,7 @@ func TestSpillWithoutRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer folder.Close()
-	other, err := folder.Create() // of another shard, say
+	other, err := folder.Create(nil) // of another shard, say
 	if err == nil {
 		_, err = other.Write(make([]byte, 900_000))
 	}
@@ -413,7 +413,7 @@ func TestSpillWithoutRoom(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	folder.Full = func(released <-chan struct{}) error {
+	full := func(released <-chan struct{}) error {
 		select {
 		case <-released:
 			return nil
@@ -422,7 +422,7 @@ func TestSpillWithoutRoom(t *testing.T) {
 		}
 	}
 	got := newSink()
-	d := start(t, s.src, got, dumper.Options{Limits: pgoutput.Limits{SpillAfter: 1000, Spill: func() (pgoutput.Spill, error) { return folder.Create() }}, SilenceMax: time.Second})
+	d := start(t, s.src, got, dumper.Options{Limits: pgoutput.Limits{SpillAfter: 1000, Spill: func() (pgoutput.Spill, error) { return folder.Create(full) }}, SilenceMax: time.Second})
 	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
 	exec(t, s.conn, "BEGIN; "+rows(1, 2000)+"; COMMIT")
 	replied := func() (at time.Time) {
@@ -453,7 +453,7 @@ func TestSpillFullIsFatal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer folder.Close()
-	d := start(t, s.src, newSink(), dumper.Options{Limits: pgoutput.Limits{SpillAfter: 1000, Spill: func() (pgoutput.Spill, error) { return folder.Create() }}})
+	d := start(t, s.src, newSink(), dumper.Options{Limits: pgoutput.Limits{SpillAfter: 1000, Spill: func() (pgoutput.Spill, error) { return folder.Create(nil) }}})
 	exec(t, s.conn, "BEGIN; "+rows(1, 2000)+"; COMMIT")
 	if err := d.failed(); err == nil || !strings.HasPrefix(err.Error(), "shard a: a large transaction has no place: ") || !strings.Contains(err.Error(), "Try: raise spill_bytes_max above") {
 		t.Errorf("error %v", err)

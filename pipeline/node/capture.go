@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/spill"
 )
 
 const (
@@ -51,13 +53,14 @@ type capture struct {
 	dumpers   []*dumper.Dumper
 	later     later // LazyAcks: positions that may be confirmed later
 	retention retention
+	spill     *spill.Folder // bodies that memory has no room for
 }
 
 // sink hands what a dumper reads to the joiner.
 type sink struct{ *joiner.Joiner }
 
 // run takes the stream over, and captures until an error. First start and recovery are the same.
-func (c *capture) run(ctx context.Context) error {
+func (c *capture) run(ctx context.Context) (err error) {
 	encoder, err := newEncoder(c.sub)
 	if err != nil {
 		return err
@@ -73,7 +76,13 @@ func (c *capture) run(ctx context.Context) error {
 	if !ok {
 		at = firstCheckpoint(c.sub)
 	}
-	if err := c.assemble(at); err != nil {
+	if c.spill, err = spill.Open(c.node.conf.SpillDir, "capture-"+c.sub.Name, c.sub.SpillBytesMax); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.spill.Close()) }()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if err := c.assemble(ctx, at); err != nil {
 		return err
 	}
 	if c.node.conf.Durability == LazyAcks {
@@ -117,7 +126,7 @@ func firstCheckpoint(sub *control.Subscription) pipeline.Checkpoint {
 }
 
 // assemble makes the joiner and the dumpers, which begin where the checkpoint says.
-func (c *capture) assemble(at pipeline.Checkpoint) error {
+func (c *capture) assemble(ctx context.Context, at pipeline.Checkpoint) error {
 	if len(at.Shards) != len(c.sub.Shards) {
 		return fmt.Errorf("the stream's checkpoint is of %d shards, subscription %s has %d. Try: cdcctl drop-subscription %s and create it again", len(at.Shards), c.sub.Name, len(c.sub.Shards), c.sub.Name)
 	}
@@ -140,12 +149,16 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	if c.joiner, err = joiner.New(conf, ask); err != nil {
 		return err
 	}
+	c.joiner.Spill = c.moveOut
 	for i, s := range c.sub.Shards {
 		c.dumpers = append(c.dumpers, dumper.New(dumper.Source{
 			Shard: pipeline.ShardID(i), Name: s.Name, DSN: s.DSN, Slot: s.Slot, Publications: s.Publications,
 			SystemID: s.SystemID, Timeline: s.Timeline, Start: at.Shards[i].Safe(),
 			HoldStart: c.node.conf.Durability == LazyAcks,
-		}, sink{c.joiner}, dumper.Options{Nudge: !c.node.conf.NoNudge, ProbeInterval: c.node.conf.ProbeInterval, EvictAfter: evictAfter}))
+		}, sink{c.joiner}, dumper.Options{
+			Nudge: !c.node.conf.NoNudge, ProbeInterval: c.node.conf.ProbeInterval, EvictAfter: evictAfter,
+			Limits: c.limits(ctx, pipeline.ShardID(i)),
+		}))
 	}
 	return nil
 }
@@ -167,6 +180,9 @@ func (c *capture) publish(ctx context.Context) error {
 		c.report.publishes(&batch)
 		if err := c.pub.Publish(ctx, &batch); err != nil {
 			return err
+		}
+		for _, tx := range batch.Transactions {
+			tx.Release()
 		}
 		c.confirm(c.joiner.Durable(&batch.Checkpoint))
 		c.report.published(&batch, c.pub.LastSeq())

@@ -14,6 +14,7 @@ import (
 	"shardcdc/apply/postgres"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
+	"shardcdc/pipeline/spill"
 )
 
 // Worker replays subscriptions on their targets.
@@ -157,6 +158,10 @@ func (r *replayer) status() control.ApplyStatus {
 		if s.State == apply.Stuck {
 			out.Blocked = &control.BlockedAt{CSN: s.Blocked.CSN, Table: s.Blocked.Table, Row: s.Blocked.Row}
 		}
+		out.Waiting = s.Waiting
+		if l := s.Large; l != (apply.Large{}) {
+			out.Large = &control.Large{CSN: l.CSN, Spooling: l.Spooling, Rows: l.Rows, RowsTotal: l.RowsTotal, Bytes: l.Bytes, BytesTotal: l.BytesTotal}
+		}
 		if !s.ErrSince.IsZero() {
 			out.Since = s.ErrSince
 		}
@@ -168,7 +173,7 @@ func (r *replayer) status() control.ApplyStatus {
 }
 
 // once runs a worker until ctx ends or a fatal error.
-func (r *replayer) once(ctx context.Context) error {
+func (r *replayer) once(ctx context.Context) (err error) {
 	expanded, err := dsn.Expand(r.target.DSN, os.LookupEnv)
 	if err != nil {
 		return err
@@ -191,8 +196,14 @@ func (r *replayer) once(ctx context.Context) error {
 			seen(s)
 		}
 	}
+	folder, err := spill.Open(r.conf.SpillDir, "apply-"+r.sub.Name+"-"+r.target.Name, r.sub.SpillBytesMax)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, folder.Close()) }()
 	worker := apply.New(apply.Config{
 		Subscription: r.sub.Name, Target: target, Source: apply.NewStream(r.bus.JS, r.sub.Name), Observer: observer, Skips: r.leaveOut,
+		Spill: func() (apply.SpillFile, error) { return folder.Create(nil) },
 	})
 	r.mu.Lock()
 	r.worker, r.secrets = worker, expanded

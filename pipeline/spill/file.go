@@ -19,6 +19,7 @@ var buffers = sync.Pool{New: func() any { return new([bufferBytes]byte) }}
 // at any time from any goroutine. Between two writes no descriptor is open.
 type File struct {
 	folder *Folder
+	full   Full
 	path   string
 
 	mu       sync.Mutex // never held while the folder is waited for
@@ -91,7 +92,7 @@ func (f *File) flush() error {
 	if err != nil || n == 0 {
 		return err
 	}
-	if err := f.folder.reserve(n, own); err != nil {
+	if err := f.folder.reserve(n, own, f.full); err != nil {
 		return f.fail(err)
 	}
 	f.mu.Lock()

@@ -27,7 +27,7 @@ func pattern(n int) []byte {
 // filled is a sealed body of n bytes.
 func filled(t testing.TB, d *Folder, n int) *File {
 	t.Helper()
-	f, err := d.Create()
+	f, err := d.Create(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func read(t fataler, f *File) []byte {
 func TestAgainstBuffer(t *testing.T) {
 	d := open(t, t.TempDir(), 1<<40)
 	rapid.Check(t, func(t *rapid.T) {
-		f, err := d.Create()
+		f, err := d.Create(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestRelease(t *testing.T) {
 
 func TestFaultsOfTheCaller(t *testing.T) {
 	d := open(t, t.TempDir(), 1<<20)
-	f, err := d.Create()
+	f, err := d.Create(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestFullWithoutCallback(t *testing.T) {
 	d := open(t, t.TempDir(), 1000)
 	filled(t, d, 600)
 	write := func(n int) error {
-		f, err := d.Create()
+		f, err := d.Create(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,14 +226,14 @@ func TestFullWithoutCallback(t *testing.T) {
 func TestFullWaits(t *testing.T) {
 	d := open(t, t.TempDir(), 1000)
 	waiting := make(chan struct{}, 10)
-	d.Full = func(released <-chan struct{}) error {
+	full := func(released <-chan struct{}) error {
 		waiting <- struct{}{}
 		<-released
 		return nil
 	}
 	first, second := filled(t, d, 500), filled(t, d, 500)
 	alone := filled(t, d, 0) // larger than the limit by itself: to wait would be for ever
-	alone.sealed = false
+	alone.sealed, alone.full = false, full
 	if _, err := alone.Write(pattern(1001)); err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestFullWaits(t *testing.T) {
 	if err := alone.Seal(); !errors.As(err, &tooLarge) {
 		t.Errorf("got %v", err)
 	}
-	f, err := d.Create()
+	f, err := d.Create(full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,12 +266,11 @@ func TestFullWaits(t *testing.T) {
 func TestFullGivesUp(t *testing.T) {
 	d := open(t, t.TempDir(), 1000)
 	filled(t, d, 600)
-	f, err := d.Create()
+	gone := errors.New("nobody will release anything")
+	f, err := d.Create(func(<-chan struct{}) error { return gone })
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := errors.New("nobody will release anything")
-	d.Full = func(<-chan struct{}) error { return gone }
 	if _, err := f.Write(pattern(500)); err != nil {
 		t.Fatal(err)
 	}
@@ -281,13 +280,12 @@ func TestFullGivesUp(t *testing.T) {
 		}
 	}
 	f.Release()
-	if f, err = d.Create(); err != nil {
-		t.Fatal(err)
-	}
-	d.Full = func(<-chan struct{}) error {
+	if f, err = d.Create(func(<-chan struct{}) error {
 		f.Release() // by another goroutine, say
 		d.release(500)
 		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := f.Write(pattern(500)); err != nil {
 		t.Fatal(err)
@@ -304,7 +302,7 @@ func TestFullGivesUp(t *testing.T) {
 func TestReleaseWhileWriting(t *testing.T) {
 	d := open(t, t.TempDir(), 1<<30)
 	for range 200 {
-		f, err := d.Create()
+		f, err := d.Create(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -344,7 +342,7 @@ func TestDiskFull(t *testing.T) {
 		}
 	})
 	d := open(t, disk, 1<<30)
-	f, err := d.Create()
+	f, err := d.Create(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +361,7 @@ func TestDiskFull(t *testing.T) {
 
 func BenchmarkWrite(b *testing.B) {
 	d := open(b, b.TempDir(), 1<<60)
-	f, err := d.Create()
+	f, err := d.Create(nil)
 	if err != nil {
 		b.Fatal(err)
 	}

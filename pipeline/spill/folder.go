@@ -1,8 +1,7 @@
 // Package spill keeps bodies of fragments that are too large for memory in files.
 //
 //	folder, err := spill.Open(parent, name, bytesMax)
-//	folder.Full = func(released <-chan struct{}) error { wait for released, or give up }
-//	file := folder.Create()
+//	file := folder.Create(full) // full waits for room, or gives up
 //	file.Write(…); file.Truncate(n); file.Seal()
 //	file.Open() … file.Release()
 //	folder.Close()
@@ -39,14 +38,14 @@ const (
 	makingMax = time.Minute
 )
 
+// Full is called by a write that would take the folder beyond its limit, again and again until there is room. It
+// returns nil once released is closed, which happens at the next release of bytes, or the error that the write is
+// to end with: if waiting cannot help, since nobody will release anything. Nil: such a write ends with a *FullError
+// at once.
+type Full func(released <-chan struct{}) error
+
 // Folder holds the spilled bodies of one run. Its methods may be called from any goroutine.
 type Folder struct {
-	// Full is called by a write that would take the folder beyond its limit, again and again until there is room. It
-	// returns nil once released is closed, which happens at the next release of bytes, or the error that the write is
-	// to end with: if waiting cannot help, since nobody will release anything. Nil: such a write ends with a *FullError
-	// at once. Set it before the first Create.
-	Full func(released <-chan struct{}) error
-
 	path     string
 	lock     *os.File
 	bytesMax int64
@@ -60,7 +59,7 @@ type Folder struct {
 
 // Open makes the folder parent, if it is not there, and in it a folder of this run, whose name holds the given one.
 // Folders in parent that dead processes left behind are removed. Files of more than bytesMax bytes in total are not
-// kept; see Folder.Full.
+// kept; see Full.
 func Open(parent, name string, bytesMax int64) (*Folder, error) {
 	if bytesMax <= 0 {
 		return nil, fmt.Errorf("spill: a limit of %d bytes. Try: spill_bytes_max above zero", bytesMax)
@@ -164,14 +163,14 @@ func (d *Folder) Used() int64 {
 }
 
 // Create begins a body. It takes nothing on the disk until 256 kB are written or it is parked.
-func (d *Folder) Create() (*File, error) {
+func (d *Folder) Create(full Full) (*File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil, d.closedError()
 	}
 	d.files++
-	return &File{folder: d, path: filepath.Join(d.path, fmt.Sprintf("body-%d", d.files))}, nil
+	return &File{folder: d, full: full, path: filepath.Join(d.path, fmt.Sprintf("body-%d", d.files))}, nil
 }
 
 func (d *Folder) closedError() error { return fmt.Errorf("spill: the folder %s is closed", d.path) }
@@ -192,13 +191,13 @@ func (d *Folder) Close() error {
 }
 
 // reserve makes room for n more bytes of a file that has own bytes on the disk.
-func (d *Folder) reserve(n, own int64) error {
+func (d *Folder) reserve(n, own int64, full Full) error {
 	for {
-		released, err := d.tryReserve(n, own)
+		released, err := d.tryReserve(n, own, full != nil)
 		if err != nil || released == nil {
 			return err
 		}
-		if err := d.Full(released); err != nil {
+		if err := full(released); err != nil {
 			return err
 		}
 	}
@@ -206,7 +205,7 @@ func (d *Folder) reserve(n, own int64) error {
 
 // tryReserve returns the channel to wait for when there is no room at present. It is taken in the same moment as there
 // was found to be no room, so no release is missed.
-func (d *Folder) tryReserve(n, own int64) (released <-chan struct{}, err error) {
+func (d *Folder) tryReserve(n, own int64, wait bool) (released <-chan struct{}, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -215,7 +214,7 @@ func (d *Folder) tryReserve(n, own int64) (released <-chan struct{}, err error) 
 	case d.used+n <= d.bytesMax:
 		d.used += n
 		return nil, nil
-	case d.Full == nil, own+n > d.bytesMax: // alone it is too large: no release helps
+	case !wait, own+n > d.bytesMax: // alone it is too large: no release helps
 		return nil, &FullError{Path: d.path, BytesMax: d.bytesMax, Used: d.used, One: own + n}
 	}
 	return d.released, nil

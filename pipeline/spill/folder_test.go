@@ -28,7 +28,7 @@ func own(parent string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	f, err := d.Create()
+	f, err := d.Create(nil)
 	if err == nil {
 		_, err = f.Write([]byte("rows"))
 	}
@@ -150,7 +150,7 @@ func TestCloseRemovesTheFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	late, err := d.Create()
+	late, err := d.Create(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestCloseRemovesTheFolder(t *testing.T) {
 	if n, err := r.Read(make([]byte, 100)); n != 10 || err != nil {
 		t.Errorf("the open reader: %d, %v", n, err)
 	}
-	if _, err := d.Create(); err == nil || !strings.Contains(err.Error(), "is closed") {
+	if _, err := d.Create(nil); err == nil || !strings.Contains(err.Error(), "is closed") {
 		t.Errorf("create: %v", err)
 	}
 	if _, err := late.Write(make([]byte, 2*bufferBytes)); err == nil || !strings.Contains(err.Error(), "is closed") {

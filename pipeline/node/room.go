@@ -1,0 +1,72 @@
+package node
+
+import (
+	"context"
+
+	"shardcdc/dumper/pgoutput"
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/spill"
+)
+
+// A subscription's memory_bytes_max is for what the merge holds, and a quarter of it, shared by the shards, for what is
+// half received. A body that is as large as bodyBytes leaves memory in any case.
+const (
+	halfReceivedShare = 4
+	bodyBytes         = 4 << 20
+)
+
+// limits of what one shard's dumper keeps of transactions until they end.
+func (c *capture) limits(ctx context.Context, shard pipeline.ShardID) pgoutput.Limits {
+	return pgoutput.Limits{
+		SpillAfter: bodyBytes,
+		OpenMax:    max(1, int(c.sub.MemoryBytesMax)/halfReceivedShare/len(c.sub.Shards)),
+		Spill: func() (pgoutput.Spill, error) {
+			return c.spill.Create(func(released <-chan struct{}) error { return c.awaitRoom(ctx, shard, released) })
+		},
+	}
+}
+
+// awaitRoom holds the reading of a shard back until spilled bodies were released, or says why that would be for ever.
+func (c *capture) awaitRoom(ctx context.Context, shard pipeline.ShardID, released <-chan struct{}) error {
+	waiting, stop := context.WithCancel(ctx)
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		select {
+		case <-released:
+			stop()
+		case <-waiting.Done():
+		}
+	}()
+	err := c.joiner.AwaitRoom(waiting, shard)
+	stop()
+	<-watching
+	select {
+	case <-released:
+		return nil
+	default:
+		return err
+	}
+}
+
+// moveOut is the joiner's spill.
+func (c *capture) moveOut(bodies [][]byte) (pipeline.Content, error) {
+	file, err := c.spill.Create(nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := fill(file, bodies); err != nil {
+		file.Release()
+		return nil, err
+	}
+	return file, nil
+}
+
+func fill(file *spill.File, bodies [][]byte) error {
+	for _, b := range bodies {
+		if _, err := file.Write(b); err != nil {
+			return err
+		}
+	}
+	return file.Seal()
+}
