@@ -91,6 +91,12 @@ func TestWaitsForTheNode(t *testing.T) {
 	if err != nil || lease == nil {
 		t.Fatal(lease, err)
 	}
+	var n nodes
+	w.decode(w.run(0, "nodes", "-o", "json").out, &n)
+	if len(n.Processes) != 0 || len(n.Leases) != 1 || n.Leases[0].Node != "stubborn" || n.Leases[0].Answers || n.Leases[0].Renewed.IsZero() {
+		t.Errorf("nodes: %+v", n)
+	}
+	w.wants(w.run(0, "nodes").out, "No process answers.", "stubborn", "ago, does not answer")
 	w.wants(w.run(1, "pause", "held", "--timeout", "300ms").err, "subscription held is marked paused, but node stubborn has not let go")
 	w.wants(w.run(1, "drop-subscription", "held", "--timeout", "300ms").err, "node stubborn has not let go within 300ms", "stays in state dropping")
 	if got := w.query(w.a, "SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()"); got != "cdc_held_a" {

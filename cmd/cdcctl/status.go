@@ -293,7 +293,17 @@ func printApply(w io.Writer, apply []control.ApplyStatus, state control.State) e
 		if a.Error != "" {
 			fmt.Fprintf(w, "  target %s: %s\n", a.Target, a.Error)
 		}
-		if b := a.Blocked; b != nil {
+		if a.Waiting != "" {
+			fmt.Fprintf(w, "  target %s: %s\n", a.Target, a.Waiting)
+		}
+		if l := a.Large; l != nil {
+			what := "sent"
+			if l.Spooling {
+				what = "read into files"
+			}
+			fmt.Fprintf(w, "  target %s: a large transaction, csn %s: %d of %d rows %s, %s of %s\n", a.Target, l.CSN, l.Rows, l.RowsTotal, what, bytesText(l.Bytes), bytesText(l.BytesTotal))
+		}
+		if b := a.Blocked; b != nil && b.CSN != 0 {
 			fmt.Fprintf(w, "  target %s: blocked at %s. Try: mend it there; or leave the transaction out: cdcctl skip %s --target %s --csn %s --reason …\n", a.Target, b, a.Subscription, a.Target, b.CSN)
 		}
 		if a.Skipped > 0 {

@@ -91,9 +91,23 @@ type ApplyStatus struct {
 	Changes      uint64       `json:"changes"`
 	// Blocked is where the target refuses a transaction; nil: it does not.
 	Blocked *BlockedAt `json:"blocked,omitempty"`
+	// Waiting is what the target does that takes it so long; empty: it answers.
+	Waiting string `json:"waiting,omitempty"`
+	// Large is a transaction larger than memory that is being applied; nil: there is none.
+	Large *Large `json:"large,omitempty"`
 	// Skipped counts the transactions that it was told to leave out, ever. The worker does not say it: whoever shows it
 	// reads it from Skips.
 	Skipped int `json:"skipped"`
+}
+
+// Large is how far a target is with a transaction larger than memory. Nobody sees anything of it there before its end.
+type Large struct {
+	CSN        pipeline.CSN `json:"csn"`
+	Spooling   bool         `json:"spooling"` // being read into files; else being sent to the target
+	Rows       int          `json:"rows"`
+	RowsTotal  int          `json:"rows_total"`
+	Bytes      int64        `json:"bytes"`
+	BytesTotal int64        `json:"bytes_total"`
 }
 
 // BlockedAt is a transaction that a target refuses, and why as far as one row is to blame.
