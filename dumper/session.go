@@ -25,6 +25,11 @@ type session struct {
 	whole  bool // transactions come in one piece
 }
 
+// blockSQL bounds the blocks of streamed transactions. While the server decodes and sends one, it sends nothing else: with
+// the default of 64 MB small transactions would wait for a second or more. A lower setting of the server stays.
+const blockSQL = `SELECT pg_catalog.set_config(name, '16MB', false) FROM pg_catalog.pg_settings
+WHERE name = 'logical_decoding_work_mem' AND setting::bigint > 16384`
+
 // session connects, verifies and streams until something breaks. worked says that the server accepted the stream.
 func (d *Dumper) session(ctx context.Context) (worked bool, err error) {
 	d.setState(Connecting)
@@ -36,6 +41,13 @@ func (d *Dumper) session(ctx context.Context) (worked bool, err error) {
 		hangUp(pg)
 		return false, err
 	}
+	whole := time.Now().Before(d.wholeUntil)
+	if !whole {
+		if _, err := query(ctx, pg, blockSQL); err != nil {
+			hangUp(pg)
+			return false, fmt.Errorf("limit the blocks of streamed transactions: %w", err)
+		}
+	}
 	if err := pg.SyncConn(ctx); err != nil {
 		hangUp(pg)
 		return false, fmt.Errorf("settle the connection: %w", err)
@@ -46,7 +58,7 @@ func (d *Dumper) session(ctx context.Context) (worked bool, err error) {
 		return false, fmt.Errorf("take the connection over: %w", err)
 	}
 	d.formerPID = hijacked.PID
-	s := &session{d: d, conn: hijacked.Conn, frames: newFrames(d.opts.ReadBytes), whole: time.Now().Before(d.wholeUntil)}
+	s := &session{d: d, conn: hijacked.Conn, frames: newFrames(d.opts.ReadBytes), whole: whole}
 	worked, err = s.run(ctx)
 	return worked, d.avoid(s, err)
 }
