@@ -44,7 +44,7 @@ func (n *nodeFlags) add(f *pflag.FlagSet) {
 }
 
 func addLease(f *pflag.FlagSet, lease *time.Duration) {
-	f.DurationVar(lease, "lease-ttl", node.DefaultLeaseTTL, "a dead process's work is taken over after this time; 12s or more with a NATS cluster, whose elections block renewals")
+	f.DurationVar(lease, "lease-ttl", 0, "a dead process's work is taken over after this time (default: 3s, or 12s with a NATS cluster, whose elections block renewals)")
 }
 
 func addSpillDir(f *pflag.FlagSet, dir *string) {
@@ -61,7 +61,7 @@ func (n *nodeFlags) config(log *slog.Logger) (node.Config, error) {
 	if d != node.DurableAcks && d != node.LazyAcks && d != node.AskServer {
 		return node.Config{}, cli.Usagef("--nats-durability %q is unknown. Try: always, lazy or ask", n.durability)
 	}
-	if n.lease < time.Second {
+	if n.lease != 0 && n.lease < time.Second {
 		return node.Config{}, cli.Usagef("--lease-ttl %s is too short, at least 1s", n.lease)
 	}
 	return node.Config{

@@ -12,8 +12,19 @@ import (
 	"shardcdc/pipeline/control"
 )
 
-// DefaultLeaseTTL suits one NATS server. A cluster needs more: its elections block renewals.
-const DefaultLeaseTTL = 3 * time.Second
+// Times after which a dead process's work is taken over. A NATS cluster's elections block renewals for 5 to 8 seconds.
+const (
+	DefaultLeaseTTL = 3 * time.Second
+	ClusterLeaseTTL = 12 * time.Second
+)
+
+// defaultLeaseTTL looks at what the process is connected to.
+func defaultLeaseTTL(bus *control.Bus) time.Duration {
+	if bus.Replicas > 1 || bus.NC.ConnectedClusterName() != "" {
+		return ClusterLeaseTTL
+	}
+	return DefaultLeaseTTL
+}
 
 const (
 	acquireEvery = 250 * time.Millisecond

@@ -18,7 +18,7 @@ import (
 type Config struct {
 	Name          string        // shown in status, unique among the processes
 	Durability    Durability    // of the NATS server's acknowledgements
-	LeaseTTL      time.Duration // after this time another node takes over from a dead one; 0: DefaultLeaseTTL
+	LeaseTTL      time.Duration // after this time another node takes over from a dead one; 0: 3 s, or 12 s with a NATS cluster
 	ProbeInterval time.Duration // shortest time between two probes of a shard; 0: the dumper's default
 	NoNudge       bool          // never write a logical message to a shard, whatever waits
 	Heartbeat     time.Duration // a checkpoint is published when positions moved and nothing was published for so long; 0: 10 s
@@ -42,7 +42,7 @@ type Node struct {
 // New makes a Node. Run starts it.
 func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 	if c.LeaseTTL == 0 {
-		c.LeaseTTL = DefaultLeaseTTL
+		c.LeaseTTL = defaultLeaseTTL(bus)
 	}
 	if c.RetryMin == 0 {
 		c.RetryMin = 200 * time.Millisecond
