@@ -48,7 +48,7 @@ func addLease(f *pflag.FlagSet, lease *time.Duration) {
 }
 
 func addSpillDir(f *pflag.FlagSet, dir *string) {
-	f.StringVar(dir, "spill-dir", "", "folder for what is too large for the memory; empty when the process ends (default: shardcdc-spill in the system's temporary folder)")
+	f.StringVar(dir, "spill-dir", "", "folder for what is too large for the memory; empty when the process ends (default: one of this user in the system's temporary folder)")
 }
 
 // addDurability is for external servers only; the embedded one is always durable.

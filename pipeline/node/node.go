@@ -29,8 +29,10 @@ type Config struct {
 	Log           *slog.Logger
 }
 
-// DefaultSpillDir is a folder in the system's temporary one.
-func DefaultSpillDir() string { return filepath.Join(os.TempDir(), "shardcdc-spill") }
+// DefaultSpillDir is a folder of this user in the system's temporary one.
+func DefaultSpillDir() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("shardcdc-spill-%d", os.Getuid()))
+}
 
 // Node runs subscriptions that it has the lease of.
 type Node struct {

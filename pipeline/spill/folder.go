@@ -70,6 +70,9 @@ func Open(parent, name string, bytesMax int64) (*Folder, error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, fmt.Errorf("spill: %w. Try: another folder for spilled transactions, or the right to make this one", err)
 	}
+	if err := checkParent(parent); err != nil {
+		return nil, fmt.Errorf("spill: %w", err)
+	}
 	if err := removeStale(parent); err != nil {
 		return nil, fmt.Errorf("spill: remove what dead processes left in %s: %w", parent, err)
 	}
@@ -78,6 +81,23 @@ func Open(parent, name string, bytesMax int64) (*Folder, error) {
 		return nil, fmt.Errorf("spill: make a folder in %s: %w", parent, err)
 	}
 	return d, nil
+}
+
+// checkParent refuses a folder in which somebody else could put another folder in the place of ours: one that others may
+// write to, unless it is sticky, and one of another user, unless that is root.
+func checkParent(parent string) error {
+	info, err := os.Stat(parent)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok || int(st.Uid) != os.Geteuid() && st.Uid != 0:
+		return fmt.Errorf("the folder %s belongs to another user. Try: another one as spill_dir", parent)
+	case info.Mode().Perm()&0o022 != 0 && info.Mode()&os.ModeSticky == 0:
+		return fmt.Errorf("others may write to the folder %s. Try: chmod go-w, or another one as spill_dir", parent)
+	}
+	return nil
 }
 
 // claim makes the folder and takes its lock before it has the name that others look for.

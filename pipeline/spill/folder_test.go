@@ -194,3 +194,30 @@ func TestWrongUse(t *testing.T) {
 		t.Errorf("a file for a folder: %v", err)
 	}
 }
+
+// A folder in which somebody else could replace ours is refused.
+func TestUnsafeParent(t *testing.T) {
+	for mode, want := range map[os.FileMode]bool{0o700: true, 0o755: true, 0o770: false, 0o777: false, 0o777 | os.ModeSticky: true} {
+		parent := filepath.Join(t.TempDir(), "parent")
+		if err := errors.Join(os.Mkdir(parent, 0o700), os.Chmod(parent, mode)); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Open(parent, "x", 1000)
+		if (err == nil) != want {
+			t.Errorf("%s: %v", mode, err)
+		}
+		if err == nil {
+			d.Close()
+		}
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a folder away")
+	}
+	parent := t.TempDir()
+	if err := os.Chown(parent, 12345, -1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(parent, "x", 1000); err == nil || !strings.Contains(err.Error(), "belongs to another user") {
+		t.Error(err)
+	}
+}
