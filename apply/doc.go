@@ -3,7 +3,8 @@
 //	for {
 //	    session = target.Open()                    // one connection, with what it learned about the tables
 //	    from    = session.Progress()               // read under a lock: no older attempt is still running
-//	    check that the stream is the one that progress belongs to, and still holds from.Seq + 1
+//	    check that the stream is the one that progress belongs to, that it holds the same message from.Seq as when
+//	        that was applied, and still holds from.Seq + 1
 //	    reader  = source.Open(from.Seq)
 //	    for {
 //	        units = what has arrived, at least one, at most a limit; never waiting for more
@@ -24,8 +25,34 @@
 // Two workers on one subscription exclude each other by a compare-and-swap on that row (From must be what it
 // says). The one that loses has changed nothing and stops with a Fatal error.
 //
-// Nothing is missing because three things are contiguous: the stream's sequence numbers (Stream checks them),
-// the CSN of each unit and of the one before (Worker checks them), and progress (the target compares it).
+// Nothing is missing because three things are contiguous: the stream's sequence numbers (streamReader checks them),
+// the CSN of each unit and of the one before (Worker checks them), and progress (the target compares it). A stream that
+// was set back to an older state and then written to again is contiguous as well; it is told by the time at which its
+// server stored the message that progress stands at (Progress.Stamp), as long as that was not purged.
+//
+// # Units larger than memory
+//
+// A unit in parts whose rows take more than Stream.MemoryBytes is not put together. Its head comes first, and when that is
+// complete the unit goes to the worker as Arriving: reading its fragments then reads the stream, on the goroutine that
+// applies, so back-pressure is the consumer's own and no byte is kept.
+//
+//	head complete ──► can rows go to the target as they come (Session.Streams), and is it the first attempt?
+//	   yes: begin; compare-and-swap from → from; rows …; Finish: end mark, checksum, counts;
+//	        compare-and-swap from → to; commit
+//	   no:  rows … into files (Config.Spill); Finish; then as any other unit
+//
+// No row of it is visible, and no progress is written, before Finish has seen the end mark and the checksum. A first
+// attempt that fails, whatever the reason, is followed by one from files: no target transaction is open while a stream
+// stalls.
+//
+// A writer that dies leaves parts without an end (Abandoned). The target transaction is rolled back, and reading goes on
+// behind the dead parts: the worker remembers where they end, as a position that the next commit, or idling, writes. A
+// worker that starts anew in front of them does it all once more, in vain.
+//
+// # Skips
+//
+// A transaction that the target refuses may be left out on request (Config.Skips): the progress moves over it, and the
+// same target transaction notes what is missing. Only people decide that, for the CSN in Status.Blocked.
 //
 // # Three kinds of error
 //

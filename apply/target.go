@@ -42,6 +42,9 @@ type Group struct {
 	Units    []Unit
 	// Skips are transactions to be left out.
 	Skips map[pipeline.CSN]Skip
+	// Careful is set after a Blocked attempt: an error is to name the very transaction whose fault it is, whatever that
+	// takes, because somebody may decide to skip it.
+	Careful bool
 
 	// End is set when the rows of the only unit still arrive, and To is not known. It is called once, when all rows were
 	// sent to the target and the target took them. What it returns takes the place of To; with an error nothing of the

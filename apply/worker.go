@@ -382,7 +382,7 @@ func (r *run) take(ctx context.Context, units []Unit, q *queue, finished chan<- 
 }
 
 func (r *run) group(units []Unit) Group {
-	return Group{From: r.written, To: r.progress, Units: units, Skips: r.skips, Report: Report{Waiting: r.waiting}}
+	return Group{From: r.written, To: r.progress, Units: units, Skips: r.skips, Careful: r.alone, Report: Report{Waiting: r.waiting}}
 }
 
 func (r *run) waiting(why string) { r.update(func(s *Status) { s.Waiting = why }) }

@@ -1,15 +1,23 @@
 // Package postgres is the apply.Target for PostgreSQL (tested on 15).
 //
-//	Open:   connect, pin the session's settings, make cdc.progress if absent
+//	Open:   connect, pin the session's settings, make cdc.progress and cdc.skipped if absent
 //	Apply:  resolve the tables of the group, then in one pipeline
 //	            BEGIN; UPDATE cdc.progress … WHERE stream_seq = old   -- 1 row, or another worker is ahead
 //	            SET CONSTRAINTS ALL DEFERRED
 //	            INSERT / UPDATE / DELETE …                            -- 1 row each
 //	        read every result; COMMIT                                 -- the commit point
 //
+// Where the rows still arrive, the first UPDATE of cdc.progress leaves it as it is (it is the lock and the check), and a
+// second one sets it when all rows were sent and the unit's end was seen.
+//
 // The compare-and-swap comes first, so that a second worker waits for the row's lock before it touches data, and
 // a new session that reads the progress FOR UPDATE waits until an older one of its own is over. COMMIT is sent
 // only after every result was seen to be right.
+//
+// Memory is two chunks of statements, whatever the size of a transaction (writer), and what move.go remembers of a
+// transaction in which rows may move between shards, up to Config.MovesMax.
+//
+// A target that answers nothing for long is asked on a second connection what it is doing; see watch.go.
 //
 // # Values
 //

@@ -26,10 +26,10 @@ func TestLargeBlocks(t *testing.T) {
 	w := newWorld(t, 1)
 	w.both("CREATE TABLE t (id int PRIMARY KEY, v text)")
 	w.target.exec("INSERT INTO t VALUES (900, 'in the way')")
-	w.source("INSERT INTO t SELECT g, repeat('x', 200) FROM generate_series(1, 2000) g")
+	// Enough for the bytes of the row to be gone when its result comes.
+	w.source("INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 2000) g")
 	f, spill := newFeed(t), new(files)
-	w.cfg.ChunkBytes = 2000
-	f.publish(5000, 0, w.capture()...)
+	f.publish(100_000, 0, w.capture()...)
 	fl := w.follow(t, f, apply.Config{Spill: spill.create})
 	s := fl.state("stuck", stuck)
 	if s.Blocked != (apply.BlockedAt{CSN: 1, Table: `"public"."t"`, Row: "(id)=(900)"}) || s.Applied.CSN != 0 {
@@ -82,6 +82,9 @@ func TestLargeShowsHowFar(t *testing.T) {
 	if l := fl.worker.Status().Large; l != (apply.Large{}) {
 		t.Errorf("after it: %+v", l)
 	}
+	if got, want := w.progress(), fl.worker.Status().Applied; got != want || got.CSN != 1 || got.Stamp == 0 {
+		t.Errorf("progress %+v, want %+v", got, want)
+	}
 }
 
 // TestMovesMax: a transaction that would take too much memory is refused with the way out; fragments that only delete,
@@ -89,13 +92,13 @@ func TestLargeShowsHowFar(t *testing.T) {
 func TestMovesMax(t *testing.T) {
 	w := newWorld(t, 3)
 	w.both("CREATE TABLE t (id int PRIMARY KEY, v int)")
-	w.shards[0].exec("INSERT INTO t SELECT g, 0 FROM generate_series(1, 100) g")
+	w.shards[1].exec("INSERT INTO t SELECT g, 0 FROM generate_series(1, 100) g")
 	w.replay()
 	w.cfg.MovesMax = 9
 	w.session.Close(t.Context())
 	w.session = nil
-	w.shards[0].exec("DELETE FROM t")
-	w.shards[1].exec("INSERT INTO t SELECT g, 1 FROM generate_series(1, 100) g")
+	w.shards[1].exec("DELETE FROM t")
+	w.shards[0].exec("INSERT INTO t SELECT g, 1 FROM generate_series(1, 100) g")
 	w.shards[2].exec("BEGIN; INSERT INTO t SELECT g, 1 FROM generate_series(201, 209) g; DELETE FROM t WHERE id = 205; COMMIT")
 	txs := w.together(w.capture())
 	var blocked *apply.Blocked

@@ -164,6 +164,7 @@ const (
 	stBegin    = "cdc_begin"
 	stProgress = "cdc_progress"
 	stSkip     = "cdc_skip"
+	stCheck    = "cdc_check"
 	stDefer    = "cdc_defer"
 	stCommit   = "cdc_commit"
 )
@@ -174,6 +175,7 @@ func (s *session) prepareFixed(ctx context.Context) error {
 		{stProgress, "UPDATE cdc.progress SET stream_id = $2, csn = $3, stream_seq = $4, stream_time = $5, updated = clock_timestamp()" +
 			" WHERE subscription = $1 AND stream_seq = $6 AND stream_id = $7"},
 		{stSkip, "INSERT INTO cdc.skipped (subscription, csn, reason, skipped_by, asked, changes, passed) VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())"},
+		{stCheck, "SET CONSTRAINTS ALL IMMEDIATE"},
 		{stDefer, "SET CONSTRAINTS ALL DEFERRED"},
 		{stCommit, "COMMIT"},
 	} {

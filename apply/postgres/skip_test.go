@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -141,4 +142,30 @@ func TestSkipsUnknown(t *testing.T) {
 	a.err = nil
 	a.mu.Unlock()
 	fl.until(1)
+}
+
+// TestBlockedAtTheCommit: a constraint that is checked at the commit names the transaction that breaks it, not another
+// one of its unit: somebody may skip what is named.
+func TestBlockedAtTheCommit(t *testing.T) {
+	w := newWorld(t, 1)
+	w.both("CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+	w.target.exec(`DO $$ DECLARE n name; BEGIN FOR n IN SELECT tgname FROM pg_trigger WHERE tgrelid = 't'::regclass LOOP
+		EXECUTE format('ALTER TABLE t ENABLE ALWAYS TRIGGER %I', n); END LOOP; END $$; INSERT INTO t VALUES (9, 2)`)
+	for i := range 4 {
+		w.source(fmt.Sprintf("INSERT INTO t VALUES (%[1]d, %[1]d)", i+1))
+	}
+	txs := w.capture()
+	f := newFeed(t)
+	f.publish(1<<20, 0, txs...)
+	a := new(asked)
+	fl := w.follow(t, f, apply.Config{Skips: a.list})
+	s := fl.state("stuck", stuck)
+	if s.Blocked.CSN != txs[1].CSN || s.Blocked.Table != `"public"."t"` {
+		t.Errorf("stuck at %+v: %s", s.Blocked, s.Err)
+	}
+	a.skip(txs[1].CSN)
+	fl.until(txs[3].CSN)
+	if got := w.target.rows("SELECT id FROM t ORDER BY id"); got != "1\n3\n4\n9\n" {
+		t.Errorf("got %s", got)
+	}
 }

@@ -125,6 +125,9 @@ func TestSilentTarget(t *testing.T) {
 	})
 	fl.until(2)
 	w.same("t")
+	if got := w.target.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND datname = current_database()"); got != "1\n" {
+		t.Errorf("%s sessions: the silent one goes on holding its locks", got)
+	}
 }
 
 // TestBusyTarget: a statement that takes long is waited for, however long, and the status says so.
@@ -152,7 +155,7 @@ func TestBusyTarget(t *testing.T) {
 	if s := fl.worker.Status(); s.Err != "" {
 		t.Errorf("status %+v", s)
 	}
-	if got := w.target.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND wait_event_type = 'Lock'"); got != "1\n" {
+	if got := w.target.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND datname = current_database() AND wait_event_type = 'Lock'"); got != "1\n" {
 		t.Errorf("%s sessions wait: the first one was given up", got)
 	}
 	w.target.exec("SELECT pg_advisory_unlock(1)")

@@ -83,7 +83,7 @@ func (s *session) apply(ctx context.Context, g *apply.Group) error {
 	if err := w.group(g); err != nil {
 		return err
 	}
-	if err := w.commit(g.To.CSN); err != nil {
+	if err := w.commit(g); err != nil {
 		return err
 	}
 	if err := w.p.Close(); err != nil {
@@ -113,7 +113,12 @@ func (w *writer) group(g *apply.Group) error {
 		if skip, ok := g.Skips[tx.CSN]; ok {
 			return w.skip(tx, skip)
 		}
-		return w.transaction(tx)
+		if err := w.transaction(tx); err != nil || !g.Careful {
+			return err
+		}
+		w.send(stCheck, nil, expected{change: change{csn: tx.CSN}})
+		w.send(stDefer, nil, expected{})
+		return nil
 	})
 	if err != nil {
 		return err
@@ -152,8 +157,11 @@ func (w *writer) drain() error {
 func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }
 
 // commit is the commit point: what is in the target's WAL when the answer comes is applied.
-func (w *writer) commit(last pipeline.CSN) error {
-	refused := &apply.Blocked{CSN: last} // by a deferred constraint; of the group's transactions the last is named
+func (w *writer) commit(g *apply.Group) error {
+	refused := new(apply.Blocked) // by a deferred constraint, of any of several transactions
+	if len(g.Units) == 1 && g.Units[0].Unit != nil && len(g.Units[0].Transactions) == 1 {
+		refused.CSN = g.To.CSN
+	}
 	w.p.SendQueryPrepared(stCommit, nil, nil, nil)
 	defer w.s.waits()()
 	if err := w.p.Sync(); err != nil {
