@@ -198,7 +198,7 @@ func (x *trial) known(t *testing.T) bool {
 	return bug
 }
 
-const trialTime = time.Minute
+const trialTime = 2 * time.Minute
 
 // run runs one case and verifies everything.
 func (s *stage) run(x trial) {
