@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -107,14 +108,21 @@ func (c *Catalog) Put(ctx context.Context, e Entry) error {
 }
 
 // Change reads a subscription, changes it and writes it, again if somebody else wrote in between. An error of change
-// leaves it as it is.
+// leaves it as it is. What change leaves as it was is not written: processes begin anew when an entry was.
 func (c *Catalog) Change(ctx context.Context, name string, change func(*Subscription) error) (Entry, error) {
 	for {
 		e, err := c.Get(ctx, name)
 		if err != nil {
 			return e, err
 		}
+		before, err := json.Marshal(e.Subscription)
+		if err != nil {
+			return e, err
+		}
 		if err := change(e.Subscription); err != nil {
+			return e, err
+		}
+		if after, err := json.Marshal(e.Subscription); err != nil || bytes.Equal(before, after) {
 			return e, err
 		}
 		if err = c.Put(ctx, e); !moved(err) {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"shardcdc/pipeline/control"
 )
 
@@ -30,27 +28,15 @@ func SetState(ctx context.Context, bus *control.Bus, name string, to control.Sta
 	return awaitIdle(ctx, waiting, bus, e.Subscription)
 }
 
-// setState writes the state, again if somebody else wrote in between. Dropping is never left.
+// setState writes the state. Dropping is never left.
 func setState(ctx context.Context, catalog *control.Catalog, name string, to control.State) (control.Entry, error) {
-	for {
-		e, err := catalog.Get(ctx, name)
-		if err != nil {
-			return e, err
+	return catalog.Change(ctx, name, func(sub *control.Subscription) error {
+		if sub.State == control.Dropping && to != control.Dropping {
+			return fmt.Errorf("subscription %s is being dropped. Try: cdcctl drop-subscription %s, which goes on", name, name)
 		}
-		if e.State == to {
-			return e, nil
-		}
-		if e.State == control.Dropping {
-			return e, fmt.Errorf("subscription %s is being dropped. Try: cdcctl drop-subscription %s, which goes on", name, name)
-		}
-		e.State = to
-		err = catalog.Put(ctx, e)
-		var api *jetstream.APIError
-		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
-			continue
-		}
-		return e, err
-	}
+		sub.State = to
+		return nil
+	})
 }
 
 // awaitWorkersGone waits until no apply worker answers for the subscription's targets.
