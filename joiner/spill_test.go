@@ -23,7 +23,9 @@ type disk struct {
 	files int
 	bytes int
 	made  int
-	err   error
+
+	opened int
+	err    error
 }
 
 type file struct {
@@ -59,8 +61,15 @@ func (f *file) Open() (io.ReadCloser, error) {
 	if f.gone {
 		return nil, errors.New("released")
 	}
-	return io.NopCloser(bytes.NewBuffer(f.data)), nil // cannot seek
+	if f.disk.opened++; f.disk.opened%2 == 0 {
+		return seekable{bytes.NewReader(f.data)}, nil
+	}
+	return io.NopCloser(bytes.NewBuffer(f.data)), nil
 }
+
+type seekable struct{ *bytes.Reader }
+
+func (seekable) Close() error { return nil }
 
 func (f *file) Release() {
 	f.disk.mu.Lock()
@@ -252,6 +261,50 @@ func TestAwaitRoom(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		if err := <-waited; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	})
+}
+
+// A shard that is waited for has to wait for room nevertheless, while a batch is on its way or may leave.
+func TestAwaitRoomBesideABatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newSpilling(t, 2, 1, &disk{}, nil)
+		ctx := context.Background()
+		waits := func(shard pipeline.ShardID) chan error {
+			waited := make(chan error, 1)
+			go func() { waited <- j.AwaitRoom(ctx, shard) }()
+			synctest.Wait()
+			select {
+			case err := <-waited:
+				t.Fatal("did not wait:", err)
+			default:
+			}
+			return waited
+		}
+		offer := func(shard pipeline.ShardID, end pipeline.LSN, at pipeline.Timestamp) {
+			if err := j.Offer(ctx, shard, commit(shard, end, at), end); err != nil {
+				t.Fatal(err)
+			}
+		}
+		offer(0, 100, 5*second)
+		if err := j.Probed(1, 1, 4*second, 500); err != nil { // shard 1 is waited for until 500
+			t.Fatal(err)
+		}
+		offer(1, 100, 6*second)
+		ready := waits(1)
+		b, err := j.Next(ctx, 1<<20, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flying := waits(1)
+		j.Durable(&b.Checkpoint)
+		for _, c := range []chan error{ready, flying} {
+			if err := <-c; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := j.AwaitRoom(ctx, 1); !errors.Is(err, errNoRoom) {
 			t.Fatal(err)
 		}
 	})

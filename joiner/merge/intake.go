@@ -173,10 +173,13 @@ func (m *Merger) intakeCommitPrepared(s *shard, r *pipeline.Record) error {
 
 // commit finds the transaction of a member whose second phase was received, or makes it.
 func (m *Merger) commit(mb *member, at pipeline.Timestamp) {
-	// A time well before the PREPARE's is not the shard's own: it was set by a session with a replication origin.
+	// A time well before the PREPARE's is not the shard's own, but set by a session with a replication origin, or the clock
+	// was set back meanwhile.
 	own := mb.clocked && at >= mb.from-m.slack
 	if own {
 		mb.until = at
+	} else if mb.clocked {
+		mb.disputed = true
 	}
 	global := m.conf.GlobalID(mb.gid)
 	for _, t := range m.family(global).txns {

@@ -154,11 +154,11 @@ func (m *Merger) gather(f *family, t *txn) {
 	}
 }
 
-// absorb takes into t the family's decisions that were taken for others by dates that are disputed by now, if positions
-// allow it. Each has to be closed before, or a fragment of it could still come; until then absorb returns false.
+// absorb takes into t the family's decisions that were taken for others by dates that are disputed by now or that a list
+// contradicts, if positions allow it. Without a list, each has to be closed before, or a fragment of it could still come; until then absorb returns false.
 func (m *Merger) absorb(f *family, t *txn) bool {
 	same := func(u *txn) bool { return u != t && !u.sealed && m.sameUse(t, u) }
-	if slices.ContainsFunc(f.txns, func(u *txn) bool { return same(u) && u.left > 0 && u.decider == nil }) {
+	if slices.ContainsFunc(f.txns, func(u *txn) bool { return same(u) && u.left > 0 && t.decider == nil && u.decider == nil }) {
 		return false
 	}
 	f.txns = slices.DeleteFunc(f.txns, func(u *txn) bool {
@@ -190,9 +190,11 @@ func (t *txn) take(u *txn) {
 	u.sealed = true // nothing waits for it any more
 }
 
-// sameUse says whether two decisions that only disputed dates keep apart are one.
+// sameUse says whether two decisions that only dates keep apart are one: a list names what the other has, or the dates are
+// disputed.
 func (m *Merger) sameUse(t, u *txn) bool {
-	if !t.first.disputed && !u.first.disputed || t.decider != nil && u.decider != nil {
+	list, otherList := t.decider != nil, u.decider != nil
+	if list && otherList || !list && !otherList && !t.first.disputed && !u.first.disputed {
 		return false
 	}
 	return t.admits(u) && u.admits(t)
