@@ -44,7 +44,7 @@ func (a *arriving) fetch() error {
 		return a.err
 	}
 	for {
-		m, err := a.r.receive(a.ctx)
+		m, err := a.receive()
 		if err != nil {
 			a.err = &ReadError{fmt.Errorf("read the stream: %w", err)}
 			return a.err
@@ -56,6 +56,22 @@ func (a *arriving) fetch() error {
 		}
 		if took {
 			return nil
+		}
+	}
+}
+
+// receive waits for the next message for as long as it may still come. Nobody else looks at the stream meanwhile.
+func (a *arriving) receive() (*message, error) {
+	for {
+		ctx, cancel := context.WithTimeout(a.ctx, a.r.stream.stall)
+		m, err := a.r.receive(ctx)
+		stalled := ctx.Err() != nil && a.ctx.Err() == nil
+		cancel()
+		if err == nil || !stalled {
+			return m, err
+		}
+		if err := a.r.stillThere(a.ctx); err != nil {
+			return nil, err
 		}
 	}
 }

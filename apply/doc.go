@@ -43,7 +43,7 @@
 //
 // No row of it is visible, and no progress is written, before Finish has seen the end mark and the checksum. A first
 // attempt that fails, whatever the reason, is followed by one from files: no target transaction is open while a stream
-// stalls.
+// stalls. When the rest does not come for long, the reader looks whether the stream is still the same.
 //
 // A writer that dies leaves parts without an end (Abandoned). The target transaction is rolled back, and reading goes on
 // behind the dead parts: the worker remembers where they end, as a position that the next commit, or idling, writes. A

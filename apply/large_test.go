@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/wire"
@@ -160,6 +161,38 @@ func TestAbandoned(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestArrivingStalls: the rest of a unit is waited for, but not when the stream is another one meanwhile.
+func TestArrivingStalls(t *testing.T) {
+	s := newStream(t)
+	s.transaction(large(1), partBytes, 20)
+	src := NewStream(s.js, "sub")
+	src.MemoryBytes, src.stall = 100, 20*time.Millisecond
+	r, err := src.Open(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	u, err := s.next(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- u.Finish() }()
+	select {
+	case err := <-done:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(5 * src.stall):
+	}
+	if err := s.js.DeleteStream(t.Context(), wire.StreamName("sub")); err != nil {
+		t.Fatal(err)
+	}
+	s.create(nil)
+	var read *ReadError
+	if err := <-done; !errors.As(err, &read) {
+		t.Errorf("got %v", err)
 	}
 }
 

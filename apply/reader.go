@@ -13,6 +13,8 @@ import (
 
 // streamReader makes units of messages. While a unit is Arriving, whoever reads that one owns it.
 type streamReader struct {
+	stream      *Stream
+	id          string // of the stream; see StreamInfo
 	subject     string // of units
 	epochs      string // of writers' epochs
 	checkpoints string // that are too large for a header
@@ -83,6 +85,18 @@ func (r *streamReader) receive(ctx context.Context) (*message, error) {
 	}
 	r.before, r.last = r.last, message{seq: m.seq, stamp: m.stamp}
 	return m, nil
+}
+
+// stillThere looks whether the stream is the one that was opened, and holds what was read.
+func (r *streamReader) stillThere(ctx context.Context) error {
+	info, err := r.stream.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	if info.ID != r.id || info.Last < r.last.seq {
+		return fmt.Errorf("the stream was replaced or lost its end: it is %s up to sequence %d, and was %s up to %d at least", info.ID, info.Last, r.id, r.last.seq)
+	}
+	return nil
 }
 
 // hold gives the last message back: it belongs to what comes next.

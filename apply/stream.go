@@ -20,6 +20,8 @@ const (
 	pullBytes = 8 << 20 // in flight; a limit in messages hangs on large ones
 	// memoryBytesDefault: two of the batches in which a large unit is published.
 	memoryBytesDefault = 16 << 20
+	// stallDefault: when the rest of a unit does not come for so long, the stream is looked at again.
+	stallDefault = 30 * time.Second
 )
 
 // Stream is the Source in JetStream. It uses ordered consumers, which keep nothing on the server: the position
@@ -32,11 +34,12 @@ type Stream struct {
 
 	js           jetstream.JetStream
 	subscription string
+	stall        time.Duration
 }
 
 // NewStream makes the Source of a subscription.
 func NewStream(js jetstream.JetStream, subscription string) *Stream {
-	return &Stream{js: js, subscription: subscription, MemoryBytes: memoryBytesDefault}
+	return &Stream{js: js, subscription: subscription, MemoryBytes: memoryBytesDefault, stall: stallDefault}
 }
 
 var _ Source = (*Stream)(nil)
@@ -78,6 +81,10 @@ func (s *Stream) Stamp(ctx context.Context, seq pipeline.Seq) (int64, error) {
 
 // Open begins to read behind a sequence.
 func (s *Stream) Open(ctx context.Context, after pipeline.Seq) (Reader, error) {
+	info, err := s.Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
 	consumer, err := s.js.OrderedConsumer(ctx, wire.StreamName(s.subscription), jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:   uint64(after) + 1,
@@ -95,6 +102,7 @@ func (s *Stream) Open(ctx context.Context, after pipeline.Seq) (Reader, error) {
 		return nil, fmt.Errorf("consumer: %w", err)
 	}
 	return &streamReader{
+		stream: s, id: info.ID,
 		messages: messages, last: message{seq: after}, memoryBytes: s.MemoryBytes,
 		subject: wire.Subject(s.subscription), epochs: wire.EpochSubject(s.subscription),
 		checkpoints: wire.CheckpointSubject(s.subscription),
