@@ -66,13 +66,23 @@ public.accounts differs rows 15/15 differing 1 missing 0 extra 0 undecided 3 rep
 }
 
 // TestCommittedAndInvisible: with a synchronous standby a commit is in the WAL, and so on the target, before anybody on the
-// shard sees it. Rows of a one-phase commit and of a second phase that wait for the standby are no differences.
+// shard sees it. A row that waits for the standby is no difference: of a one-phase commit, and of a second phase.
 func TestCommittedAndInvisible(t *testing.T) {
 	p := newPlace(t, accounts)
 	p.start()
+	p.sql(0, "SET synchronous_commit = local")
 	p.sql(0, "INSERT INTO accounts VALUES (1, 'old'), (2, 'old')")
 	p.prepare("two", map[int]string{0: "UPDATE accounts SET v = 'new' WHERE id = 2", 1: "INSERT INTO accounts VALUES (3, 'new')"})
-	one, two := p.connect(0), p.connect(0)
+	p.flow() // the second phase comes long after the PREPARE
+	p.waitsForStandby("UPDATE accounts SET v = 'new' WHERE id = 1", 1)
+	p.sql(1, "COMMIT PREPARED 'two'")
+	p.waitsForStandby("COMMIT PREPARED 'two'", 3)
+}
+
+// waitsForStandby runs a statement on shard 0 that waits for a standby that there is not, until it is on the target, where
+// there are so many new rows then.
+func (p *place) waitsForStandby(sql string, rows int) {
+	p.Helper()
 	standby := func(name string) {
 		p.sql(0, "ALTER SYSTEM SET synchronous_standby_names = "+literal(name), "SELECT pg_reload_conf()")
 		p.until("the setting holds", func() bool {
@@ -81,31 +91,27 @@ func TestCommittedAndInvisible(t *testing.T) {
 			return now == name
 		})
 	}
-	p.sql(0, "SET synchronous_commit = local")
 	standby("nobody")
 	defer standby("")
-	var ended []chan error
-	for conn, sql := range map[*pgx.Conn]string{one: "UPDATE accounts SET v = 'new' WHERE id = 1", two: "COMMIT PREPARED 'two'"} {
-		done := make(chan error, 1)
-		go func() { _, err := conn.Exec(p.ctx, sql, pgx.QueryExecModeSimpleProtocol); done <- err }()
-		ended = append(ended, done)
-	}
-	p.sql(1, "COMMIT PREPARED 'two'")
-	p.until("both are on the target", func() (ok bool) {
-		p.must(p.conns[target].QueryRow(p.ctx, "SELECT count(*) = 3 FROM accounts WHERE v = 'new'").Scan(&ok))
+	conn, done := p.connect(0), make(chan error, 1)
+	go func() { _, err := conn.Exec(p.ctx, sql, pgx.QueryExecModeSimpleProtocol); done <- err }()
+	p.until("it is on the target", func() (ok bool) {
+		p.must(p.conns[target].QueryRow(p.ctx, "SELECT count(*) = $1 FROM accounts WHERE v = 'new'", rows).Scan(&ok))
+		return ok
+	})
+	p.until("it waits", func() (ok bool) {
+		p.must(p.conns[0].QueryRow(p.ctx, "SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&ok))
 		return ok
 	})
 	p.flow()
 	r := p.verify(quick)
-	if r.Verdict != Undecided || r.Tables[0].Undecided != 2 {
-		t.Errorf("%s\n%s", r.Verdict, text(r))
+	if r.Verdict != Undecided || r.Tables[0].Undecided != 1 {
+		p.Errorf("%s: %s\n%s", sql, r.Verdict, text(r))
 	}
 	standby("")
-	for _, done := range ended {
-		p.must(<-done)
-	}
+	p.must(<-done)
 	if r := p.verify(); r.Verdict != Equal {
-		t.Errorf("when the standby is not waited for: %s\n%s", r.Verdict, text(r))
+		p.Errorf("when the standby is not waited for: %s\n%s", r.Verdict, text(r))
 	}
 }
 
@@ -126,19 +132,20 @@ func (p *place) until(what string, ok func() bool) {
 func TestTargetStandsStill(t *testing.T) {
 	p := newPlace(t, accounts)
 	p.start()
-	p.sql(0, "INSERT INTO accounts VALUES (1, 'old'), (2, 'old')")
+	p.sql(0, "INSERT INTO accounts VALUES (1, 'old'), (2, 'old'), (4, 'old')")
 	p.applied()
 	p.stop()
 	p.sql(0, "UPDATE accounts SET v = 'new' WHERE id = 1")
 	p.sql(1, "INSERT INTO accounts VALUES (3, 'new')")
 	p.sql(target, "DELETE FROM accounts WHERE id = 2")
-	r := p.verify()
+	still := func(c *Config) { c.still = 300 * time.Millisecond }
+	r := p.verify(still)
 	if len(r.Tables[0].Rows) != 3 || r.Tables[0].Missing != 1 || r.Tables[0].Undecided != 2 || !strings.Contains(r.Tables[0].Rows[0].Reason, "the target is behind") {
 		t.Errorf("%s\n%s", r.Verdict, text(r))
 	}
 	p.sql(0, "TRUNCATE accounts")
 	p.sql(0, "INSERT INTO accounts VALUES (2, 'new')")
-	if r = p.verify(); r.Tables[0].Undecided != 3 {
+	if r = p.verify(still); r.Tables[0].Undecided != 4 {
 		t.Errorf("a TRUNCATE may have been any row: %s\n%s", r.Verdict, text(r))
 	}
 }

@@ -193,7 +193,7 @@ func (p *plan) hashed(text string) string {
 	return text
 }
 
-func (p *plan) hash(text string, seed int) string {
+func (p *plan) hash(text string, seed int64) string {
 	return fmt.Sprintf(`pg_catalog.hashtextextended(%s COLLATE pg_catalog."C", %d)`, p.hashed(text), seed)
 }
 

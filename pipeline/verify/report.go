@@ -43,7 +43,7 @@ type TableReport struct {
 	Undecided int64 `json:"undecided"`
 	Repaired  int64 `json:"repaired"`
 
-	// Rows are the first ones that are not equal.
+	// Rows are the first ones that are not equal, and all that were repaired, or would be.
 	Rows []RowReport `json:"rows,omitempty"`
 
 	seconds time.Duration
@@ -151,7 +151,7 @@ func (t *TableReport) count(r *RowReport, keys int) {
 	default:
 		t.Differing++
 	}
-	if len(t.Rows) < keys {
+	if len(t.Rows) < keys || r.Repair != "" {
 		t.Rows = append(t.Rows, *r)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/await"
 	"shardcdc/pipeline/control"
@@ -16,7 +18,7 @@ import (
 // Limits of a round.
 const (
 	pollEvery   = 5 * time.Millisecond
-	pollsAfter  = 10 * time.Second // how long a target that is behind is waited for, once all is published
+	stillAfter  = 10 * time.Second // how long a target that is behind is waited for, once all is published
 	clockMargin = time.Second      // by which a shard's clock may be set back while a commit becomes visible
 )
 
@@ -28,12 +30,13 @@ type judge struct {
 	stream    *stream
 	witnesses []*witness
 	timeout   time.Duration // of everything being published
+	still     time.Duration // see stillAfter
 	// thorough: equality at first sight is no answer; every view has to follow from the stream. For tests of the proof.
 	thorough bool
 }
 
 func newJudge(ctx context.Context, cfg *Config) (*judge, error) {
-	j := &judge{bus: cfg.Bus, sub: cfg.Subscription, timeout: cfg.Timeout}
+	j := &judge{bus: cfg.Bus, sub: cfg.Subscription, timeout: cfg.Timeout, still: cfg.still}
 	var err error
 	if j.stream, err = openStream(ctx, cfg.Bus.JS, cfg.Subscription.Name); err != nil {
 		return nil, err
@@ -111,7 +114,9 @@ func (j *judge) round(ctx context.Context, list []*suspect) (*round, error) {
 // progress reads how far the target is; suffix may lock the row.
 func (c *cluster) progress(ctx context.Context, subscription, streamID, suffix string) (p position, err error) {
 	rows, err := c.target.query(ctx, "SELECT stream_id, csn, stream_seq FROM cdc.progress WHERE subscription = $1"+suffix, subscription)
-	if err != nil {
+	var pg *pgconn.PgError
+	absent := errors.As(err, &pg) && pg.Code == "42P01"
+	if err != nil && !absent {
 		return p, fmt.Errorf("how far the target is: %w", err)
 	}
 	if len(rows) != 1 {
@@ -214,7 +219,7 @@ func (r *round) watchTarget(ctx context.Context, published <-chan error, wanted 
 				return left, err
 			}
 			done, r.wanted, published = true, wanted(), nil
-			giveUp = time.After(pollsAfter)
+			giveUp = time.After(r.still)
 		case <-giveUp:
 			return left, nil
 		case <-tick.C:

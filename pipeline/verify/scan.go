@@ -23,12 +23,11 @@ const (
 	sampleParts  = 1 << 16
 )
 
-// Seeds of the hashes: two of a row, one of its key for the bucket, one for the sample.
+// Seeds of the hashes: two of a row, one of its key for the bucket.
 const (
 	seedRow1 = iota + 1
 	seedRow2
 	seedBucket
-	seedSample
 )
 
 // scan goes over one table: every row that is not seen to be equal becomes a suspect.
@@ -36,6 +35,7 @@ type scan struct {
 	c       *cluster
 	p       *plan
 	sample  float64 // percent
+	seed    int64   // of the sample
 	slice   int64   // rows
 	report  *TableReport
 	tell    func()
@@ -46,7 +46,7 @@ type scan struct {
 }
 
 func newScan(c *cluster, p *plan, cfg *Config, report *TableReport, tell func()) *scan {
-	s := &scan{c: c, p: p, sample: cfg.Sample, slice: cfg.sliceRows, report: report, tell: tell}
+	s := &scan{c: c, p: p, sample: cfg.Sample, seed: cfg.seed, slice: cfg.sliceRows, report: report, tell: tell}
 	rows := p.rows
 	if p.leading != "" {
 		rows = min(rows, s.slice)
@@ -108,7 +108,7 @@ func (s *scan) between(low, high *string) string {
 func (s *scan) rows(t *described, where, more string) string {
 	key := s.p.record(s.p.identity())
 	if s.sample < 100 {
-		where = and(where, fmt.Sprintf("(%s & %d) < %d", s.p.hash(key, seedSample), sampleParts-1, int(s.sample/100*sampleParts)))
+		where = and(where, fmt.Sprintf("(%s & %d) < %d", s.p.hash(key, s.seed), sampleParts-1, int(s.sample/100*sampleParts)))
 	}
 	return fmt.Sprintf("(SELECT %s AS k, %s AS r%s FROM %s AS t%s OFFSET 0) AS t",
 		key, s.p.record(allOf(s.p.columns)), more, s.p.from(t), where)

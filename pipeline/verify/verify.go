@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -30,7 +31,9 @@ type Config struct {
 	// Progress is told how far it is, from several goroutines but one at a time; nil: nobody.
 	Progress func(Progress)
 
+	seed      int64 // of the sample: other rows each time
 	sliceRows int64
+	still     time.Duration // after which a target that is behind is not waited for any more
 }
 
 // Progress is how far a comparison is.
@@ -66,7 +69,9 @@ func (c *Config) setDefaults() {
 	c.Rounds = cmp.Or(c.Rounds, 20)
 	c.Keys = cmp.Or(c.Keys, 20)
 	c.Timeout = cmp.Or(c.Timeout, time.Minute)
+	c.seed = cmp.Or(c.seed, rand.Int64())
 	c.sliceRows = cmp.Or(c.sliceRows, sliceRows)
+	c.still = cmp.Or(c.still, stillAfter)
 }
 
 // verifier is one comparison.
