@@ -194,6 +194,9 @@ func TestArrivingStalls(t *testing.T) {
 	if err := <-done; !errors.As(err, &read) {
 		t.Errorf("got %v", err)
 	}
+	if err := r.(*streamReader).stillThere(t.Context()); err == nil || !strings.Contains(err.Error(), "was replaced or lost its end") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // TestArrivingDamaged: what is not as it was sent has no end, wherever the damage is.
