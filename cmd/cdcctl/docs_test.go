@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	cdcctlCommands = []string{"create-subscription", "alter-subscription", "drop-subscription", "pause", "resume", "skip", "list", "status", "nodes", "history", "tail", "wait", "check"}
+	cdcctlCommands = []string{"create-subscription", "alter-subscription", "drop-subscription", "pause", "resume", "skip", "list", "status", "nodes", "history", "tail", "wait", "verify", "check"}
 	cdcdCommands   = []string{"all", "node", "apply", "demo"}
 )
 
