@@ -92,7 +92,7 @@ func (m *Merger) trySeal(t *txn) error {
 	if t.sealed || t.left > 0 && !m.wholeByList(f, t) {
 		return nil
 	}
-	if !m.absorb(f, t) || f.contested(t) || m.unproven(f, t) {
+	if !m.absorb(f, t) || m.unproven(f, t) {
 		return nil // until more is known
 	}
 	m.gather(f, t)
@@ -107,11 +107,6 @@ func (m *Merger) trySeal(t *txn) error {
 	}
 	t.sealed = true
 	m.doubt(t)
-	for _, u := range f.txns {
-		if !u.sealed && u.left == 0 {
-			m.closing = append(m.closing, u) // it may have waited for t
-		}
-	}
 	for _, mb := range t.members {
 		if !mb.processed {
 			t.unprocessed++

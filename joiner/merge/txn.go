@@ -207,14 +207,6 @@ func (t *txn) admits(u *txn) bool {
 	})
 }
 
-// contested says whether a fragment that t took because clocks differ looks, by the dates as they are, like one of another
-// decision that may still get fragments.
-func (f *family) contested(t *txn) bool {
-	return t.decider == nil && slices.ContainsFunc(f.txns, func(u *txn) bool {
-		return !u.sealed && u.left > 0 && slices.ContainsFunc(t.members, func(mb *member) bool { return u.wants(mb) })
-	})
-}
-
 // wants says whether mb, which another decision has, may be t's instead, and t has nothing else on its shard: dates in
 // dispute tell neither way, others speak for t.
 func (t *txn) wants(mb *member) bool {
