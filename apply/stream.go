@@ -44,8 +44,13 @@ func NewStream(js jetstream.JetStream, subscription string) *Stream {
 
 var _ Source = (*Stream)(nil)
 
+// requestMax bounds one request to the server. A cluster that elects a leader drops requests, and the worker asks again.
+const requestMax = 3 * time.Second
+
 // Describe asks the server for the stream's identity and borders.
 func (s *Stream) Describe(ctx context.Context) (StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
 	stream, err := s.js.Stream(ctx, wire.StreamName(s.subscription))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		return StreamInfo{}, fmt.Errorf("%s: %w", wire.StreamName(s.subscription), ErrNoStream)
@@ -65,6 +70,8 @@ func (s *Stream) Describe(ctx context.Context) (StreamInfo, error) {
 
 // Stamp asks for a message's time.
 func (s *Stream) Stamp(ctx context.Context, seq pipeline.Seq) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
 	stream, err := s.js.Stream(ctx, wire.StreamName(s.subscription))
 	if err != nil {
 		return 0, fmt.Errorf("stream %s: %w", wire.StreamName(s.subscription), err)
@@ -85,7 +92,9 @@ func (s *Stream) Open(ctx context.Context, after pipeline.Seq) (Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := s.js.OrderedConsumer(ctx, wire.StreamName(s.subscription), jetstream.OrderedConsumerConfig{
+	opening, cancel := context.WithTimeout(ctx, requestMax)
+	defer cancel()
+	consumer, err := s.js.OrderedConsumer(opening, wire.StreamName(s.subscription), jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:   uint64(after) + 1,
 		// Rarely used up: a worker that stops deletes nothing on the server.

@@ -102,7 +102,7 @@ func TestMovesMax(t *testing.T) {
 	w.shards[2].exec("BEGIN; INSERT INTO t SELECT g, 1 FROM generate_series(201, 209) g; DELETE FROM t WHERE id = 205; COMMIT")
 	txs := w.together(w.capture())
 	var blocked *apply.Blocked
-	if err := w.try(txs); !errors.As(err, &blocked) || blocked.CSN != txs[0].CSN || !strings.Contains(err.Error(), "moves_max 10") {
+	if err := w.try(txs); !errors.As(err, &blocked) || blocked.CSN != txs[0].CSN || !strings.Contains(err.Error(), "--moves-max 10") {
 		t.Fatalf("got %v", err)
 	}
 	w.cfg.MovesMax = 10

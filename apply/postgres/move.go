@@ -135,7 +135,7 @@ func (s *session) checkMoves(tx *pipeline.Transaction) error {
 		CSN: tx.CSN,
 		Problem: fmt.Sprintf("rows may move between shards in this transaction, and finding out which would take the memory of %d changes; the limit is %d",
 			n, s.cfg.MovesMax),
-		Try: fmt.Sprintf("start the worker with moves_max %d or more (about 150 bytes of memory each); it goes on by itself", n),
+		Try: fmt.Sprintf("start the worker with --moves-max %d or more (about 150 bytes of memory each); it goes on by itself", n),
 	}
 }
 

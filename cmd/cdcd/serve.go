@@ -47,6 +47,10 @@ func addLease(f *pflag.FlagSet, lease *time.Duration) {
 	f.DurationVar(lease, "lease-ttl", 0, "a dead process's work is taken over after this time (default: 3s, or 12s with a NATS cluster, whose elections block renewals)")
 }
 
+func addMovesMax(f *pflag.FlagSet, n *int) {
+	f.IntVar(n, "moves-max", 1_000_000, "changes of one transaction that a worker follows in memory (about 150 bytes each) to find rows that move between shards")
+}
+
 func addSpillDir(f *pflag.FlagSet, dir *string) {
 	f.StringVar(dir, "spill-dir", "", "folder for what is too large for the memory; empty when the process ends (default: one of this user in the system's temporary folder)")
 }
@@ -175,6 +179,7 @@ not name.`,
 	cmd.Flags().StringVar(&name, "node-name", "", "name shown in status (default: host name and process number)")
 	addLease(cmd.Flags(), &conf.LeaseTTL)
 	addSpillDir(cmd.Flags(), &conf.SpillDir)
+	addMovesMax(cmd.Flags(), &conf.MovesMax)
 	logging.Add(cmd.Flags())
 	return cmd
 }
@@ -194,6 +199,7 @@ func allCommand() *cobra.Command {
 		store   embedded.Options
 		logging cli.Logging
 	)
+	var movesMax int
 	cmd := &cobra.Command{
 		Use:   "all",
 		Short: "Node, apply workers and an embedded NATS server in one process",
@@ -212,18 +218,21 @@ capture node, and apply workers for every target in the catalog. cdcctl finds it
 				return err
 			}
 			store.Log = log
-			return runAll(cmd.Context(), store, conf)
+			return runAll(cmd.Context(), store, conf, node.WorkerConfig{
+				Name: conf.Name, LeaseTTL: conf.LeaseTTL, SpillDir: conf.SpillDir, MovesMax: movesMax, Log: log,
+			})
 		},
 	}
 	cmd.Flags().StringVar(&store.StoreDir, "nats-store", "shardcdc-data", "folder of the embedded NATS server's data")
 	cmd.Flags().StringVar(&store.Listen, "nats-listen", "127.0.0.1:4222", "where the embedded NATS server listens; it has no passwords, so keep it on this machine")
 	cmd.Flags().Int64Var(&store.StoreMax, "nats-store-bytes-max", 0, "bytes that the embedded NATS server may use on disk; 0: three quarters of what is free")
 	flags.add(cmd.Flags())
+	addMovesMax(cmd.Flags(), &movesMax)
 	logging.Add(cmd.Flags())
 	return cmd
 }
 
-func runAll(ctx context.Context, store embedded.Options, conf node.Config) error {
+func runAll(ctx context.Context, store embedded.Options, conf node.Config, worker node.WorkerConfig) error {
 	srv, err := embedded.Start(ctx, store)
 	if err != nil {
 		return err
@@ -237,9 +246,7 @@ func runAll(ctx context.Context, store embedded.Options, conf node.Config) error
 	conf.Log.Info("embedded NATS is up", "url", srv.URL(), "store", store.StoreDir)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return capture(ctx, b, conf) })
-	group.Go(func() error {
-		return replay(ctx, b, node.WorkerConfig{Name: conf.Name, LeaseTTL: conf.LeaseTTL, SpillDir: conf.SpillDir, Log: conf.Log})
-	})
+	group.Go(func() error { return replay(ctx, b, worker) })
 	group.Go(func() error { return watchHealth(ctx, srv) })
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {

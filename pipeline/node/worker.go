@@ -34,6 +34,7 @@ type WorkerConfig struct {
 	LeaseTTL             time.Duration // after this time another process takes over from a dead one; 0: 3 s, or 12 s with a NATS cluster
 	RetryMax             time.Duration // longest pause after a failure; 0: 10 s
 	SpillDir             string        // large rows are kept here until they are applied; empty: DefaultSpillDir()
+	MovesMax             int           // see postgres.Config; 0: its default
 	Observer             apply.Observer
 	Log                  *slog.Logger
 }
@@ -180,6 +181,7 @@ func (r *replayer) once(ctx context.Context) (err error) {
 	}
 	target, err := postgres.New(postgres.Config{
 		DSN: expanded, Subscription: r.sub.Name, Shards: len(r.sub.Shards), Truncate: postgres.TruncatePolicy(r.sub.Truncate),
+		MovesMax: r.conf.MovesMax,
 	})
 	if err != nil {
 		return errors.New(dsn.Scrub(err.Error(), expanded))
