@@ -72,11 +72,11 @@ func TestCommittedAndInvisible(t *testing.T) {
 	p.start()
 	p.sql(0, "SET synchronous_commit = local")
 	p.sql(0, "INSERT INTO accounts VALUES (1, 'old'), (2, 'old')")
-	p.prepare("two", map[int]string{0: "UPDATE accounts SET v = 'new' WHERE id = 2", 1: "INSERT INTO accounts VALUES (3, 'new')"})
+	p.prepare("second", map[int]string{0: "UPDATE accounts SET v = 'new' WHERE id = 2", 1: "INSERT INTO accounts VALUES (3, 'new')"})
 	p.flow() // the second phase comes long after the PREPARE
 	p.waitsForStandby("UPDATE accounts SET v = 'new' WHERE id = 1", 1)
-	p.sql(1, "COMMIT PREPARED 'two'")
-	p.waitsForStandby("COMMIT PREPARED 'two'", 3)
+	p.sql(1, "COMMIT PREPARED 'second'")
+	p.waitsForStandby("COMMIT PREPARED 'second'", 3)
 }
 
 // waitsForStandby runs a statement on shard 0 that waits for a standby that there is not, until it is on the target, where
