@@ -260,6 +260,31 @@ func TestProgressWaitsForOlderSession(t *testing.T) {
 	}
 }
 
+// TestProgressEvictsFrozenSession: a worker that stands still in the middle of its transaction does not hold up the one that
+// took over.
+func TestProgressEvictsFrozenSession(t *testing.T) {
+	w := newWorld(t, 1)
+	w.open()
+	late := w.session
+	frozen, err := pgconn.Connect(t.Context(), w.cfg.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer frozen.Close(t.Context())
+	if _, err := frozen.Exec(t.Context(), "SET application_name = 'cdc apply s'; BEGIN; UPDATE cdc.progress SET stream_seq = 7 WHERE subscription = 's'").ReadAll(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	got, err := late.Progress(t.Context())
+	if err != nil || got.Seq == 7 {
+		t.Errorf("got %s, %v", got, err)
+	}
+	t.Logf("after %s", time.Since(began))
+	if _, err := frozen.Exec(t.Context(), "COMMIT").ReadAll(); err == nil {
+		t.Error("the frozen session could commit")
+	}
+}
+
 // TestTargetCrashes: the server is killed while transactions are on their way, several times; the worker goes on
 // by itself, and every row is there once.
 func TestTargetCrashes(t *testing.T) {

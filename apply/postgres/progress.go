@@ -2,8 +2,12 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardcdc/apply"
 	"shardcdc/pipeline"
@@ -54,9 +58,10 @@ func (s *session) makeTables(ctx context.Context) error {
 	return nil
 }
 
-// Progress reads the row under its lock, so it waits for an older session that may still commit.
+// Progress reads the row under its lock, so it waits for an older session that may still commit; but not for one of a
+// worker that stands still.
 func (s *session) Progress(ctx context.Context) (p apply.Progress, err error) {
-	rows, err := s.query(ctx, "SELECT stream_id, csn::text, stream_seq::text, stream_time::text FROM cdc.progress WHERE subscription = $1 FOR UPDATE", s.cfg.Subscription)
+	rows, err := s.lockProgress(ctx)
 	if err != nil {
 		return p, classify(fmt.Errorf("read cdc.progress: %w", err), nil)
 	}
@@ -76,4 +81,36 @@ func (s *session) Progress(ctx context.Context) (p apply.Progress, err error) {
 		return p, fmt.Errorf("read cdc.progress: %w", err)
 	}
 	return p, nil
+}
+
+// lockEvery is the time between two tries to lock the progress.
+const lockEvery = 100 * time.Millisecond
+
+func (s *session) lockProgress(ctx context.Context) ([][][]byte, error) {
+	began := time.Now()
+	for {
+		rows, err := s.query(ctx, "SELECT stream_id, csn::text, stream_seq::text, stream_time::text FROM cdc.progress WHERE subscription = $1 FOR UPDATE NOWAIT", s.cfg.Subscription)
+		var pg *pgconn.PgError
+		if !errors.As(err, &pg) || pg.Code != "55P03" || time.Since(began) > s.cfg.LockTimeout {
+			return rows, err
+		}
+		if err := s.evict(ctx); err != nil {
+			return nil, err
+		}
+		if err := sleep(ctx, lockEvery); err != nil {
+			return nil, fmt.Errorf("%w: %w", err, pg)
+		}
+	}
+}
+
+// evict ends sessions of this subscription's workers for which the server has waited a second: whoever opens a session has
+// the lease, so theirs is a frozen process, or one that is cut off. The server alone would wait for a minute, and in the
+// middle of a pipeline for ever. Ending a session undoes its transaction; a worker that was not frozen after all begins
+// anew, and the progress keeps the two apart.
+func (s *session) evict(ctx context.Context) error {
+	_, err := s.query(ctx, `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+		WHERE application_name = $1 AND datname = pg_catalog.current_database() AND usename = current_user AND pid <> pg_catalog.pg_backend_pid()
+		AND wait_event_type = 'Client' AND state_change < pg_catalog.clock_timestamp() - interval '1 second'`,
+		applicationName(s.cfg.Subscription))
+	return err
 }
