@@ -71,7 +71,7 @@ func New(c merge.Config, ask func(shard pipeline.ShardID, probe uint64)) (*Joine
 func (j *Joiner) Offer(ctx context.Context, shard pipeline.ShardID, records []pipeline.Record, received pipeline.LSN) error {
 	full, err := j.admit(ctx, shard, len(records))
 	if err == nil && full && j.Spill != nil && resident(records) {
-		err = moveOut(j.Spill, records)
+		err = moveOut(func(bodies [][]byte) (pipeline.Content, error) { return j.Spill(ctx, shard, bodies) }, records)
 	}
 	if err != nil {
 		return err

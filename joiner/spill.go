@@ -1,6 +1,7 @@
 package joiner
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,9 +11,9 @@ import (
 	"shardcdc/pipeline"
 )
 
-// Spill writes bodies to where there is more room than in memory, one behind the other, and returns where they are. It may
+// Spill writes bodies of a shard to where there is more room than in memory, one behind the other, and returns where they are. It may
 // block while there is no room; see AwaitRoom.
-type Spill func(bodies [][]byte) (pipeline.Content, error)
+type Spill func(ctx context.Context, shard pipeline.ShardID, bodies [][]byte) (pipeline.Content, error)
 
 // packBytes is how much is put together: as much as a write is worth, and little enough that a fragment which stays in
 // doubt keeps not much else on the disk.
@@ -20,7 +21,7 @@ const packBytes = 256 << 10
 
 // moveOut takes the bodies of records out of memory. Larger ones get a file each, small ones share one, or a million
 // prepared fragments of some hundred bytes would be a million files.
-func moveOut(spill Spill, records []pipeline.Record) error {
+func moveOut(spill func(bodies [][]byte) (pipeline.Content, error), records []pipeline.Record) error {
 	var pack []*pipeline.Fragment
 	size := 0
 	flush := func() error {
@@ -43,7 +44,7 @@ func moveOut(spill Spill, records []pipeline.Record) error {
 	return flush()
 }
 
-func moveTogether(spill Spill, fragments []*pipeline.Fragment) error {
+func moveTogether(spill func(bodies [][]byte) (pipeline.Content, error), fragments []*pipeline.Fragment) error {
 	if len(fragments) == 0 {
 		return nil
 	}

@@ -34,7 +34,7 @@ type file struct {
 	gone bool
 }
 
-func (d *disk) spill(bodies [][]byte) (pipeline.Content, error) {
+func (d *disk) spill(_ context.Context, _ pipeline.ShardID, bodies [][]byte) (pipeline.Content, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.err != nil {

@@ -166,7 +166,7 @@ func (w *walk) content() (err error) {
 		return fmt.Errorf("fragment %s: %w", w.f, err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	buf := make([]byte, walkBytes)
+	buf := make([]byte, max(1, min(walkBytes, w.f.Size())))
 	have := 0
 	for {
 		n, readErr := r.Read(buf[have:])

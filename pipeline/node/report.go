@@ -53,6 +53,7 @@ func (r *captureReport) failed(err error) (news bool) {
 		r.st.Since = time.Now()
 	}
 	r.st.State, r.st.Error = "failed", err.Error()
+	r.running = nil // what its dumpers say is no longer true
 	return news
 }
 

@@ -20,10 +20,13 @@ func (c *capture) limits(ctx context.Context, shard pipeline.ShardID) pgoutput.L
 	return pgoutput.Limits{
 		SpillAfter: bodyBytes,
 		OpenMax:    max(1, int(c.sub.MemoryBytesMax)/halfReceivedShare/len(c.sub.Shards)),
-		Spill: func() (pgoutput.Spill, error) {
-			return c.spill.Create(func(released <-chan struct{}) error { return c.awaitRoom(ctx, shard, released) })
-		},
+		Spill:      func() (pgoutput.Spill, error) { return c.file(ctx, shard) },
 	}
+}
+
+// file is a place for bodies of a shard.
+func (c *capture) file(ctx context.Context, shard pipeline.ShardID) (*spill.File, error) {
+	return c.spill.Create(func(released <-chan struct{}) error { return c.awaitRoom(ctx, shard, released) })
 }
 
 // awaitRoom holds the reading of a shard back until spilled bodies were released, or says why that would be for ever.
@@ -50,8 +53,8 @@ func (c *capture) awaitRoom(ctx context.Context, shard pipeline.ShardID, release
 }
 
 // moveOut is the joiner's spill.
-func (c *capture) moveOut(bodies [][]byte) (pipeline.Content, error) {
-	file, err := c.spill.Create(nil)
+func (c *capture) moveOut(ctx context.Context, shard pipeline.ShardID, bodies [][]byte) (pipeline.Content, error) {
+	file, err := c.file(ctx, shard)
 	if err != nil {
 		return nil, err
 	}

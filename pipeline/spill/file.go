@@ -206,13 +206,26 @@ func (f *File) Open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spill: open a body: %w", err)
 	}
-	return &reader{file: file, rest: f.onDisk}, nil
+	return &reader{file: file, size: f.onDisk, rest: f.onDisk}, nil
 }
 
 // reader reads exactly the body: a file that somebody cut off is an error, not a shorter body.
 type reader struct {
 	file *os.File
+	size int64
 	rest int64
+}
+
+// Seek goes to a place in the body, from its beginning: readers of a small part need not read what is before.
+func (r *reader) Seek(offset int64, whence int) (int64, error) {
+	if whence != io.SeekStart || offset < 0 || offset > r.size {
+		return 0, fmt.Errorf("spill: seek to %d (whence %d) in a body of %d bytes", offset, whence, r.size)
+	}
+	if _, err := r.file.Seek(offset, io.SeekStart); err != nil {
+		return 0, fmt.Errorf("spill: %w", err)
+	}
+	r.rest = r.size - offset
+	return offset, nil
 }
 
 func (r *reader) Read(p []byte) (int, error) {

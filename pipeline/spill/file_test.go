@@ -380,3 +380,25 @@ func BenchmarkWrite(b *testing.B) {
 	}
 	f.Release()
 }
+
+// TestSeek: a reader may begin anywhere.
+func TestSeek(t *testing.T) {
+	d := open(t, t.TempDir(), 1<<20)
+	r, err := filled(t, d, 700).Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	seeker := r.(io.Seeker)
+	for _, at := range []int64{500, 0, 699, 700, 1} {
+		if _, err := seeker.Seek(at, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, pattern(700)[at:]) {
+			t.Errorf("at %d: %d bytes, %v", at, len(got), err)
+		}
+	}
+	if _, err := seeker.Seek(701, io.SeekStart); err == nil {
+		t.Error("behind the end: no error")
+	}
+}

@@ -66,8 +66,14 @@ var places int
 
 const target = shards
 
-// newPlace makes tables everywhere, and rows before they are captured, on every shard and on the target.
-func newPlace(t *testing.T, tables string, before ...string) *place {
+// newPlace makes tables everywhere.
+func newPlace(t *testing.T, tables string) *place {
+	t.Helper()
+	return newPlaceWith(t, "", tables)
+}
+
+// newPlaceWith is newPlace with options for the target's database.
+func newPlaceWith(t *testing.T, options, tables string) *place {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
@@ -83,15 +89,16 @@ func newPlace(t *testing.T, tables string, before ...string) *place {
 	for i, s := range servers {
 		admin, err := pgx.Connect(ctx, s.DSN())
 		p.must(err)
-		_, err = admin.Exec(ctx, "CREATE DATABASE "+p.spec.Name)
+		create := "CREATE DATABASE " + p.spec.Name
+		if i == target {
+			create += " " + options
+		}
+		_, err = admin.Exec(ctx, create)
 		p.must(err)
 		p.must(admin.Close(ctx))
 		p.dsns = append(p.dsns, s.DSNFor(p.spec.Name))
 		p.conns = append(p.conns, p.connect(i))
 		p.sql(i, tables)
-		for _, sql := range before {
-			p.sql(i, sql)
-		}
 		if i == target {
 			p.spec.Targets = []control.Target{{Name: "t", DSN: p.dsns[i]}}
 		} else {

@@ -46,7 +46,7 @@ type TableReport struct {
 	// Rows are the first ones that are not equal, and all that were repaired, or would be.
 	Rows []RowReport `json:"rows,omitempty"`
 
-	seconds time.Duration
+	Seconds float64 `json:"seconds"` // that the first look took
 }
 
 // Kinds of a RowReport.

@@ -219,3 +219,46 @@ func TestWide(t *testing.T) {
 public.wide differs rows 1/1 differing 1 missing 0 extra 0 undecided 0 repaired 0
   (c0)=(1) differs 1/1 c1599`)
 }
+
+// TestEncodings: the target stores another encoding, and sorts by another rule.
+func TestEncodings(t *testing.T) {
+	p := newPlaceWith(t, "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0", `CREATE TABLE words (w text PRIMARY KEY, v text);
+		CREATE TABLE nokey (w text, v text); ALTER TABLE nokey REPLICA IDENTITY FULL`)
+	p.start()
+	for i := range shards {
+		for _, table := range []string{"words", "nokey"} {
+			p.sql(i, fmt.Sprintf("INSERT INTO %s SELECT chr(192 + n %% 50) || ' %d ' || n, 'ß' FROM generate_series(1, 400) n", table, i))
+		}
+	}
+	p.applied()
+	if r := p.verify(); r.Verdict != Equal || r.Tables[1].RowsSource != 1200 {
+		t.Errorf("%s\n%s", r.Verdict, text(r))
+	}
+	p.sql(target, "UPDATE words SET v = 'ss' WHERE w = 'Á 0 1'", "DELETE FROM nokey WHERE w = 'Á 0 1'")
+	r := p.verify(func(c *Config) { c.Repair = true })
+	if r.Verdict != Equal || r.Tables[0].Repaired != 1 || r.Tables[1].Repaired != 1 {
+		t.Errorf("%s\n%s", r.Verdict, text(r))
+	}
+	if r := p.verify(); r.Verdict != Equal {
+		t.Errorf("%s\n%s", r.Verdict, text(r))
+	}
+}
+
+// TestRefused: what the target does not take is reported, and the rest is repaired.
+func TestRefused(t *testing.T) {
+	p := newPlace(t, `CREATE TABLE rows (id int PRIMARY KEY, v int, w text)`)
+	p.start()
+	p.sql(0, "INSERT INTO rows VALUES (1, 1, 'x'), (2, 2, 'x'), (3, 3, 'x'), (4, 4, 'x'), (5, 5, 'x')")
+	p.applied()
+	p.sql(target, "DELETE FROM rows WHERE id < 3", "UPDATE rows SET v = 30 WHERE id = 3", "UPDATE rows SET w = 'y' WHERE id = 4", "INSERT INTO rows VALUES (6, 6, 'z')",
+		"ALTER TABLE rows ADD CHECK (v <> 2) NOT VALID",
+		"CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.id = 4 THEN NEW.w = 'spoilt'; END IF; RETURN NEW; END $$",
+		"CREATE TRIGGER spoil BEFORE UPDATE ON rows FOR EACH ROW EXECUTE FUNCTION spoil()", "ALTER TABLE rows ENABLE ALWAYS TRIGGER spoil")
+	p.want(p.verify(func(c *Config) { c.Repair = true }), `
+public.rows differs rows 5/4 differing 2 missing 2 extra 1 undecided 0 repaired 3
+  (id)=(1) missing 1/0 insert
+  (id)=(2) missing 1/0 insert on the target: new row for relation "rows" violates check constraint "rows_v_check"
+  (id)=(3) differs 1/1 v update
+  (id)=(4) differs 1/1 w it was written and is still different: the column's type on the target, or a trigger, changes it
+  (id)=(6) extra 0/1 delete`)
+}

@@ -201,12 +201,16 @@ func (s *stream) read(ctx context.Context, after, upTo pipeline.Seq, fn func(csn
 	defer reader.Close()
 	for {
 		u, err := reader.Next(ctx)
-		if err != nil {
-			return fmt.Errorf("read the stream: %w", err)
+		if err == nil {
+			err = unit(&u, fn)
 		}
-		err = unit(&u, fn)
-		var abandoned *apply.Abandoned
+		var (
+			abandoned *apply.Abandoned
+			fatal     *apply.Fatal
+		)
 		switch {
+		case errors.As(err, &fatal): // what it says to try is for a worker
+			return fmt.Errorf("read the stream: %s. Try: again", fatal.Problem)
 		case errors.As(err, &abandoned): // its transactions follow in another unit
 		case err != nil:
 			return fmt.Errorf("read the stream: %w", err)

@@ -152,7 +152,7 @@ func (v *verifier) list(ctx context.Context, c *cluster) error {
 		return fmt.Errorf("no table is chosen. Try: cdcctl status %s, and --table schema.table", v.cfg.Subscription.Name)
 	}
 	for _, n := range v.names {
-		v.report.Tables = append(v.report.Tables, &TableReport{Schema: n.schema, Table: n.name})
+		v.report.Tables = append(v.report.Tables, &TableReport{Schema: n.schema, Table: n.name, Key: []string{}})
 	}
 	return nil
 }
@@ -210,10 +210,10 @@ func (v *verifier) scan(ctx context.Context, c *cluster, name tableName, report 
 	if err := s.run(ctx); err != nil {
 		return err
 	}
-	report.seconds = time.Since(began)
+	report.Seconds = time.Since(began).Seconds()
 	if s.unexamined > 0 {
 		report.Undecided += s.unexamined
-		report.Notes = append(report.Notes, fmt.Sprintf("more than %d rows are not equal at first sight: %d rows were not looked at one by one, and count as undecided", suspectsMax, s.unexamined))
+		report.Notes = append(report.Notes, fmt.Sprintf("more than %d rows are not equal at first sight: %d rows were not looked at one by one, and count as undecided. Try: --repair, again and again, or fill the table anew", suspectsMax, s.unexamined))
 	}
 	v.mu.Lock()
 	v.suspects = append(v.suspects, s.suspects...)
