@@ -138,6 +138,9 @@ func (v *verifyFlags) find(ctx context.Context, bus *control.Bus, catalog *contr
 	if err != nil {
 		return err
 	}
+	if e.State != control.Active {
+		return fmt.Errorf("subscription %s is %s, so nothing tells what is on its way. Try: cdcctl resume %s", name, e.State, name)
+	}
 	v.Bus, v.Subscription = bus, e.Subscription
 	var names []string
 	for _, t := range e.Targets {

@@ -111,7 +111,10 @@ func newPlaceWith(t *testing.T, options, tables string) *place {
 
 func (p *place) connect(i int) *pgx.Conn {
 	p.Helper()
-	conn, err := pgx.Connect(p.ctx, p.dsns[i])
+	config, err := pgx.ParseConfig(p.dsns[i])
+	p.must(err)
+	config.RuntimeParams["client_encoding"] = "UTF8"
+	conn, err := pgx.ConnectConfig(p.ctx, config)
 	p.must(err)
 	p.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
