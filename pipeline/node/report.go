@@ -15,6 +15,7 @@ type captureReport struct {
 	mu         sync.Mutex
 	st         control.CaptureStatus
 	running    *capture
+	ended      bool               // running has; its shards are shown as they were
 	publishing pipeline.Timestamp // earliest commit of the batch that is being published; 0: none is
 }
 
@@ -27,7 +28,7 @@ func newCaptureReport(n *Node, sub *control.Subscription) *captureReport {
 func (r *captureReport) start(c *capture) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.running, r.publishing = c, 0
+	r.running, r.ended, r.publishing = c, false, 0
 	r.st.Epoch, r.st.StreamSeq = c.pub.Epoch(), c.pub.LastSeq()
 	r.st.Stalled = ""
 	if r.st.State != "failed" {
@@ -53,7 +54,7 @@ func (r *captureReport) failed(err error) (news bool) {
 		r.st.Since = time.Now()
 	}
 	r.st.State, r.st.Error = "failed", err.Error()
-	r.running = nil // what its dumpers say is no longer true
+	r.ended = true
 	return news
 }
 
@@ -96,12 +97,12 @@ func (r *captureReport) published(b *pipeline.Batch, seq pipeline.Seq) {
 // status is the present state, of every stage.
 func (r *captureReport) status() control.CaptureStatus {
 	r.mu.Lock()
-	st, c, publishing := r.st, r.running, r.publishing
+	st, c, ended, publishing := r.st, r.running, r.ended, r.publishing
 	r.mu.Unlock()
 	if c == nil {
 		return st
 	}
-	if c.streams() {
+	if !ended && c.streams() {
 		st = r.works()
 	}
 	now := time.Now()
