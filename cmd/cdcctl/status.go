@@ -222,6 +222,9 @@ func printCapture(w io.Writer, sub *control.Subscription, c *control.CaptureStat
 		c.PublishedCSN, c.StreamSeq, c.Transactions, c.Distributed, c.Changes, seconds(c.LagSeconds))
 	fmt.Fprintf(w, "  pending     %d wait to be published, %d undecided, %d decided and incomplete; %s held\n",
 		c.Waiting, c.Undecided, c.Decided, bytesText(int64(c.BytesHeld)))
+	if c.Open > 0 || c.Spilled > 0 {
+		fmt.Fprintf(w, "  large       %d transactions are read while they run, %s; %s in files\n", c.Open, bytesText(c.OpenBytes), bytesText(c.Spilled))
+	}
 	if p := c.InDoubt; p != nil {
 		fmt.Fprintf(w, "  in doubt    gid %q on shard %s%s. Try: COMMIT PREPARED or ROLLBACK PREPARED there, once you know which\n", p.GID, p.Shard, age(p, now))
 	}

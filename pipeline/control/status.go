@@ -32,10 +32,14 @@ type CaptureStatus struct {
 	PublishedTime *time.Time   `json:"published_commit_time,omitempty"` // commit time of the last transaction published
 	LagSeconds    float64      `json:"lag_seconds"`                     // since then, while something waits to be published
 
-	Waiting   int       `json:"waiting"`   // transactions put together that wait for the watermark, or for NATS while stalled
-	Undecided int       `json:"undecided"` // prepared, and neither committed nor rolled back as far as is known
-	Decided   int       `json:"decided"`   // committed, and waiting for their fragments
-	BytesHeld int       `json:"bytes_held"`
+	Waiting   int `json:"waiting"`    // transactions put together that wait for the watermark, or for NATS while stalled
+	Undecided int `json:"undecided"`  // prepared, and neither committed nor rolled back as far as is known
+	Decided   int `json:"decided"`    // committed, and waiting for their fragments
+	BytesHeld int `json:"bytes_held"` // in memory
+	// Spilled is what is in files of large transactions, of Open too: transactions that are being read while they run.
+	Spilled   int64     `json:"spilled_bytes"`
+	Open      int       `json:"open_transactions"`
+	OpenBytes int64     `json:"open_bytes"`
 	InDoubt   *Prepared `json:"in_doubt,omitempty"` // the undecided one prepared first
 	// Unfinished counts fragments of transactions that are committed whose second phase is missing: their shards hold
 	// locks for them. OldestUnfinished is the one prepared first.

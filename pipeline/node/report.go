@@ -108,12 +108,15 @@ func (r *captureReport) status() control.CaptureStatus {
 	now := time.Now()
 	j := c.joiner.Status()
 	st.Watermark, st.Waiting, st.Undecided, st.Decided, st.BytesHeld = j.Watermark, j.Waiting, j.Undecided, j.Decided, j.BytesHeld
+	st.Spilled = c.spill.Used()
 	if st.PublishedCSN == 0 {
 		st.PublishedCSN = j.Last
 	}
 	st.InDoubt, st.Unfinished, st.OldestUnfinished = prepared(c.sub, j.InDoubt), j.Unfinished, prepared(c.sub, j.Oldest)
 	for i, sh := range c.sub.Shards {
 		m, d := j.Shards[i], c.dumpers[i].Status()
+		st.Open += d.OpenTransactions
+		st.OpenBytes += d.OpenBytes
 		out := control.ShardStatus{
 			Name: sh.Name, State: d.State.String(), Received: d.Received, Merged: m.Processed, Published: j.Published[i],
 			Confirmed: d.Confirmed, Flushed: max(d.Flushed, d.Received), RetainedWAL: int64(d.RetainedBytes), WALStatus: d.WALStatus,
