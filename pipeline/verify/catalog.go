@@ -22,7 +22,8 @@ type described struct {
 	columns     []column
 	indexes     []index
 	filter      string // of the publications, as SQL; empty: every row
-	rows        int64  // estimated
+	rows        int64  // by the statistics, which may be old
+	bytes       int64
 }
 
 // column of a table on one server.
@@ -57,12 +58,12 @@ func published(ctx context.Context, d *database, publications []string) ([]table
 	return names, nil
 }
 
-// rowsEstimate: what the statistics say, and not less than what the size suggests where they say nothing.
 const tableSQL = `
-SELECT c.oid, c.relkind, c.relreplident, (
-	SELECT pg_catalog.sum(greatest(p.reltuples, CASE WHEN p.reltuples < 0 THEN pg_catalog.pg_relation_size(p.oid) / 64 ELSE 0 END))::bigint
-	FROM pg_catalog.pg_class p WHERE p.oid = c.oid OR p.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(c.oid) t))
+SELECT c.oid, c.relkind, c.relreplident, s.rows::bigint, s.bytes::bigint
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (
+	SELECT pg_catalog.sum(greatest(p.reltuples, 0)) AS rows, pg_catalog.sum(pg_catalog.pg_relation_size(p.oid)) AS bytes
+	FROM pg_catalog.pg_class p WHERE p.oid = c.oid OR p.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(c.oid) t)) s
 WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')`
 
 const columnsSQL = `
@@ -106,6 +107,9 @@ func describeTable(ctx context.Context, d *database, name tableName) (*described
 	}
 	t := &described{oid: string(rows[0][0]), partitioned: string(rows[0][1]) == "p", identity: string(rows[0][2])}
 	if t.rows, err = strconv.ParseInt(string(rows[0][3]), 10, 64); err != nil {
+		return nil, err
+	}
+	if t.bytes, err = strconv.ParseInt(string(rows[0][4]), 10, 64); err != nil {
 		return nil, err
 	}
 	if rows, err = d.query(ctx, columnsSQL, t.oid); err != nil {

@@ -14,8 +14,9 @@ type plan struct {
 	leading string       // the type of the key's first column when ranges of it mean the same everywhere; else empty
 	shards  []*described // by ShardID; nil: the shard does not send the table
 	target  *described
-	recode  bool // servers have different encodings
-	rows    int64
+	recode  bool  // servers have different encodings
+	rows    int64 // estimated, for people
+	bytes   int64 // of the largest of them
 	notes   []string
 }
 
@@ -36,7 +37,7 @@ func resolve(name tableName, shards []*described, target *described) (*plan, err
 	p.chooseKey()
 	for _, t := range append([]*described{target}, shards...) {
 		if t != nil {
-			p.rows = max(p.rows, t.rows)
+			p.rows, p.bytes = max(p.rows, t.rows), max(p.bytes, t.bytes)
 		}
 	}
 	return p, nil

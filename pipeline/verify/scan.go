@@ -17,6 +17,7 @@ import (
 const (
 	sliceRows    = 1 << 18 // of the target, in one statement
 	bucketRows   = 256     // wanted in a bucket
+	rowBytesFew  = 128     // for a guess at the number of rows
 	bucketsMax   = 1 << 16 // of one statement
 	fetchRowsMax = 200_000 // of one server, held in memory
 	suspectsMax  = 20_000  // of one table
@@ -47,7 +48,7 @@ type scan struct {
 
 func newScan(c *cluster, p *plan, cfg *Config, report *TableReport, tell func()) *scan {
 	s := &scan{c: c, p: p, sample: cfg.Sample, seed: cfg.seed, slice: cfg.sliceRows, report: report, tell: tell}
-	rows := p.rows
+	rows := max(p.rows, p.bytes/rowBytesFew) // statistics may be old, and too many buckets do no harm
 	if p.leading != "" {
 		rows = min(rows, s.slice)
 	}
