@@ -50,7 +50,16 @@ func (s *session) makeTables(ctx context.Context) error {
 				fmt.Sprintf("as its owner: GRANT CREATE ON DATABASE … TO %[1]s; GRANT CREATE ON SCHEMA cdc TO %[1]s, if that is there", quote(s.user())))
 		}
 	}
-	_, err = s.query(ctx, "INSERT INTO cdc.progress (subscription, stream_id, csn, stream_seq, stream_time, updated) VALUES ($1, '', 0, 0, 0, now()) ON CONFLICT DO NOTHING", s.cfg.Subscription)
+	return s.makeRow(ctx)
+}
+
+// makeRow begins a subscription's progress. It looks first: an INSERT waits for a transaction that changes the row, though
+// it would do nothing.
+func (s *session) makeRow(ctx context.Context) error {
+	there, err := s.query(ctx, "SELECT 1 FROM cdc.progress WHERE subscription = $1", s.cfg.Subscription)
+	if err == nil && len(there) == 0 {
+		_, err = s.query(ctx, "INSERT INTO cdc.progress (subscription, stream_id, csn, stream_seq, stream_time, updated) VALUES ($1, '', 0, 0, 0, now()) ON CONFLICT DO NOTHING", s.cfg.Subscription)
+	}
 	if err != nil {
 		return blockedIfRight(fmt.Errorf("write cdc.progress on the target: %w", err), fmt.Sprintf(
 			"GRANT USAGE ON SCHEMA cdc TO %[1]s; GRANT SELECT, INSERT, UPDATE ON cdc.progress TO %[1]s", quote(s.user())))
