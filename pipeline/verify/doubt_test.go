@@ -180,7 +180,7 @@ func TestRepairUnderLoad(t *testing.T) {
 		p.must(bank.CreateTables(p.ctx, dsn))
 	}
 	p.start()
-	b := bank.New(bank.Config{Shards: p.dsns[:shards], Accounts: 100, Seed: 3, PerSecond: 200, Markers: 20 * time.Millisecond, AbandonEvery: 50, InDoubt: 300 * time.Millisecond})
+	b := bank.New(bank.Config{Shards: p.dsns[:shards], Accounts: 100, Seed: seed(t), PerSecond: 200, Markers: 20 * time.Millisecond, AbandonEvery: 50, InDoubt: 300 * time.Millisecond})
 	p.must(b.Load(p.ctx))
 	traffic, stop := context.WithCancel(p.ctx)
 	defer stop()

@@ -2,8 +2,10 @@ package verify
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
@@ -60,6 +62,18 @@ type place struct {
 	spec   subscribe.Spec
 	stop   func() // of the worker
 	nodeOf func()
+}
+
+var seedFlag = flag.Uint64("seed", 0, "seed of random choices; 0: a random one, which is printed")
+
+// seed is the test's seed, which it logs.
+func seed(t *testing.T) uint64 {
+	s := *seedFlag
+	if s == 0 {
+		s = rand.Uint64()
+	}
+	t.Logf("seed %d (repeat the choices with -seed=%d)", s, s)
+	return s
 }
 
 var places int

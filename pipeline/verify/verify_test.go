@@ -15,7 +15,7 @@ func TestUnderLoad(t *testing.T) {
 		p.must(bank.CreateTables(p.ctx, dsn))
 	}
 	p.start()
-	b := bank.New(bank.Config{Shards: p.dsns[:shards], Accounts: 100, Seed: 1, Markers: 20 * time.Millisecond, AbandonEvery: 50, InDoubt: 300 * time.Millisecond})
+	b := bank.New(bank.Config{Shards: p.dsns[:shards], Accounts: 100, Seed: seed(t), Markers: 20 * time.Millisecond, AbandonEvery: 50, InDoubt: 300 * time.Millisecond})
 	p.must(b.Load(p.ctx))
 	traffic, stop := context.WithCancel(p.ctx)
 	defer stop()
@@ -47,7 +47,7 @@ func TestProof(t *testing.T) {
 		p.must(bank.CreateTables(p.ctx, dsn))
 	}
 	p.start()
-	b := bank.New(bank.Config{Shards: p.dsns[:shards], Accounts: 200, Seed: 2, Markers: 20 * time.Millisecond, AbandonEvery: 10, InDoubt: 500 * time.Millisecond})
+	b := bank.New(bank.Config{Shards: p.dsns[:shards], Accounts: 200, Seed: seed(t), Markers: 20 * time.Millisecond, AbandonEvery: 10, InDoubt: 500 * time.Millisecond})
 	p.must(b.Load(p.ctx))
 	p.applied()
 	traffic, stop := context.WithCancel(p.ctx)
