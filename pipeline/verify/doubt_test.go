@@ -104,9 +104,11 @@ func (p *place) waitsForStandby(sql string, rows int) {
 		return ok
 	})
 	p.flow()
-	r := p.verify(quick)
-	if r.Verdict != Undecided || r.Tables[0].Undecided != 1 {
-		p.Errorf("%s: %s\n%s", sql, r.Verdict, text(r))
+	for role, as := range map[string]func(*Config){"superuser": func(*Config) {}, "reader": p.asReader} {
+		r := p.verify(quick, as)
+		if r.Verdict != Undecided || r.Tables[0].Undecided != 1 {
+			p.Errorf("%s: as %s: %s\n%s", sql, role, r.Verdict, text(r))
+		}
 	}
 	standby("")
 	p.must(<-done)
@@ -214,5 +216,26 @@ func TestRepairUnderLoad(t *testing.T) {
 	p.must(err)
 	if diff.Count > 0 || diff.Rows == 0 {
 		t.Errorf("%d differences in %d rows: %v", diff.Count, diff.Rows, diff.Examples)
+	}
+}
+
+// TestLargeTransaction: rows of a transaction that is read from the stream while it comes are found there.
+func TestLargeTransaction(t *testing.T) {
+	p := newPlace(t, accounts)
+	p.start()
+	p.sql(0, "INSERT INTO accounts SELECT n, 'old' FROM generate_series(1, 400) n")
+	p.applied()
+	p.stop()
+	p.sql(0, "UPDATE accounts SET v = repeat('large', 20000) WHERE id <= 300") // 30 MB
+	p.sql(1, "INSERT INTO accounts VALUES (1000, 'behind it')")
+	p.sql(target, "UPDATE accounts SET v = 'wrong' WHERE id = 400")
+	r := p.verify(func(c *Config) { c.still = 300 * time.Millisecond })
+	if table := r.Tables[0]; table.Differing != 1 || table.Undecided != 301 {
+		t.Errorf("%s\n%s", r.Verdict, text(r))
+	}
+	p.startWorker()
+	p.applied()
+	if r := p.verify(func(c *Config) { c.Repair = true }); r.Verdict != Equal || r.Tables[0].Repaired != 1 {
+		t.Errorf("%s\n%s", r.Verdict, text(r))
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -235,6 +237,24 @@ func (p *place) verify(change ...func(*Config)) *Report {
 	r, err := Run(p.ctx, cfg)
 	p.must(err)
 	return r
+}
+
+// asReader makes a comparison's sessions those of a role that may read the tables, and sees nothing of others' sessions.
+func (p *place) asReader(c *Config) {
+	p.Helper()
+	as := func(server int, dsn string) string {
+		p.sql(server, "DO $$ BEGIN CREATE ROLE reader LOGIN; GRANT pg_read_all_data TO reader; EXCEPTION WHEN duplicate_object THEN END $$")
+		config, err := url.Parse(dsn)
+		p.must(err)
+		config.User = url.User("reader")
+		return config.String()
+	}
+	sub := *c.Subscription
+	sub.Shards = slices.Clone(sub.Shards)
+	for i := range sub.Shards {
+		sub.Shards[i].DSN = as(i, sub.Shards[i].DSN)
+	}
+	c.Subscription, c.Target.DSN = &sub, as(target, c.Target.DSN)
 }
 
 // text is a report in one line per table and row.

@@ -291,21 +291,18 @@ func (r *round) decide(ctx context.Context) error {
 
 // conclude finds a view of which the stream proves that the target should have had the source's rows.
 func (r *round) conclude(s *suspect) {
-	s.sources = s.source
 	if s.answer == equal {
 		return
 	}
-	for i := range slices.Backward(s.views) {
-		v := &s.views[i]
+	for _, v := range slices.Backward(s.views) {
 		if s.undone(v.csn) != nil || len(r.lost) > 0 {
 			continue
 		}
-		if s.answer = different; v.side.equal(&s.source) {
-			s.answer = equal
-		}
-		if s.last = *v; s.answer == different {
+		if s.last = v; !v.side.equal(&s.source) {
+			s.answer = different
 			return
 		}
+		s.answer = equal // only a thorough judge has not seen it before
 	}
 	if s.answer == undecided {
 		s.last = s.views[len(s.views)-1]

@@ -22,11 +22,10 @@ type suspect struct {
 	views   []view
 	touches []touch
 
-	answer  answer
-	last    view   // the target's, that the answer is about
-	reason  string // why it is undecided
-	action  string // what repair did
-	sources side   // behind the answer
+	answer answer
+	last   view   // the target's, that the answer is about
+	reason string // why it is undecided
+	action string // what repair did
 }
 
 type answer int

@@ -42,6 +42,11 @@ func TestUnderLoad(t *testing.T) {
 // sides have the same, whatever the moment; and almost every row has such positions. Rows in doubt, rows to come and rows
 // without a key are among them.
 func TestProof(t *testing.T) {
+	t.Run("superuser", func(t *testing.T) { testProof(t, func(*place, *Config) {}) })
+	t.Run("reader", func(t *testing.T) { testProof(t, (*place).asReader) })
+}
+
+func testProof(t *testing.T, as func(*place, *Config)) {
 	p := newPlace(t, "SELECT 1")
 	for _, dsn := range p.dsns {
 		p.must(bank.CreateTables(p.ctx, dsn))
@@ -55,6 +60,7 @@ func TestProof(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(traffic) }()
 	cfg := p.config()
+	as(p, &cfg)
 	cfg.setDefaults()
 	j, err := newJudge(p.ctx, &cfg)
 	p.must(err)
