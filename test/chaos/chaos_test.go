@@ -34,14 +34,6 @@ func cannot(t *testing.T, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// known leaves out a test that shows a known fault of the product, until the fault is mended.
-func known(t *testing.T, bug string) {
-	t.Helper()
-	if os.Getenv("CDC_CHAOS_BUGS") == "" {
-		t.Skipf("BUG: %s. Try: CDC_CHAOS=all CDC_CHAOS_BUGS=1, to see it", bug)
-	}
-}
-
 // must ends the test.
 func must(t *testing.T, err error) {
 	t.Helper()

@@ -80,9 +80,6 @@ func TestFrozenLinks(t *testing.T) {
 	whole(t)
 	for _, which := range []string{"node and shard b", "node and NATS", "worker and NATS", "worker and target"} {
 		t.Run(which, func(t *testing.T) {
-			if which == "worker and target" {
-				known(t, "the worker waits without a limit for the answer of a target that is gone without a word")
-			}
 			c := harness.New(t, harness.Options{Proxied: true, Limit: 4 * time.Minute})
 			c.Node("node")
 			c.Apply()

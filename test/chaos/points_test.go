@@ -19,8 +19,6 @@ type point struct {
 	// provoke makes the step come where traffic alone does not.
 	provoke func(*stage)
 	shape   shape
-	// locked are the places where a worker that stands still holds the lock of the progress.
-	locked []harness.Place
 }
 
 // shape of the transactions that make the step come.
@@ -77,13 +75,13 @@ func targetPoints() []point {
 	reconnect := func(s *stage) { s.c.TargetProxy.Reset() }
 	return []point{
 		{name: "the progress is read", proxy: toTarget, places: around, shape: small, find: sent('P', "SELECT stream_id, csn"), provoke: reconnect},
-		{name: "the progress is locked", proxy: toTarget, places: around, shape: small, find: locked, provoke: reconnect, locked: behindIt},
+		{name: "the progress is locked", proxy: toTarget, places: around, shape: small, find: locked, provoke: reconnect},
 		{name: "BEGIN", proxy: toTarget, places: around, find: executes("cdc_begin")},
-		{name: "the progress is written", proxy: toTarget, places: around, find: executes("cdc_progress"), locked: behindIt},
-		{name: "the first row", proxy: toTarget, places: around, find: row(1), locked: around},
-		{name: "a row in the middle", proxy: toTarget, places: around, shape: large, find: row(1000), locked: around},
-		{name: "rows are sent", proxy: toTarget, places: around, find: rowsSynced, locked: around},
-		{name: "COMMIT", proxy: toTarget, places: throughIt, find: executes("cdc_commit"), locked: []harness.Place{harness.Before, harness.Inside}},
+		{name: "the progress is written", proxy: toTarget, places: around, find: executes("cdc_progress")},
+		{name: "the first row", proxy: toTarget, places: around, find: row(1)},
+		{name: "a row in the middle", proxy: toTarget, places: around, shape: large, find: row(1000)},
+		{name: "rows are sent", proxy: toTarget, places: around, find: rowsSynced},
+		{name: "COMMIT", proxy: toTarget, places: throughIt, find: executes("cdc_commit")},
 		{name: "the answer to COMMIT", proxy: toTarget, places: throughIt, find: committed},
 	}
 }
