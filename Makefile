@@ -48,7 +48,7 @@ sim: ## The joiner's simulator with more seeds (SEEDS, default 100000)
 	CDC_SIM_SEEDS=$(or $(SEEDS),100000) $(GO) test -timeout 60m -run TestWorlds -v ./test/sim
 
 .PHONY: chaos
-chaos: postgresql ## Every fault: network, PostgreSQL, NATS, disks, clocks (takes a quarter of an hour)
+chaos: postgresql ## Every fault: network, PostgreSQL, NATS, disks, clocks (takes more than half an hour)
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || ! command -v apt-get >/dev/null || \
 	  { [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get install -q -y --no-install-recommends faketime; }
 	CDC_CHAOS=all $(GO) test -count=1 -timeout 60m -v $(TESTFLAGS) ./test/chaos
