@@ -40,6 +40,9 @@
 // worked around, see whole.go: the subtransactions of a streamed transaction are looked up when it ends, on a connection of
 // its own, and sessions without streaming follow one in which the server failed.
 //
+// While there is a backlog the socket is read in gulps, see gulp.go: that makes the server faster. Caught up, every message is
+// read at once.
+//
 // A keepalive says nothing about time: the walsender may not have read what was committed before it answered. So a
 // probe first reads the clock and then the flushed position P; once R >= P every transaction that was acknowledged
 // before the clock was read has been offered (if it was committed with synchronous_commit on; an asynchronous commit

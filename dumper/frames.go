@@ -23,8 +23,8 @@ type frames struct {
 
 func newFrames(size int) *frames { return &frames{buf: make([]byte, size), size: size} }
 
-// fill reads once. Messages taken before are overwritten.
-func (f *frames) fill(from io.Reader) error {
+// fill reads once, n bytes. Messages taken before are overwritten.
+func (f *frames) fill(from io.Reader) (n int, err error) {
 	switch {
 	case f.r == f.w:
 		f.r, f.w = 0, 0
@@ -38,15 +38,15 @@ func (f *frames) fill(from io.Reader) error {
 	if f.w == len(f.buf) {
 		f.buf = append(f.buf, make([]byte, len(f.buf))...)
 	}
-	n, err := from.Read(f.buf[f.w:])
+	n, err = from.Read(f.buf[f.w:])
 	f.w += n
-	if n > 0 {
-		return nil // an error comes again
+	switch {
+	case n > 0:
+		return n, nil // an error comes again
+	case err == nil:
+		return 0, io.ErrNoProgress
 	}
-	if err == nil {
-		return io.ErrNoProgress
-	}
-	return err
+	return 0, err
 }
 
 // next takes one whole message; ok is false when there is none yet. The body is valid until the next fill.

@@ -42,7 +42,7 @@ func TestFrames(t *testing.T) {
 				got = append(got, bytes.Clone(body))
 				continue
 			}
-			if err := f.fill(from); err != nil {
+			if _, err := f.fill(from); err != nil {
 				break
 			}
 		}
@@ -61,7 +61,7 @@ func TestFrames(t *testing.T) {
 func TestFrameLengths(t *testing.T) {
 	for _, n := range []uint32{0, 3, frameBytesMax + 1, 1 << 31, 1<<32 - 1} {
 		f := newFrames(64)
-		if err := f.fill(bytes.NewReader(binary.BigEndian.AppendUint32([]byte{'d'}, n))); err != nil {
+		if _, err := f.fill(bytes.NewReader(binary.BigEndian.AppendUint32([]byte{'d'}, n))); err != nil {
 			t.Fatal(err)
 		}
 		if _, _, _, err := f.next(); err == nil {
@@ -70,7 +70,10 @@ func TestFrameLengths(t *testing.T) {
 	}
 	f := newFrames(64)
 	from := iotest.OneByteReader(bytes.NewReader(append(binary.BigEndian.AppendUint32([]byte{'d'}, frameBytesMax), make([]byte, 1000)...)))
-	for f.fill(from) == nil {
+	for {
+		if _, err := f.fill(from); err != nil {
+			break
+		}
 		if _, _, ok, err := f.next(); ok || err != nil {
 			t.Fatal(ok, err)
 		}

@@ -18,11 +18,12 @@ import (
 
 // session is one START_REPLICATION.
 type session struct {
-	d      *Dumper
-	conn   net.Conn
-	frames *frames
-	batch  []pipeline.Record
-	whole  bool // transactions come in one piece
+	d       *Dumper
+	conn    net.Conn
+	frames  *frames
+	batch   []pipeline.Record
+	backlog backlog
+	whole   bool // transactions come in one piece
 }
 
 // blockSQL bounds the blocks of streamed transactions. While the server decodes and sends one, it sends nothing else: with
@@ -147,7 +148,7 @@ func (s *session) start() error {
 			return fmt.Errorf("start replication: %w", err)
 		}
 		if !ok {
-			if err := s.frames.fill(s.conn); err != nil {
+			if _, err := s.frames.fill(s.conn); err != nil {
 				return fmt.Errorf("start replication: %w", err)
 			}
 			continue
@@ -193,8 +194,10 @@ func notice(body []byte) error {
 
 // read takes what each read of the socket delivered as one batch. Records before an error are offered.
 func (s *session) read(ctx context.Context) error {
+	n := 0 // bytes of the last read
 	for {
 		err := s.gather(ctx)
+		s.backlog.read(n, s.d.assembler.Held().Inside, s.batch, s.d.shardNow())
 		if offerErr := s.offer(ctx); offerErr != nil {
 			return offerErr
 		}
@@ -202,7 +205,12 @@ func (s *session) read(ctx context.Context) error {
 			return err
 		}
 		s.d.listen()
-		if err := s.frames.fill(s.conn); err != nil {
+		if s.backlog.pauses(n) {
+			if err := pause(ctx, gulpPause); err != nil {
+				return err
+			}
+		}
+		if n, err = s.frames.fill(s.conn); err != nil {
 			return fmt.Errorf("read the stream: %w", err)
 		}
 		s.d.hear()
