@@ -28,7 +28,14 @@ const (
 )
 
 // rows of 200 bytes.
-const hugeSQL = "INSERT INTO bulk SELECT g * %d + %d, repeat(md5(g::text), 6) FROM generate_series(1, %d) AS g"
+const hugeSQL = "INSERT INTO bulk SELECT g * %d + %d, repeat(md5(g::text), 6) FROM generate_series(%d, %d) AS g"
+
+// The transaction is written at a steady rate on each shard. A walsender decodes some 300,000 such rows a second if it has a
+// core to itself; of what is written faster than the machine can decode, every reader of the WAL is late.
+const (
+	writeEvery  = 100 * time.Millisecond
+	rowsAtATime = 5000
+)
 
 const bulkTable = "CREATE TABLE bulk (id bigint PRIMARY KEY, payload text NOT NULL)"
 
@@ -116,17 +123,29 @@ func (h *huge) write() *errgroup.Group {
 				return err
 			}
 			defer conn.Close(context.Background())
-			for _, sql := range []string{
-				"BEGIN", fmt.Sprintf(hugeSQL, harness.Shards, i, h.rows/harness.Shards), "PREPARE TRANSACTION '" + h.gid + "'",
-			} {
-				if _, err := conn.Exec(ctx, sql); err != nil {
-					return fmt.Errorf("shard %d: %w", i, err)
-				}
+			if err := h.writeShard(ctx, conn, i); err != nil {
+				return fmt.Errorf("shard %d: %w", i, err)
 			}
 			return nil
 		})
 	}
 	return group
+}
+
+func (h *huge) writeShard(ctx context.Context, conn *pgx.Conn, shard int) error {
+	if _, err := conn.Exec(ctx, "BEGIN"); err != nil {
+		return err
+	}
+	tick := time.NewTicker(writeEvery)
+	defer tick.Stop()
+	for next, last := 1, h.rows/harness.Shards; next <= last; next += rowsAtATime {
+		if _, err := conn.Exec(ctx, fmt.Sprintf(hugeSQL, harness.Shards, shard, next, min(next+rowsAtATime-1, last))); err != nil {
+			return err
+		}
+		<-tick.C
+	}
+	_, err := conn.Exec(ctx, "PREPARE TRANSACTION '"+h.gid+"'")
+	return err
 }
 
 func (h *huge) decide() {
