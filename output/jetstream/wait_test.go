@@ -173,8 +173,14 @@ func TestPatience(t *testing.T) {
 	for _, step := range []struct {
 		took, want time.Duration // took 0: no answer
 	}{
-		{time.Millisecond, patienceMin}, {0, 2 * patienceMin}, {0, 4 * patienceMin}, {0, patienceMax}, {0, patienceMax},
-		{2 * time.Second, 8 * time.Second}, {time.Minute, patienceMax}, {time.Millisecond, patienceMin},
+		{time.Millisecond, patienceMin},
+		{0, 2 * patienceMin},
+		{0, 4 * patienceMin},
+		{0, patienceMax},
+		{0, patienceMax},
+		{2 * time.Second, 8 * time.Second},
+		{time.Minute, patienceMax},
+		{time.Millisecond, patienceMin},
 	} {
 		if step.took == 0 {
 			p.unanswered()

@@ -222,8 +222,11 @@ func TestSkips(t *testing.T) {
 		sub, target string
 		control.Skip
 	}{
-		{"bank", "t", control.Skip{CSN: 20, Reason: "first"}}, {"bank", "t", control.Skip{CSN: 9, Reason: "other"}},
-		{"bank", "t", control.Skip{CSN: 20, Reason: "second"}}, {"bank", "u", control.Skip{CSN: 5}}, {"bank2", "t", control.Skip{CSN: 1}},
+		{"bank", "t", control.Skip{CSN: 20, Reason: "first"}},
+		{"bank", "t", control.Skip{CSN: 9, Reason: "other"}},
+		{"bank", "t", control.Skip{CSN: 20, Reason: "second"}},
+		{"bank", "u", control.Skip{CSN: 5}},
+		{"bank2", "t", control.Skip{CSN: 1}},
 	} {
 		if err := s.Put(ctx, k.sub, k.target, k.Skip); err != nil {
 			t.Fatal(err)

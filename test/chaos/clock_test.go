@@ -92,8 +92,12 @@ func TestClocksWithin(t *testing.T) {
 	b := c.OpenBank(bank.Config{AbandonEvery: 100, InDoubt: time.Second})
 	b.Progressed()
 	for _, step := range [][]time.Duration{
-		{1500 * time.Millisecond, 0, 0}, {0, 0, 0}, {0, -1500 * time.Millisecond, 1500 * time.Millisecond},
-		{0, 1500 * time.Millisecond, -1500 * time.Millisecond}, {-2 * time.Second, 2 * time.Second, 0}, {0, 0, 0},
+		{1500 * time.Millisecond, 0, 0},
+		{0, 0, 0},
+		{0, -1500 * time.Millisecond, 1500 * time.Millisecond},
+		{0, 1500 * time.Millisecond, -1500 * time.Millisecond},
+		{-2 * time.Second, 2 * time.Second, 0},
+		{0, 0, 0},
 	} {
 		for i, off := range step {
 			k.set(t, i, off)
