@@ -94,9 +94,7 @@ func (m *Merger) reached(s *shard, mk *mark) {
 	if mk.at >= s.lastEnd { // else later dates are known already
 		m.looked(s, mk.clock)
 	}
-	for _, t := range s.doubted {
-		m.closing = append(m.closing, t)
-	}
+	m.closing = append(m.closing, s.doubted...)
 	s.doubted = s.doubted[:0]
 }
 

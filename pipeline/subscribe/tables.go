@@ -16,8 +16,7 @@ type table struct {
 	permanent    bool // neither unlogged nor of an extension: what a wildcard may choose
 }
 
-func (t table) plain() string  { return t.schema + "." + t.name }
-func (t table) quoted() string { return pgx.Identifier{t.schema, t.name}.Sanitize() }
+func (t table) plain() string { return t.schema + "." + t.name }
 
 const tablesSQL = `
 SELECT n.nspname, c.relname, c.relpersistence = 'p'

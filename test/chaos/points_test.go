@@ -31,7 +31,6 @@ const (
 )
 
 var (
-	behindIt  = []harness.Place{harness.Behind}
 	around    = []harness.Place{harness.Before, harness.Behind}
 	throughIt = []harness.Place{harness.Before, harness.Inside, harness.Behind}
 )
