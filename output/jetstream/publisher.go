@@ -69,13 +69,11 @@ func (p *Publisher) Epoch() pipeline.Seq { return p.epoch }
 func (p *Publisher) LastSeq() pipeline.Seq { return p.last }
 
 func (p *Publisher) takeOver(ctx context.Context) error {
-	subject := wire.EpochSubject(p.conf.Subscription)
-	before, err := lastOn(ctx, p.stream, subject)
+	before, err := lastOn(ctx, p.stream, wire.EpochSubject(p.conf.Subscription))
 	if err != nil {
 		return err
 	}
-	msg := nats.NewMsg(subject)
-	msg.Data = []byte(p.conf.Node)
+	msg := p.epochMessage()
 	msg.Header.Set(natsjs.ExpectedLastSubjSeqHeader, strconv.FormatUint(uint64(before), 10))
 	ack, err := p.request(ctx, msg)
 	if err != nil {
@@ -83,6 +81,12 @@ func (p *Publisher) takeOver(ctx context.Context) error {
 	}
 	p.epoch, p.last = ack, ack
 	return nil
+}
+
+func (p *Publisher) epochMessage() *nats.Msg {
+	msg := nats.NewMsg(wire.EpochSubject(p.conf.Subscription))
+	msg.Data = []byte(p.conf.Node)
+	return msg
 }
 
 // lastOn is the sequence of the last message on a subject, 0 if there is none.

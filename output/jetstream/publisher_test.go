@@ -470,3 +470,21 @@ func TestTrim(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Trimming renews the epoch, and a writer that was fenced without knowing must not get the stream back by that: it would
+// publish again what the writer after it has published.
+func TestTrimFenced(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	old, _, _ := b.open(b.config())
+	b.publish(old, batch(0, 10, 5))
+	b.publish(old, batch(5, 10, 6))
+	now, _, _ := b.open(b.config())
+	b.publish(now, batch(6, 10, 7))
+	if err := old.Trim(b.ctx, 100); !errors.Is(err, ErrFenced) {
+		t.Errorf("the old writer's trim: %v", err)
+	}
+	if err := old.Publish(b.ctx, batch(6, 10, 8)); !errors.Is(err, ErrFenced) {
+		t.Errorf("the old writer got %v", err)
+	}
+	b.publish(now, batch(7, 10, 9))
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/wire"
 )
 
@@ -21,7 +22,7 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 	first.Set(natsjs.ExpectedLastSeqHeader, strconv.FormatUint(uint64(p.last), 10))
 	first.Set(natsjs.ExpectedLastSubjSeqHeader, strconv.FormatUint(uint64(p.epoch), 10))
 	first.Set(natsjs.ExpectedLastSubjSeqSubjHeader, wire.EpochSubject(p.conf.Subscription))
-	for pause := retryFirst; ; pause = next(pause) {
+	for delay := retryFirst; ; delay = next(delay) {
 		seq, err := p.send(ctx, msgs)
 		if err == nil {
 			if want := p.last + pipeline.Seq(len(msgs)); seq != want {
@@ -39,7 +40,7 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 			return err
 		}
 		if full(err) {
-			pause = retryFull
+			delay = retryFull
 		}
 		stored, err := p.resolve(ctx, len(msgs), msgs[len(msgs)-1])
 		if err != nil {
@@ -50,22 +51,13 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 			p.stalled(nil)
 			return nil
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := pause.For(ctx, delay); err != nil {
 			return err
 		}
 	}
 }
 
-func next(pause time.Duration) time.Duration { return min(pause*2, retryMost) }
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func next(delay time.Duration) time.Duration { return min(delay*2, retryMost) }
 
 func (p *Publisher) stalled(err error) {
 	if p.conf.Stalled != nil {
@@ -93,7 +85,7 @@ func explained(err error, subscription string) error {
 // it was), or an error: fenced, or a stream that someone else changed.
 func (p *Publisher) resolve(ctx context.Context, n int, end *nats.Msg) (stored bool, err error) {
 	limit := lookFirst
-	for pause := retryFirst; ; pause = next(pause) {
+	for delay := retryFirst; ; delay = next(delay) {
 		err := p.whileConnected(ctx, limit, func(ctx context.Context) (err error) {
 			stored, err = p.look(ctx, n, end)
 			return err
@@ -110,7 +102,7 @@ func (p *Publisher) resolve(ctx context.Context, n int, end *nats.Msg) (stored b
 			limit = min(2*limit, lookMost)
 			p.revive(ctx)
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := pause.For(ctx, delay); err != nil {
 			return false, err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"shardcdc/pipeline"
@@ -46,12 +47,22 @@ func (p *Publisher) Trim(ctx context.Context, keep pipeline.Seq) error {
 		return nil
 	}
 	if p.epoch < keep {
-		if err := p.takeOver(ctx); err != nil {
+		if err := p.renewEpoch(ctx); err != nil {
 			return fmt.Errorf("write an epoch before trimming: %w", err)
 		}
 	}
 	if err := p.stream.Purge(ctx, natsjs.WithPurgeSequence(uint64(keep))); err != nil {
 		return fmt.Errorf("trim the stream up to %d: %w", keep, err)
 	}
+	return nil
+}
+
+// renewEpoch writes another epoch message of this writer. It is fenced as every publish is: to take the stream over, as
+// Open does, would take it from a writer that took it over meanwhile.
+func (p *Publisher) renewEpoch(ctx context.Context) error {
+	if err := p.store(ctx, []*nats.Msg{p.epochMessage()}); err != nil {
+		return err
+	}
+	p.epoch = p.last
 	return nil
 }
