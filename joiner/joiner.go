@@ -175,12 +175,16 @@ func (j *Joiner) Probed(shard pipeline.ShardID, probe uint64, clock pipeline.Tim
 }
 
 // Next waits for the next batch: transactions that may leave, about bytesMax bytes of them; or, when none came
-// for the time of idle, a batch with only a checkpoint, if that has moved.
+// for the time of idle, a batch with only a checkpoint, if that has moved. A transaction that is not in memory is alone in
+// its batch.
 func (j *Joiner) Next(ctx context.Context, bytesMax int, idle time.Duration) (pipeline.Batch, error) {
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
 	for {
 		b, ok, err := j.take(func() (pipeline.Batch, bool) { return j.merger.Take(bytesMax) })
+		if err == nil && ok {
+			err = bringBack(&b)
+		}
 		if ok || err != nil {
 			return b, err
 		}

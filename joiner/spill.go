@@ -66,6 +66,40 @@ func moveTogether(spill func(bodies [][]byte) (pipeline.Content, error), fragmen
 	return nil
 }
 
+// bringBack reads what was moved out of memory into it again, if it leaves together with other transactions: who encodes a
+// batch needs it whole, and a batch of several is no larger than Next was asked for.
+func bringBack(b *pipeline.Batch) error {
+	if len(b.Transactions) < 2 {
+		return nil
+	}
+	for _, tx := range b.Transactions {
+		for _, f := range tx.Fragments {
+			if f.Content == nil {
+				continue
+			}
+			if err := read(f); err != nil {
+				return fmt.Errorf("bring fragment %s back into memory: %w", f, err)
+			}
+		}
+	}
+	return nil
+}
+
+func read(f *pipeline.Fragment) (err error) {
+	r, err := f.Content.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	body := make([]byte, f.Content.Size())
+	if _, err := io.ReadFull(r, body); err != nil {
+		return err
+	}
+	f.Content.Release()
+	f.Body, f.Content = body, nil
+	return nil
+}
+
 // pack is a content that several fragments share. It goes when the last one lets go.
 type pack struct {
 	content pipeline.Content

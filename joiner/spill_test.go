@@ -422,3 +422,58 @@ func withoutMemory(t *testing.T, r *rand.Rand) {
 		t.Fatalf("%d files of %d bytes are left of %d", files, held, d.made)
 	}
 }
+
+// What was moved out of memory is back in it when it leaves together with others: encoders take a transaction that is not
+// in memory only if it is alone in its batch.
+func TestMovedOutComesBackTogether(t *testing.T) {
+	d := &disk{}
+	j := newSpilling(t, 1, 1, d, nil)
+	ctx := context.Background()
+	for n := pipeline.LSN(1); n <= 4; n++ {
+		size := 100
+		if n == 4 {
+			size = 5000
+		}
+		if err := j.Offer(ctx, 0, []pipeline.Record{prepare(0, fmt.Sprint("g", n), n*10, size)}, n*10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if files, _ := d.holds(); files == 0 {
+		t.Fatal("nothing was moved out")
+	}
+	var decided []pipeline.Record
+	for n := pipeline.LSN(1); n <= 4; n++ {
+		decided = append(decided, pipeline.Record{Kind: pipeline.CommitPrepared, GID: fmt.Sprint("g", n), XID: pipeline.XID(n * 10), Start: 99 + n*10, End: 100 + n*10, Time: pipeline.Timestamp(100 + n*10)})
+	}
+	if err := j.Offer(ctx, 0, decided, 200); err != nil {
+		t.Fatal(err)
+	}
+	for left := 4; left > 0; {
+		b, err := j.Next(ctx, 1000, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, tx := range b.Transactions {
+			if len(b.Transactions) > 1 && !tx.Resident() {
+				t.Errorf("csn %s is not in memory, and one of %d in its batch", tx.CSN, len(b.Transactions))
+			}
+			for _, f := range tx.Fragments {
+				body, err := f.OpenBody()
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(body)
+				m := got[4:]
+				if err != nil || !bytes.Equal(m, message(len(m)-13, int(f.End))) {
+					t.Errorf("%s: %v", f, err)
+				}
+			}
+			tx.Release()
+		}
+		left -= len(b.Transactions)
+		j.Durable(&b.Checkpoint)
+	}
+	if files, held := d.holds(); files != 0 || held != 0 {
+		t.Errorf("%d files of %d bytes are left", files, held)
+	}
+}
