@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/pause"
 )
 
 // Config of a Worker. The zero value of each limit means its default.
@@ -111,7 +112,7 @@ func (w *Worker) Run(ctx context.Context) error {
 			w.state(Stopped, err)
 			return err
 		}
-		if err := pause(ctx, w.failed(err)); err != nil {
+		if err := pause.For(ctx, w.failed(err)); err != nil {
 			w.state(Stopped, nil)
 			return err
 		}
@@ -138,20 +139,6 @@ func (w *Worker) failed(err error) time.Duration {
 		delay *= 2
 	}
 	return min(delay, w.cfg.RetryMax)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	if d == 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // attempt is one session, from connecting to the first error.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardcdc/pipeline/pause"
 )
 
 // DeprovisionSpec says what to remove from a shard.
@@ -85,7 +87,7 @@ func dropSlot(ctx context.Context, conn *pgconn.PgConn, name string) (bool, erro
 		case !errors.As(err, &pg) || pg.Code != "55006" && pg.Code != "42704": // in use; gone meanwhile
 			return false, fmt.Errorf("drop slot %q: %w", name, err)
 		}
-		if err := pause(ctx, dropInterval); err != nil {
+		if err := pause.For(ctx, dropInterval); err != nil {
 			return false, fmt.Errorf("drop slot %q, which is still in use: %w", name, err)
 		}
 	}

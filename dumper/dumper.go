@@ -12,6 +12,7 @@ import (
 
 	"shardcdc/dumper/pgoutput"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/pause"
 )
 
 // Source is what to read, and from where.
@@ -171,7 +172,7 @@ func (d *Dumper) retry(ctx context.Context, session func(context.Context) (bool,
 			d.status.State = Backoff
 		}
 		d.mu.Unlock()
-		if err := pause(ctx, d.backoff(attempt)); err != nil {
+		if err := pause.For(ctx, d.backoff(attempt)); err != nil {
 			return err
 		}
 	}
@@ -185,17 +186,6 @@ func (d *Dumper) backoff(attempt int) time.Duration {
 		wait = d.opts.BackoffMax
 	}
 	return wait/2 + rand.N(wait/2+1)
-}
-
-func pause(ctx context.Context, wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // Confirm says that everything that ends at or below l is dealt with for good: the slot may forget it. It never goes

@@ -14,6 +14,7 @@ import (
 
 	"shardcdc/dumper/pgoutput"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/pause"
 )
 
 // session is one START_REPLICATION.
@@ -206,7 +207,7 @@ func (s *session) read(ctx context.Context) error {
 		}
 		s.d.listen()
 		if s.backlog.pauses(n) {
-			if err := pause(ctx, gulpPause); err != nil {
+			if err := pause.For(ctx, gulpPause); err != nil {
 				return err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"shardcdc/apply"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/pause"
 )
 
 // The tables of our own on the target.
@@ -106,7 +107,7 @@ func (s *session) lockProgress(ctx context.Context) ([][][]byte, error) {
 		if err := s.evict(ctx); err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, lockEvery); err != nil {
+		if err := pause.For(ctx, lockEvery); err != nil {
 			return nil, fmt.Errorf("%w: %w", err, pg)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardcdc/pipeline/pause"
 )
 
 // A target that answers nothing: something on the way (a proxy, a firewall) may go on acknowledging what we send although
@@ -128,7 +130,7 @@ func (s *session) ask(ctx context.Context) (doing string, err error) {
 			_ = conn.ExecParams(ctx, "SELECT pg_catalog.pg_terminate_backend($1::int)", [][]byte{s.pid()}, nil, nil, nil).Read()
 			return "", &silentError{"the server waits for us, or has ended the session: " + state}
 		}
-		if err := sleep(ctx, lookTwice); err != nil {
+		if err := pause.For(ctx, lookTwice); err != nil {
 			return "", &silentError{err.Error()}
 		}
 	}
@@ -156,15 +158,4 @@ func (s *session) look(ctx context.Context, conn *pgconn.PgConn) (state string, 
 		return fmt.Sprintf("%s, waiting for a lock (%s)", state, event), works, nil
 	}
 	return fmt.Sprintf("%s, waiting for %s %s", state, kind, event), works, nil
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

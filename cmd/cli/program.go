@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pause"
 )
 
 // Exit codes.
@@ -181,10 +182,8 @@ func Await[T any](ctx context.Context, log *slog.Logger, start func() (T, error)
 			log.Warn("NATS is not up; waiting for it", "error", err)
 			logged = time.Now()
 		}
-		select {
-		case <-time.After(natsRetry):
-		case <-ctx.Done():
-			return v, ctx.Err()
+		if err := pause.For(ctx, natsRetry); err != nil {
+			return v, err
 		}
 	}
 }

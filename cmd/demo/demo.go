@@ -21,6 +21,7 @@ import (
 
 	"shardcdc/pipeline/await"
 	"shardcdc/pipeline/bank"
+	"shardcdc/pipeline/pause"
 )
 
 // Options of Run. The zero value of each field means its default.
@@ -202,11 +203,7 @@ func (d *demo) runBank(ctx context.Context) error {
 
 // killNode kills the node with SIGKILL once, and starts it again.
 func (d *demo) killNode(ctx context.Context) error {
-	t := time.NewTimer(time.Duration(killAt * float64(d.Duration)))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+	if pause.For(ctx, time.Duration(killAt*float64(d.Duration))) != nil {
 		return nil
 	}
 	d.killed = time.Now()

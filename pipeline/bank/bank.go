@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"shardcdc/pipeline/pause"
 )
 
 // Config of a Bank. The zero value of each field but Shards means its default.
@@ -186,8 +188,5 @@ func (p *pacer) wait(ctx context.Context) bool {
 	at := p.next
 	p.next = p.next.Add(p.every)
 	p.mu.Unlock()
-	if d := time.Until(at); d > 0 {
-		return pause(ctx, d)
-	}
-	return ctx.Err() == nil
+	return pause.For(ctx, time.Until(at)) == nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/throwaway"
 )
 
@@ -153,7 +154,7 @@ func testTraffic(t *testing.T, p place) {
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()
 	for b.Stats().Transactions < 500 || b.Stats().Abandoned < 3 {
-		if !pause(t.Context(), 5*time.Millisecond) {
+		if pause.For(t.Context(), 5*time.Millisecond) != nil {
 			t.Fatal(b.Stats())
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"shardcdc/pipeline/pause"
 )
 
 // mark writes one marker after the other: a distributed transaction over every shard. A marker begins when the one before
@@ -26,7 +28,7 @@ func (b *Bank) mark(ctx context.Context) error {
 		switch {
 		case err == nil:
 		case broken(err) || gaveWay(err):
-			if !pause(ctx, 50*time.Millisecond) {
+			if pause.For(ctx, 50*time.Millisecond) != nil {
 				return nil
 			}
 		default:
@@ -55,7 +57,7 @@ func (b *Bank) markOnce(ctx context.Context, c *coordinator) error {
 				return err
 			}
 			// It is decided: nobody gives up, not even when the traffic has ended.
-			if !pause(context.WithoutCancel(ctx), 50*time.Millisecond) {
+			if pause.For(context.WithoutCancel(ctx), 50*time.Millisecond) != nil {
 				return err
 			}
 		}

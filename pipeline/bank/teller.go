@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"shardcdc/pipeline/pause"
 )
 
 // A transfer moves money between accounts; its sides add up to zero.
@@ -105,7 +107,7 @@ func (t *teller) run(ctx context.Context) error {
 		case broken(err):
 			t.bank.stats.broken.Add(1)
 			t.bank.conf.Log.Debug("bank: connection", "error", err)
-			if !pause(ctx, 50*time.Millisecond) {
+			if pause.For(ctx, 50*time.Millisecond) != nil {
 				return nil
 			}
 		default:

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"shardcdc/pipeline/pause"
 )
 
 // A distributed transaction: what to do where. Parts are sorted by shard.
@@ -198,7 +200,7 @@ func (u *unsettled) take(now time.Time) (due []*InDoubt) {
 
 // settleSome finishes what is due, until ctx ends.
 func (b *Bank) settleSome(ctx context.Context) error {
-	for pause(ctx, 100*time.Millisecond) {
+	for pause.For(ctx, 100*time.Millisecond) == nil {
 		if err := b.settleDue(ctx, time.Now()); err != nil {
 			return err
 		}
@@ -233,7 +235,7 @@ func (b *Bank) Settle(ctx context.Context) error {
 		if err == nil && b.unsettled.len() == 0 {
 			return nil
 		}
-		if !pause(ctx, 100*time.Millisecond) {
+		if pause.For(ctx, 100*time.Millisecond) != nil {
 			return fmt.Errorf("bank: %d transactions are still in doubt: %w", b.unsettled.len(), errors.Join(err, context.Cause(ctx)))
 		}
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
+
+	"shardcdc/pipeline/pause"
 )
 
 // Times between two looks at the target. A snapshot reads all of it, so its own time counts too.
@@ -53,12 +55,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 // has ended, and the watcher's has not.
 func (w *Watcher) Last(ctx context.Context) error {
 	for w.bank.meter.Seen() < w.bank.stats.markers.Load() {
-		if !pause(ctx, markerEvery) {
+		if pause.For(ctx, markerEvery) != nil {
 			return fmt.Errorf("marker %d was not seen on the target, only %d: %w", w.bank.stats.markers.Load(), w.bank.meter.Seen(), context.Cause(ctx))
 		}
 	}
 	for before := w.Snapshots(); w.Snapshots() < before+2; {
-		if !pause(ctx, markerEvery) {
+		if pause.For(ctx, markerEvery) != nil {
 			return fmt.Errorf("no snapshot of the target at the end: %w", context.Cause(ctx))
 		}
 	}
@@ -74,7 +76,7 @@ func (w *Watcher) repeat(ctx context.Context, every time.Duration, fn func(conte
 		if err := fn(ctx, s); err != nil && !broken(err) && !gaveWay(err) {
 			return err
 		}
-		if !pause(ctx, max(every, time.Since(began))) {
+		if pause.For(ctx, max(every, time.Since(began))) != nil {
 			return nil
 		}
 	}

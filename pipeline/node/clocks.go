@@ -7,6 +7,7 @@ import (
 
 	"shardcdc/dumper"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/pause"
 )
 
 const (
@@ -44,9 +45,8 @@ func (c *capture) agree(ctx context.Context, b *pipeline.Batch) error {
 		if known || err != nil {
 			return err
 		}
-		wait(ctx, clocksPoll)
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if err := pause.For(ctx, clocksPoll); err != nil {
+			return err
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pause"
 )
 
 // Times after which a dead process's work is taken over. A NATS cluster's elections block renewals for 5 to 8 seconds.
@@ -113,14 +114,14 @@ func (p *process) whileLeased(ctx context.Context, d duty, log *slog.Logger, wor
 			log.Warn("cannot get the lease", "error", err)
 		}
 		if lease == nil {
-			wait(ctx, acquireEvery)
+			_ = pause.For(ctx, acquireEvery)
 			continue
 		}
 		log.Info("has the lease", "from", lease.Owner.From, "why", lease.Owner.Why)
 		p.note(d, true)
 		p.leased(ctx, lease, d, log, work)
 		p.note(d, false)
-		wait(ctx, acquireEvery) // others may have it first
+		_ = pause.For(ctx, acquireEvery) // others may have it first
 	}
 }
 
@@ -172,7 +173,7 @@ func (p *process) recordMove(lease *control.Lease, d duty, log *slog.Logger) {
 			return
 		}
 		log.Warn("cannot write into the history; trying again", "error", err)
-		wait(lease.Context, time.Second)
+		_ = pause.For(lease.Context, time.Second)
 	}
 }
 

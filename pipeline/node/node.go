@@ -12,6 +12,7 @@ import (
 
 	"shardcdc/output/jetstream"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pause"
 )
 
 // Config of a Node.
@@ -121,7 +122,7 @@ func (n *Node) captureWhile(ctx context.Context, sub *control.Subscription, log 
 		return err
 	}
 	defer stop()
-	pause := n.conf.RetryMin
+	delay := n.conf.RetryMin
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := (&capture{node: n, sub: sub, report: report}).run(ctx)
@@ -136,25 +137,16 @@ func (n *Node) captureWhile(ctx context.Context, sub *control.Subscription, log 
 			return err
 		}
 		if time.Since(started) > n.conf.RetryMax {
-			pause = n.conf.RetryMin
+			delay = n.conf.RetryMin
 		}
-		log.Error("capture failed", "error", err, "retry_in", pause)
+		log.Error("capture failed", "error", err, "retry_in", delay)
 		if report.failed(err) {
 			n.stopped(ctx, duty{subscription: sub}, err, log)
 		}
-		wait(ctx, pause)
-		pause = min(pause*2, n.conf.RetryMax)
+		_ = pause.For(ctx, delay)
+		delay = min(delay*2, n.conf.RetryMax)
 	}
 	return nil
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // job is something that runs while its subscription is active and unchanged.
@@ -177,7 +169,7 @@ func supervise(ctx context.Context, catalog *control.Catalog, log *slog.Logger, 
 			return nil
 		}
 		log.Warn("cannot follow the catalog; trying again", "error", err)
-		wait(ctx, time.Second)
+		_ = pause.For(ctx, time.Second)
 	}
 }
 

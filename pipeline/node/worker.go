@@ -14,6 +14,7 @@ import (
 	"shardcdc/apply/postgres"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
+	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/spill"
 )
 
@@ -102,7 +103,7 @@ func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t contro
 		return err
 	}
 	defer stop()
-	pause := 200 * time.Millisecond
+	delay := 200 * time.Millisecond
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := r.once(ctx)
@@ -110,14 +111,14 @@ func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t contro
 			return nil
 		}
 		if time.Since(started) > w.conf.RetryMax {
-			pause = 200 * time.Millisecond // it worked meanwhile
+			delay = 200 * time.Millisecond // it worked meanwhile
 		}
-		log.Error("apply stopped", "error", err, "retry_in", pause)
+		log.Error("apply stopped", "error", err, "retry_in", delay)
 		if r.failed(err) {
 			w.stopped(ctx, duty{sub, t.Name}, err, log)
 		}
-		wait(ctx, pause)
-		pause = min(pause*2, w.conf.RetryMax)
+		_ = pause.For(ctx, delay)
+		delay = min(delay*2, w.conf.RetryMax)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"shardcdc/output/jetstream"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/wire"
 )
 
@@ -124,7 +125,7 @@ func (d *drop) takeOver(ctx context.Context, sub *control.Subscription) (*contro
 		if lease != nil {
 			return lease, nil
 		}
-		if !pause(waiting) {
+		if pause.For(waiting, pollEvery) != nil {
 			owner, _, _ := leases.Holder(ctx, control.CaptureLease(d.name)) // only to name it
 			return nil, late(ctx, "subscription %s: node %s has not let go within %s; the subscription stays in state dropping. Try: stop that node, then cdcctl drop-subscription %s again",
 				d.name, owner.Node, d.options.wait(), d.name)

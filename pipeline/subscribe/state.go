@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pause"
 )
 
 // SetState pauses or resumes a subscription and waits until the processes have followed: paused when nobody works for it
@@ -53,7 +53,7 @@ func awaitWorkersGone(ctx context.Context, bus *control.Bus, sub *control.Subscr
 			if err != nil {
 				return err
 			}
-			pause(ctx)
+			_ = pause.For(ctx, pollEvery) // the next look tells
 		}
 	}
 	return nil
@@ -73,7 +73,7 @@ func awaitIdle(ctx, waiting context.Context, bus *control.Bus, sub *control.Subs
 		if err != nil || !held {
 			return err
 		}
-		if !pause(waiting) {
+		if pause.For(waiting, pollEvery) != nil {
 			return late(ctx, "subscription %s is marked %s, but node %s has not let go in time. Try: cdcctl status %s", sub.Name, sub.State, owner.Node, sub.Name)
 		}
 	}
@@ -86,7 +86,7 @@ func awaitRunning(ctx, waiting context.Context, bus *control.Bus, name string) e
 		if err == nil && st.State == "running" {
 			return nil
 		}
-		if !pause(waiting) {
+		if pause.For(waiting, pollEvery) != nil {
 			switch {
 			case st.Error != "":
 				return late(ctx, "subscription %s is marked active, and node %s cannot run it: %s", name, st.Node, st.Error)
@@ -95,18 +95,6 @@ func awaitRunning(ctx, waiting context.Context, bus *control.Bus, name string) e
 			}
 			return late(ctx, "subscription %s is marked active, but no node runs it. Try: cdcd node", name)
 		}
-	}
-}
-
-// pause waits a moment; false when ctx has ended.
-func pause(ctx context.Context) bool {
-	t := time.NewTimer(pollEvery)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"shardcdc/pipeline/bank"
+	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/throwaway"
 	"shardcdc/pipeline/throwaway/program"
 	"shardcdc/test/harness"
@@ -62,11 +63,7 @@ func (s *stage) stop(p *program.Program) {
 // wait waits for a time that is part of a fault.
 func (s *stage) wait(d time.Duration) {
 	s.t.Helper()
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-s.c.Ctx.Done():
+	if pause.For(s.c.Ctx, d) != nil {
 		s.t.Fatal("the time is over")
 	}
 }

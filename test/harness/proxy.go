@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"shardcdc/pipeline/pause"
 )
 
 // Direction of bytes through a Proxy.
@@ -295,10 +297,7 @@ func (p *Proxy) wait(l *link, d Direction) error {
 				return l.ctx.Err()
 			}
 		}
-		if delay > 0 && !within(l.ctx, delay) {
-			return l.ctx.Err()
-		}
-		return nil
+		return pause.For(l.ctx, delay)
 	}
 }
 
@@ -310,18 +309,6 @@ func (p *Proxy) write(d Direction, to net.Conn, b []byte) error {
 	defer p.mu.Unlock()
 	p.passed[d] += int64(len(b))
 	return nil
-}
-
-// within waits; false: ctx ended first.
-func within(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // reset breaks the connection, so that both ends get "connection reset by peer".
