@@ -37,11 +37,12 @@ func serverAccount() (account, error) {
 		"Try: run this as an ordinary user")
 }
 
-func (a account) credential() *syscall.Credential {
+// attributes make a program run as the account.
+func (a account) attributes() *syscall.SysProcAttr {
 	if !a.other {
-		return nil
+		return &syscall.SysProcAttr{}
 	}
-	return &syscall.Credential{Uid: a.uid, Gid: a.gid}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.uid, Gid: a.gid}}
 }
 
 // own gives path to the account.

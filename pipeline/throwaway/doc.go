@@ -32,10 +32,8 @@
 // Close ends the server and removes its folder. For a process that ends without Close (a panic, kill -9, a test's
 // timeout) there are two nets:
 //
-//  1. On Linux the postmaster asks the kernel for SIGQUIT (PostgreSQL's immediate shutdown) when its parent dies. The
-//     kernel means the parent *thread*: a Go program that starts children from any goroutine may lose one when the
-//     runtime retires a thread. So the goroutine that starts a postmaster is locked to its thread, and stays in
-//     wait(2) there until the postmaster has ended: the thread lives exactly as long as it is needed.
+//  1. On Linux the kernel sends the postmaster SIGQUIT (PostgreSQL's immediate shutdown) when its parent dies; package
+//     child says how.
 //  2. The folder's name carries its owner's process id, and the owner holds a lock (flock) on a file inside. Every Start
 //     removes the folders in the same parent folder whose owner is dead, and kills a postmaster that still runs in one
 //     (other systems than Linux, where net 1 does not exist).

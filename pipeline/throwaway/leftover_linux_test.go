@@ -77,7 +77,7 @@ func TestLeftoverPostmaster(t *testing.T) {
 	if err := s.folder.killLeftover(); err != nil {
 		t.Fatal(err)
 	}
-	<-s.postmaster.Load().done
+	<-s.postmaster.Load().Done()
 	if alive(pid) {
 		t.Errorf("process %d is there", pid)
 	}

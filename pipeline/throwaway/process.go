@@ -5,40 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"time"
+
+	"shardcdc/pipeline/throwaway/child"
 )
 
-// A process is a child of ours in a process group of its own, and the goroutine that waits for it.
-type process struct {
-	pid  int
-	done chan struct{} // Closed when the child has ended and was waited for.
-	err  error         // How it ended. Read it after done.
-}
-
-// spawn starts cmd. The goroutine that starts it keeps its thread until the child has ended; the package's
-// documentation says why.
-func spawn(cmd *exec.Cmd) (*process, error) {
-	p := &process{done: make(chan struct{})}
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if err := cmd.Start(); err != nil {
-			started <- err
-			return
-		}
-		p.pid = cmd.Process.Pid
-		started <- nil
-		p.err = cmd.Wait()
-		close(p.done)
-	}()
-	if err := <-started; err != nil {
-		return nil, err
-	}
-	return p, nil
-}
+// spawn starts one of PostgreSQL's programs. A postmaster takes SIGQUIT for an immediate shutdown.
+func spawn(cmd *exec.Cmd) (*child.Process, error) { return child.Start(cmd, syscall.SIGQUIT) }
 
 // run is spawn and wait. When ctx ends first, the whole process group is killed and waited for.
 func run(ctx context.Context, cmd *exec.Cmd) error {
@@ -47,24 +21,12 @@ func run(ctx context.Context, cmd *exec.Cmd) error {
 		return err
 	}
 	select {
-	case <-p.done:
-		return p.err
+	case <-p.Done():
+		return p.Err()
 	case <-ctx.Done():
-		killErr := syscall.Kill(-p.pid, syscall.SIGKILL)
-		<-p.done
-		if errors.Is(killErr, syscall.ESRCH) {
-			killErr = nil
-		}
+		killErr := p.Signal(syscall.SIGKILL)
+		<-p.Done()
 		return errors.Join(context.Cause(ctx), killErr)
-	}
-}
-
-func (p *process) ended() bool {
-	select {
-	case <-p.done:
-		return true
-	default:
-		return false
 	}
 }
 

@@ -5,14 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"syscall"
 )
-
-// childAttributes: a group of its own, so that a Ctrl-C at the terminal reaches us first; and SIGQUIT (immediate
-// shutdown) when the thread that started it dies. Go sets the latter after changing the user, which would clear it.
-func childAttributes(a account) *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGQUIT, Credential: a.credential()}
-}
 
 // processTable reads /proc. A process may end while it is read; it is left out then.
 func processTable() ([]taskState, error) {

@@ -9,14 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 )
-
-// childAttributes: a group of its own, so that a Ctrl-C at the terminal reaches us first. There is no signal for a
-// parent's death here; the next Start removes what a killed process left behind.
-func childAttributes(a account) *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Credential: a.credential()}
-}
 
 func processTable() ([]taskState, error) {
 	out, err := exec.Command("ps", "-axo", "pid=,ppid=,state=").Output()

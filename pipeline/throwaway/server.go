@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"shardcdc/pipeline/throwaway/child"
 )
 
 // Limits of waiting when the caller's context has none.
@@ -91,7 +93,7 @@ type Server struct {
 	life   sync.Mutex // Held by whoever starts a postmaster or closes the server.
 	closed bool       // Guarded by life.
 
-	postmaster atomic.Pointer[process] // The newest one; nil before the first.
+	postmaster atomic.Pointer[child.Process] // The newest one; nil before the first.
 }
 
 // Start makes a new cluster and starts it. It returns when the server accepts connections. ctx bounds the start, not the
@@ -207,34 +209,34 @@ func (s *Server) Start(ctx context.Context) error {
 	if err := s.waitReady(ctx, p, logged); err != nil {
 		return err
 	}
-	s.say("process %d, port %d, ready after %s", p.pid, s.port, time.Since(began).Round(time.Millisecond))
+	s.say("process %d, port %d, ready after %s", p.PID(), s.port, time.Since(began).Round(time.Millisecond))
 	return nil
 }
 
 // waitReady returns when the postmaster has written into its lock file that it is ready, which is what pg_ctl waits for too;
 // another server that answers on the same port would not deceive it. When it fails, no process is left.
-func (s *Server) waitReady(ctx context.Context, p *process, logged int64) error {
+func (s *Server) waitReady(ctx context.Context, p *child.Process, logged int64) error {
 	err := poll(ctx, func() (bool, error) {
-		if p.ended() {
+		if p.Ended() {
 			return false, s.startFailed(p, logged)
 		}
 		lock, err := readLockFile(s.folder.data())
 		if errors.Is(err, os.ErrNotExist) {
 			return false, nil
 		}
-		return lock.pid == p.pid && lock.status == "ready", err
+		return lock.pid == p.PID() && lock.status == "ready", err
 	})
-	if err != nil && !p.ended() {
+	if err != nil && !p.Ended() {
 		err = errors.Join(err, s.kill(p))
 	}
 	return err
 }
 
 // startFailed says why the postmaster ended, with the end of what it logged since the offset.
-func (s *Server) startFailed(p *process, logged int64) error {
+func (s *Server) startFailed(p *child.Process, logged int64) error {
 	text, err := os.ReadFile(s.LogFile())
 	if err != nil {
-		return errors.Join(fmt.Errorf("postgres: %w", p.err), err)
+		return errors.Join(fmt.Errorf("postgres: %w", p.Err()), err)
 	}
 	said := strings.TrimSpace(string(text[min(int(logged), len(text)):]))
 	if strings.Contains(said, "could not create any TCP/IP sockets") {
@@ -243,7 +245,7 @@ func (s *Server) startFailed(p *process, logged int64) error {
 	if len(said) > 2000 {
 		said = "…" + said[len(said)-2000:]
 	}
-	return fmt.Errorf("postgres ended while it started: %w; its log:\n%s", p.err, said)
+	return fmt.Errorf("postgres ended while it started: %w; its log:\n%s", p.Err(), said)
 }
 
 // Stop stops the server and returns when its last process has ended, or with ctx's error, and then the server may
@@ -258,14 +260,14 @@ func (s *Server) Stop(ctx context.Context, mode Mode) error {
 		return nil
 	}
 	if mode == Kill {
-		if err := killTree(ctx, p.pid); err != nil {
+		if err := killTree(ctx, p.PID()); err != nil {
 			return fmt.Errorf("stop (kill) %s: %w", s.name, err)
 		}
-	} else if err := errors.Join(signal(p.pid, sig), thaw(p.pid)); err != nil {
+	} else if err := errors.Join(signal(p.PID(), sig), thaw(p.PID())); err != nil {
 		return fmt.Errorf("stop (%s) %s: %w", mode, s.name, err)
 	}
 	select {
-	case <-p.done:
+	case <-p.Done():
 		s.say("stopped (%s)", mode)
 		return nil
 	case <-ctx.Done():
@@ -282,7 +284,7 @@ func (s *Server) Pause() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), pauseTimeout)
 	defer cancel()
-	if err := freeze(ctx, p.pid); err != nil {
+	if err := freeze(ctx, p.PID()); err != nil {
 		return fmt.Errorf("pause %s: %w", s.name, err)
 	}
 	return nil
@@ -294,7 +296,7 @@ func (s *Server) Resume() error {
 	if p == nil {
 		return fmt.Errorf("resume %s: it does not run", s.name)
 	}
-	if err := thaw(p.pid); err != nil {
+	if err := thaw(p.PID()); err != nil {
 		return fmt.Errorf("resume %s: %w", s.name, err)
 	}
 	return nil
@@ -324,20 +326,20 @@ func (s *Server) Close() error {
 }
 
 // kill is Stop with Kill, whatever the caller's context.
-func (s *Server) kill(p *process) error {
+func (s *Server) kill(p *child.Process) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	if err := killTree(ctx, p.pid); err != nil {
+	if err := killTree(ctx, p.PID()); err != nil {
 		return err
 	}
-	<-p.done
+	<-p.Done()
 	return nil
 }
 
 // running returns the postmaster, or nil when there is none.
-func (s *Server) running() *process {
+func (s *Server) running() *child.Process {
 	p := s.postmaster.Load()
-	if p == nil || p.ended() {
+	if p == nil || p.Ended() {
 		return nil
 	}
 	return p
@@ -348,7 +350,7 @@ func (s *Server) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.bin, program), args...)
 	cmd.Dir = s.folder.path
 	cmd.Env = environment(s.folder.path)
-	cmd.SysProcAttr = childAttributes(s.account)
+	cmd.SysProcAttr = s.account.attributes()
 	return cmd
 }
 
@@ -388,7 +390,7 @@ func (s *Server) Version() int { return s.version }
 // PID is the postmaster's process id, or 0 when the server does not run.
 func (s *Server) PID() int {
 	if p := s.running(); p != nil {
-		return p.pid
+		return p.PID()
 	}
 	return 0
 }

@@ -1,8 +1,7 @@
 // Package program runs programs that end with this process: the demo's and the tests' cdcd.
 //
-// Each has a process group of its own, so that a Ctrl-C at the terminal reaches only this process, which then ends them in
-// order; and, on Linux, the kernel kills it when this process dies without doing so. The kernel means the thread that
-// started it, so a goroutine locked to its thread starts the program and waits for it there.
+// A Ctrl-C at the terminal reaches only this process, which then ends them in order; and, on Linux, the kernel kills them
+// when this process dies without doing so. See package child.
 package program
 
 import (
@@ -12,10 +11,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"shardcdc/pipeline/throwaway/child"
 )
 
 // Options say what to run.
@@ -30,10 +30,8 @@ type Options struct {
 
 // A Program is a child of this process. Its methods may be called from several goroutines.
 type Program struct {
-	o    Options
-	pid  int
-	done chan struct{} // Closed when it has ended and was waited for.
-	err  error         // How it ended. Read it after done.
+	o     Options
+	child *child.Process
 }
 
 // Start starts a program.
@@ -46,64 +44,41 @@ func Start(o Options) (*Program, error) {
 	cmd := exec.Command(o.Path, o.Args...)
 	cmd.Env = append(os.Environ(), o.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = attributes()
-	p := &Program{o: o, done: make(chan struct{})}
-	started := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		if err := cmd.Start(); err != nil {
-			started <- err
-			return
-		}
-		p.pid = cmd.Process.Pid
-		started <- nil
-		p.err = cmd.Wait()
-		close(p.done)
-	}()
-	if err := <-started; err != nil {
+	// Without a chance to tidy up: a cdcd that outlives its test or its demo would go on working.
+	p, err := child.Start(cmd, syscall.SIGKILL)
+	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", o.Name, err)
 	}
-	return p, nil
+	return &Program{o: o, child: p}, nil
 }
 
 // Name is the program's name in messages.
 func (p *Program) Name() string { return p.o.Name }
 
 // PID is the process id.
-func (p *Program) PID() int { return p.pid }
+func (p *Program) PID() int { return p.child.PID() }
 
 // Done is closed when the program has ended.
-func (p *Program) Done() <-chan struct{} { return p.done }
+func (p *Program) Done() <-chan struct{} { return p.child.Done() }
 
 // Running reports whether it has not ended yet.
-func (p *Program) Running() bool {
-	select {
-	case <-p.done:
-		return false
-	default:
-		return true
-	}
-}
+func (p *Program) Running() bool { return !p.child.Ended() }
 
 // Succeeded reports whether the program has ended with exit code 0.
-func (p *Program) Succeeded() bool { return !p.Running() && p.err == nil }
+func (p *Program) Succeeded() bool { return !p.Running() && p.child.Err() == nil }
 
 // Err says how the program ended, with the end of its log. Call it after Done.
 func (p *Program) Err() error {
 	how := "without an error"
-	if p.err != nil {
-		how = p.err.Error()
+	if err := p.child.Err(); err != nil {
+		how = err.Error()
 	}
 	return fmt.Errorf("%s ended: %s; the end of its log (%s):\n%s", p.o.Name, how, p.o.Log, p.Tail(20))
 }
 
 // signal sends sig to the program's group. A program that has ended already is no error.
 func (p *Program) signal(sig syscall.Signal) error {
-	if !p.Running() {
-		return nil
-	}
-	if err := syscall.Kill(-p.pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := p.child.Signal(sig); err != nil {
 		return fmt.Errorf("send %s to %s: %w", sig, p.o.Name, err)
 	}
 	return nil
@@ -114,7 +89,7 @@ func (p *Program) Kill() error {
 	if err := p.signal(syscall.SIGKILL); err != nil {
 		return err
 	}
-	<-p.done
+	<-p.Done()
 	return nil
 }
 
@@ -124,7 +99,7 @@ func (p *Program) Stop(ctx context.Context) error {
 		return err
 	}
 	select {
-	case <-p.done:
+	case <-p.Done():
 		return nil
 	case <-ctx.Done():
 		return errors.Join(fmt.Errorf("%s does not stop: %w", p.o.Name, context.Cause(ctx)), p.Kill())
