@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +19,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/owner"
 )
 
 // Options say how the server runs.
@@ -50,9 +50,12 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := os.MkdirAll(o.StoreDir, 0o700); err != nil {
 		return nil, fmt.Errorf("embedded NATS: %w", err)
 	}
-	lock, err := lockDir(o.StoreDir)
+	lock, err := owner.Lock(o.StoreDir, true)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("embedded NATS: store directory %s is in use by another process. Try: stop it, or another --nats-store", o.StoreDir)
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("embedded NATS: %w", err)
 	}
 	srv, err := start(ctx, o)
 	if err != nil {
@@ -160,19 +163,6 @@ func (s *Server) Close() {
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
 	s.lock.Close()
-}
-
-func lockDir(dir string) (*os.File, error) {
-	name := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("embedded NATS: %w", err)
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("embedded NATS: store directory %s is in use by another process. Try: stop it, or another --nats-store", dir)
-	}
-	return f, nil
 }
 
 // logger passes NATS' log on: errors and warnings as they are, notices at debug level.

@@ -8,8 +8,7 @@
 //
 // A folder serves one run of one process, and nothing in it outlives that run: after a crash the content comes again
 // from the shard's slot. That is why nothing is synced, and why a folder whose process is dead is rubbish. Whether the
-// process lives is known from a lock (flock) on a file in the folder, which the kernel lets go of when the process
-// ends, in whatever way. A process id would not do: it is used again, and means nothing in another container.
+// process lives is known from the folder's lock (package owner).
 //
 // A folder appears under its name with the lock taken: it is made and locked under another name and then renamed.
 // So a folder with the right name whose lock is free has no owner, and Open removes it.
@@ -28,12 +27,13 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"shardcdc/pipeline/owner"
 )
 
 const (
 	folderPrefix = "spill-"
 	makingPrefix = "making-spill-"
-	lockName     = "owner.lock"
 	// makingMax is how long a folder may take to be made; one that is older was left by a process that died over it.
 	makingMax = time.Minute
 )
@@ -106,7 +106,7 @@ func (d *Folder) claim(parent, name string) error {
 	if err != nil {
 		return err
 	}
-	if d.lock, err = takeLock(making, os.O_CREATE); err != nil {
+	if d.lock, err = owner.Lock(making, true); err != nil {
 		return errors.Join(err, os.RemoveAll(making))
 	}
 	d.path = filepath.Join(parent, folderPrefix+strings.TrimPrefix(filepath.Base(making), makingPrefix))
@@ -114,18 +114,6 @@ func (d *Folder) claim(parent, name string) error {
 		return errors.Join(err, os.RemoveAll(making), d.lock.Close())
 	}
 	return nil
-}
-
-// takeLock takes the lock of a folder, or returns EWOULDBLOCK when somebody has it. flag is os.O_CREATE or 0.
-func takeLock(path string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(path, lockName), flag|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
-	}
-	return f, nil
 }
 
 // removeStale removes the folders of dead processes of this user.
@@ -160,7 +148,7 @@ func removeIfStale(path string, age time.Duration) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() || time.Since(info.ModTime()) < age {
 		return nil
 	}
-	lock, err := takeLock(path, 0)
+	lock, err := owner.Lock(path, false)
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		return nil

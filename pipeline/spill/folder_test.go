@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"shardcdc/pipeline/owner"
 )
 
 // ownerEnv makes the test binary open a folder and keep it until its input ends.
@@ -41,8 +43,8 @@ func own(parent string) int {
 	return 0
 }
 
-// owner starts a process with a folder of its own.
-func owner(t *testing.T, parent string) (path string, kill func()) {
+// another starts a process with a folder of its own.
+func another(t *testing.T, parent string) (path string, kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), ownerEnv+"="+parent)
@@ -93,8 +95,8 @@ func there(t *testing.T, path string, want bool) {
 
 func TestLeftoversOfDeadProcessesAreRemoved(t *testing.T) {
 	parent := filepath.Join(t.TempDir(), "a", "b")
-	living, _ := owner(t, parent)
-	dead, kill := owner(t, parent)
+	living, _ := another(t, parent)
+	dead, kill := another(t, parent)
 	kill()
 	there(t, filepath.Join(dead, "body-1"), true)
 
@@ -133,7 +135,7 @@ func TestModes(t *testing.T) {
 	d := open(t, parent, 1<<20)
 	f := filled(t, d, 10)
 	for path, want := range map[string]os.FileMode{
-		parent: 0o700, d.Path(): 0o700, f.path: 0o600, filepath.Join(d.Path(), lockName): 0o600,
+		parent: 0o700, d.Path(): 0o700, f.path: 0o600, filepath.Join(d.Path(), owner.LockFile): 0o600,
 	} {
 		info, err := os.Stat(path)
 		if err != nil || info.Mode().Perm() != want {

@@ -12,19 +12,18 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"shardcdc/pipeline/owner"
 )
 
 // A folder is a server's home, named cdc-throwaway-<owner's process id>-<name>-<random>, and the lock that shows
-// that its owner lives. A process id alone would not do: it is used again, and means nothing to a container that
-// shares the temporary folder.
+// that its owner lives (package owner).
 type folder struct {
 	path string
 	lock *os.File
 }
 
 var folderName = regexp.MustCompile(`^cdc-throwaway-([0-9]+)-`)
-
-const ownerLock = "owner.lock"
 
 func newFolder(parent, name string, a account) (*folder, error) {
 	if parent == "" {
@@ -56,7 +55,7 @@ func newFolder(parent, name string, a account) (*folder, error) {
 
 // claim takes the lock and gives the folder to the account.
 func (f *folder) claim(a account) (err error) {
-	if f.lock, err = lockOwner(f.path, os.O_CREATE); err != nil {
+	if f.lock, err = owner.Lock(f.path, true); err != nil {
 		return err
 	}
 	return a.own(f.path)
@@ -78,18 +77,6 @@ func (f *folder) unlock() error {
 	return err
 }
 
-// lockOwner takes the lock of a folder, or returns an error when somebody has it. flag is os.O_CREATE or 0.
-func lockOwner(path string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(path, ownerLock), flag|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
-	}
-	return f, nil
-}
-
 // removeStale removes the folders below parent that belong to this account and whose owner is dead.
 func removeStale(parent string, a account) error {
 	entries, err := os.ReadDir(parent)
@@ -99,8 +86,8 @@ func removeStale(parent string, a account) error {
 	var errs []error
 	for _, e := range entries {
 		if match := folderName.FindStringSubmatch(e.Name()); match != nil && e.IsDir() {
-			owner, err := strconv.Atoi(match[1])
-			if err != nil || alive(owner) {
+			pid, err := strconv.Atoi(match[1])
+			if err != nil || alive(pid) {
 				continue
 			}
 			errs = append(errs, removeIfStale(filepath.Join(parent, e.Name()), a))
@@ -121,7 +108,7 @@ func removeIfStale(path string, a account) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != a.uid {
 		return nil // Not ours.
 	}
-	lock, err := lockOwner(path, 0)
+	lock, err := owner.Lock(path, false)
 	switch {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		return nil

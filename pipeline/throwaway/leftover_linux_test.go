@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"shardcdc/pipeline/owner"
 )
 
 // killedOwner starts a server in another process, kills that process, and returns the server's postmaster and folder.
@@ -161,7 +163,7 @@ func TestStaleFolders(t *testing.T) {
 		if err := errors.Join(os.Mkdir(path, 0o700), a.own(path)); err != nil {
 			t.Fatal(err)
 		}
-		lock, err := lockOwner(path, os.O_CREATE)
+		lock, err := owner.Lock(path, true)
 		if err != nil {
 			t.Fatal(err)
 		}
