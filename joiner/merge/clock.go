@@ -145,7 +145,7 @@ func (m *Merger) keptAwayByDate(f *family, t *txn) *member {
 		}
 	}
 	for _, u := range f.txns {
-		if u.decider != nil && u.lists(t.first.gid) && only(u.decider) {
+		if u.decider != nil && only(u.decider) && u.lists(t.first.gid) { // what is sealed may have left, and its list with it
 			return u.decider
 		}
 	}
