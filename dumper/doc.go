@@ -34,7 +34,7 @@
 //     another timeline, another plugin, not two-phase.
 //
 // Large transactions are streamed before they end, in blocks of at most 16 MB of the server's memory, and small ones come
-// between the blocks. What is half received is kept in memory up to Options.Limits and in what Limits.Spill makes beyond;
+// between the blocks. What is half received is kept in memory up to Options.Limits and in what Options.Spill makes beyond;
 // a write there may block, which is back-pressure as a blocked Offer is. A record's Content belongs to the sink from Offer
 // on; if Offer fails, and of whatever never becomes a record, the Dumper releases it. PostgreSQL's faults in streaming are
 // worked around, see whole.go: the subtransactions of a streamed transaction are looked up when it ends, on a connection of

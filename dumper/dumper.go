@@ -58,9 +58,11 @@ type Options struct {
 	BackoffMin time.Duration // first wait before a reconnect; 100 ms
 	BackoffMax time.Duration // longest wait before a reconnect; 5 s
 	ReadBytes  int           // size of the read buffer; 256 kB
-	// Limits of what is kept of transactions until they end, in memory and elsewhere. While a write to a Spill blocks, the
-	// connection is kept alive, as while Offer does; an error of it is fatal.
+	// Limits of what is kept of transactions until they end, in memory and elsewhere; Spill takes the place of Limits.Spill.
 	Limits pgoutput.Limits
+	// Spill makes a place for a body that is too large for memory; nil: there is none. While a write to it blocks, the
+	// connection is kept alive, as while Offer does; an error of it is fatal. ctx ends with Run, which waits for the write.
+	Spill func(ctx context.Context) (pgoutput.Spill, error)
 }
 
 func (o Options) withDefaults() Options {
@@ -94,6 +96,7 @@ type Dumper struct {
 	wakeProber chan struct{} // capacity 1: probes or stalled have changed
 
 	// Owned by the session's reader; sessions follow each other.
+	running     context.Context // ends with Run; set by it
 	assembler   *pgoutput.Assembler
 	resume      pipeline.LSN // End of the last record offered
 	position    pipeline.LSN // of the stream: as received, but ahead of it until Offer returns
@@ -125,20 +128,26 @@ func New(src Source, sink Sink, opts Options) *Dumper {
 	if src.HoldStart {
 		confirmed = 0 // in a status update: nothing is confirmed
 	}
-	return &Dumper{
+	d := &Dumper{
 		src: src, sink: sink, opts: opts,
 		wakeWriter: make(chan struct{}, 1),
 		wakeProber: make(chan struct{}, 1),
-		assembler:  pgoutput.New(src.Shard, opts.Limits),
 		resume:     src.Start, position: src.Start, handed: src.Start,
 		status: Status{Shard: src.Shard, Name: src.Name, Slot: src.Slot, Received: src.Start, Confirmed: confirmed},
 	}
+	limits := opts.Limits
+	if limits.Spill = nil; opts.Spill != nil {
+		limits.Spill = func() (pgoutput.Spill, error) { return opts.Spill(d.running) }
+	}
+	d.assembler = pgoutput.New(src.Shard, limits)
+	return d
 }
 
 // Run reads until ctx ends or something happens that trying again cannot mend. It returns ctx.Err() or a
 // *FatalError, and only after all its goroutines have ended. It may be called once.
 func (d *Dumper) Run(ctx context.Context) error {
 	group, inner := errgroup.WithContext(ctx)
+	d.running = inner
 	group.Go(func() error { return d.retry(inner, d.session, &d.status.Reconnects) })
 	group.Go(func() error { return d.retry(inner, d.prober, nil) })
 	err := group.Wait()

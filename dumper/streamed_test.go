@@ -154,8 +154,8 @@ func (s *shard) finish(t *testing.T, got *sink, whole string) {
 	}
 }
 
-// spillTo makes limits that keep little in memory.
-func spillTo(t *testing.T, after int) (pgoutput.Limits, *spill.Folder) {
+// spillTo makes options that keep little in memory, and try again soon.
+func spillTo(t *testing.T, after int) (dumper.Options, *spill.Folder) {
 	t.Helper()
 	folder, err := spill.Open(t.TempDir(), "a", 10<<30)
 	if err != nil {
@@ -166,7 +166,11 @@ func spillTo(t *testing.T, after int) (pgoutput.Limits, *spill.Folder) {
 			t.Error(err)
 		}
 	})
-	return pgoutput.Limits{SpillAfter: after, Spill: func() (pgoutput.Spill, error) { return folder.Create(nil) }}, folder
+	return spilling(after, func(context.Context) (pgoutput.Spill, error) { return folder.Create(nil) }), folder
+}
+
+func spilling(after int, spill func(context.Context) (pgoutput.Spill, error)) dumper.Options {
+	return dumper.Options{Limits: pgoutput.Limits{SpillAfter: after}, Spill: spill, BackoffMin: time.Millisecond, BackoffMax: time.Millisecond}
 }
 
 // streams is the number of blocks that the server has streamed.
@@ -268,9 +272,9 @@ func TestStreamedIsTheSame(t *testing.T) {
 	for _, w := range workloads {
 		t.Run(w.name, func(t *testing.T) {
 			s, whole := newStreamedShard(t)
-			limits, folder := spillTo(t, 50_000)
+			opts, folder := spillTo(t, 50_000)
 			got := newSink()
-			d := start(t, s.src, got, dumper.Options{Limits: limits})
+			d := start(t, s.src, got, opts)
 			await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
 			exec(t, s.conn, w.statements...)
 			s.finish(t, got, whole)
@@ -302,9 +306,9 @@ func TestReconnectedInSubtransaction(t *testing.T) {
 	for _, more := range []int{60, 250} {
 		t.Run(fmt.Sprint(more), func(t *testing.T) {
 			s, whole := newStreamedShard(t)
-			limits, folder := spillTo(t, 50_000)
+			opts, folder := spillTo(t, 50_000)
 			got := newSink()
-			d := start(t, s.src, got, dumper.Options{Limits: limits, BackoffMin: time.Millisecond, BackoffMax: time.Millisecond})
+			d := start(t, s.src, got, opts)
 			writer := connect(t, s.src.DSN)
 			exec(t, writer, "BEGIN; "+rows(1, 100)+"; SAVEPOINT a; "+rows(101, 10000))
 			await(t, "a large transaction is half received", func() bool { return d.Status().OpenBytes > 3_000_000 })
@@ -334,9 +338,9 @@ func TestReconnectedInSubtransaction(t *testing.T) {
 // TestUndecodable: the server cannot stream these transactions, but it can send them in one piece.
 func TestUndecodable(t *testing.T) {
 	s, whole := newStreamedShard(t)
-	limits, _ := spillTo(t, 50_000)
+	opts, _ := spillTo(t, 50_000)
 	got := newSink()
-	d := start(t, s.src, got, dumper.Options{Limits: limits, BackoffMin: time.Millisecond, BackoffMax: time.Millisecond})
+	d := start(t, s.src, got, opts)
 	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
 	exec(t, s.conn, "BEGIN; "+rows(1, 500)+"; SAVEPOINT a; ALTER TABLE t ADD x int DEFAULT 8; "+rows(1001, 1500),
 		"ROLLBACK TO a; "+rows(2001, 2500)+"; ALTER TABLE t ADD m int; "+rows(2501, 3000)+"; COMMIT", "INSERT INTO t VALUES (4000)")
@@ -350,9 +354,9 @@ func TestUndecodable(t *testing.T) {
 // the middle.
 func TestInterleaved(t *testing.T) {
 	s, whole := newStreamedShard(t)
-	limits, folder := spillTo(t, 100_000)
+	opts, folder := spillTo(t, 100_000)
 	got := newSink()
-	d := start(t, s.src, got, dumper.Options{Limits: limits, BackoffMin: time.Millisecond, BackoffMax: time.Millisecond})
+	d := start(t, s.src, got, opts)
 	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
 	var large [4]*pgx.Conn
 	for i := range large {
@@ -427,7 +431,9 @@ func TestSpillWithoutRoom(t *testing.T) {
 		}
 	}
 	got := newSink()
-	d := start(t, s.src, got, dumper.Options{Limits: pgoutput.Limits{SpillAfter: 1000, Spill: func() (pgoutput.Spill, error) { return folder.Create(full) }}, SilenceMax: time.Second})
+	opts := spilling(1000, func(context.Context) (pgoutput.Spill, error) { return folder.Create(full) })
+	opts.SilenceMax = time.Second
+	d := start(t, s.src, got, opts)
 	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
 	exec(t, s.conn, "BEGIN; "+rows(1, 2000)+"; COMMIT")
 	replied := func() (at time.Time) {
@@ -458,7 +464,7 @@ func TestSpillFullIsFatal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer folder.Close()
-	d := start(t, s.src, newSink(), dumper.Options{Limits: pgoutput.Limits{SpillAfter: 1000, Spill: func() (pgoutput.Spill, error) { return folder.Create(nil) }}})
+	d := start(t, s.src, newSink(), spilling(1000, func(context.Context) (pgoutput.Spill, error) { return folder.Create(nil) }))
 	exec(t, s.conn, "BEGIN; "+rows(1, 2000)+"; COMMIT")
 	if err := d.failed(); err == nil || !strings.HasPrefix(err.Error(), "shard a: a large transaction has no place: ") || !strings.Contains(err.Error(), "Try: raise spill_bytes_max above") {
 		t.Errorf("error %v", err)
@@ -484,9 +490,10 @@ func TestHuge(t *testing.T) {
 		t.Skip("writes 300 MB")
 	}
 	s := newShard(t)
-	limits, folder := spillTo(t, 1<<20)
+	opts, folder := spillTo(t, 1<<20)
 	got := newSink()
-	d := start(t, s.src, got, dumper.Options{Limits: limits, Nudge: true})
+	opts.Nudge = true
+	d := start(t, s.src, got, opts)
 	await(t, "it streams", func() bool { return d.Status().State == dumper.Streaming })
 	writer := connect(t, s.src.DSN)
 	done := make(chan error, 1)
@@ -531,4 +538,18 @@ func TestHuge(t *testing.T) {
 	}
 	d.stop()
 	release(got)
+}
+
+// Run ends although a body waits for room.
+func TestEndsWhileSpillWaits(t *testing.T) {
+	s, _ := newStreamedShard(t)
+	waits := make(chan struct{}, 1)
+	d := start(t, s.src, newSink(), spilling(1000, func(ctx context.Context) (pgoutput.Spill, error) {
+		waits <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}))
+	exec(t, s.conn, "BEGIN; "+rows(1, 2000)+"; COMMIT")
+	<-waits
+	d.stop()
 }

@@ -319,10 +319,10 @@ func (a *Assembler) looseMessage(msg []byte) error {
 	if a.current != nil {
 		return fmt.Errorf("logical message without a transaction: %w", errInside)
 	}
-	r := reader{b: msg[2:]}
-	r.uint64() // lsn
-	r.cstring()
-	r.take(int(r.uint32()))
+	r := readerOf(msg[2:])
+	r.Uint64() // lsn
+	r.CString()
+	r.Take(int(r.Uint32()))
 	return r.end()
 }
 
@@ -383,8 +383,8 @@ func citusMetadata(r *pipeline.Relation) bool {
 // typ takes the name of a user-defined type. The names have one place for the whole session: PostgreSQL sends those of a
 // table's columns directly before every description of the table, so no other name of theirs can come in between.
 func (a *Assembler) typ(msg []byte) error {
-	r := reader{b: msg[1:]}
-	t := pipeline.Type{OID: r.uint32(), Namespace: r.cstring(), Name: r.cstring()}
+	r := readerOf(msg[1:])
+	t := pipeline.Type{OID: r.Uint32(), Namespace: r.CString(), Name: r.CString()}
 	if err := r.end(); err != nil {
 		return err
 	}

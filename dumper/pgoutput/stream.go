@@ -12,9 +12,9 @@ func (a *Assembler) startBlock(msg []byte) error {
 	if a.current != nil {
 		return errInside
 	}
-	r := reader{b: msg[1:]}
-	xid := pipeline.XID(r.uint32())
-	first := r.byte()
+	r := readerOf(msg[1:])
+	xid := pipeline.XID(r.Uint32())
+	first := r.Byte()
 	if err := r.end(); err != nil {
 		return err
 	}
@@ -70,8 +70,8 @@ func (a *Assembler) ended(xid pipeline.XID) (*transaction, error) {
 // After it PostgreSQL takes none of the transaction's relations for described (cleanup_rel_sync_cache): the description
 // may have been the view of the subtransaction that is gone.
 func (a *Assembler) abort(msg []byte) error {
-	r := reader{b: msg[1:]}
-	xid, sub := pipeline.XID(r.uint32()), pipeline.XID(r.uint32())
+	r := readerOf(msg[1:])
+	xid, sub := pipeline.XID(r.Uint32()), pipeline.XID(r.Uint32())
 	if err := r.end(); err != nil {
 		return err
 	}
@@ -92,11 +92,11 @@ func (a *Assembler) abort(msg []byte) error {
 
 // streamCommit takes c.
 func (a *Assembler) streamCommit(msg []byte) (pipeline.Record, error) {
-	r := reader{b: msg[1:]}
-	xid := pipeline.XID(r.uint32())
+	r := readerOf(msg[1:])
+	xid := pipeline.XID(r.Uint32())
 	r.flags()
-	start, end := pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
-	time := pipeline.Timestamp(r.uint64())
+	start, end := pipeline.LSN(r.Uint64()), pipeline.LSN(r.Uint64())
+	time := pipeline.Timestamp(r.Uint64())
 	if err := r.end(); err != nil {
 		return pipeline.Record{}, err
 	}
@@ -128,11 +128,11 @@ func (a *Assembler) learn(t *transaction) {
 
 // streamPrepare takes p. PostgreSQL does not take the relations for described afterwards.
 func (a *Assembler) streamPrepare(msg []byte) (pipeline.Record, error) {
-	r := reader{b: msg[1:]}
+	r := readerOf(msg[1:])
 	r.flags()
-	start, end := pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
-	time := pipeline.Timestamp(r.uint64())
-	xid, gid := pipeline.XID(r.uint32()), r.cstring()
+	start, end := pipeline.LSN(r.Uint64()), pipeline.LSN(r.Uint64())
+	time := pipeline.Timestamp(r.Uint64())
+	xid, gid := pipeline.XID(r.Uint32()), r.CString()
 	if err := r.end(); err != nil {
 		return pipeline.Record{}, err
 	}

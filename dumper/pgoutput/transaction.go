@@ -1,8 +1,6 @@
 package pgoutput
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -15,15 +13,15 @@ func (a *Assembler) begin(msg []byte) error {
 		return errInside
 	}
 	f := &pipeline.Fragment{Shard: a.shard}
-	r := reader{b: msg[1:]}
-	f.Start = pipeline.LSN(r.uint64())
+	r := readerOf(msg[1:])
+	f.Start = pipeline.LSN(r.Uint64())
 	if msg[0] == 'b' {
-		f.End = pipeline.LSN(r.uint64())
+		f.End = pipeline.LSN(r.Uint64())
 	}
-	f.Time = pipeline.Timestamp(r.uint64())
-	f.XID = pipeline.XID(r.uint32())
+	f.Time = pipeline.Timestamp(r.Uint64())
+	f.XID = pipeline.XID(r.Uint32())
 	if msg[0] == 'b' {
-		f.GID = r.cstring()
+		f.GID = r.CString()
 	}
 	if err := r.end(); err != nil {
 		return err
@@ -47,9 +45,9 @@ func (a *Assembler) origin(msg []byte) error {
 	if t.fragment.Origin != "" || t.size > 0 || t.blocks > 1 {
 		return errors.New("not directly after the begin")
 	}
-	r := reader{b: msg[1:]}
-	r.uint64() // the position on the origin
-	name := r.cstring()
+	r := readerOf(msg[1:])
+	r.Uint64() // the position on the origin
+	name := r.CString()
 	if err := r.end(); err != nil {
 		return err
 	}
@@ -66,10 +64,10 @@ func (a *Assembler) commit(msg []byte) (pipeline.Record, error) {
 	if f == nil || a.ordinary.prepare {
 		return pipeline.Record{}, errors.New("without the B before")
 	}
-	r := reader{b: msg[1:]}
+	r := readerOf(msg[1:])
 	r.flags()
-	start, end := pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
-	time := pipeline.Timestamp(r.uint64())
+	start, end := pipeline.LSN(r.Uint64()), pipeline.LSN(r.Uint64())
+	time := pipeline.Timestamp(r.Uint64())
 	if err := r.end(); err != nil {
 		return pipeline.Record{}, err
 	}
@@ -88,11 +86,11 @@ func (a *Assembler) prepared(msg []byte) (pipeline.Record, error) {
 	if f == nil || !a.ordinary.prepare {
 		return pipeline.Record{}, errors.New("without the b before")
 	}
-	r := reader{b: msg[1:]}
+	r := readerOf(msg[1:])
 	r.flags()
-	start, end := pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
-	time := pipeline.Timestamp(r.uint64())
-	xid, gid := pipeline.XID(r.uint32()), r.cstring()
+	start, end := pipeline.LSN(r.Uint64()), pipeline.LSN(r.Uint64())
+	time := pipeline.Timestamp(r.Uint64())
+	xid, gid := pipeline.XID(r.Uint32()), r.CString()
 	if err := r.end(); err != nil {
 		return pipeline.Record{}, err
 	}
@@ -113,17 +111,17 @@ func (a *Assembler) secondPhase(msg []byte) (pipeline.Record, error) {
 		return pipeline.Record{}, errInside
 	}
 	rec := pipeline.Record{Kind: pipeline.CommitPrepared}
-	r := reader{b: msg[1:]}
+	r := readerOf(msg[1:])
 	r.flags()
 	if msg[0] == 'r' {
 		rec.Kind = pipeline.RollbackPrepared
-		rec.PrepareEnd, rec.End = pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
-		r.uint64() // the time of the PREPARE
+		rec.PrepareEnd, rec.End = pipeline.LSN(r.Uint64()), pipeline.LSN(r.Uint64())
+		r.Uint64() // the time of the PREPARE
 	} else {
-		rec.Start, rec.End = pipeline.LSN(r.uint64()), pipeline.LSN(r.uint64())
+		rec.Start, rec.End = pipeline.LSN(r.Uint64()), pipeline.LSN(r.Uint64())
 	}
-	rec.Time = pipeline.Timestamp(r.uint64())
-	rec.XID, rec.GID = pipeline.XID(r.uint32()), r.cstring()
+	rec.Time = pipeline.Timestamp(r.Uint64())
+	rec.XID, rec.GID = pipeline.XID(r.Uint32()), r.CString()
 	if err := r.end(); err != nil {
 		return pipeline.Record{}, err
 	}
@@ -140,68 +138,25 @@ func (a *Assembler) secondPhase(msg []byte) (pipeline.Record, error) {
 	return rec, nil
 }
 
-// reader walks a message. The first read past the end makes it short; what follows reads as zero.
+// reader is a cursor that knows flags.
 type reader struct {
-	b     []byte
-	short bool
-	odd   byte // flags that are not zero
+	pipeline.Cursor
+	odd byte // flags that are not zero
 }
 
-func (r *reader) take(n int) []byte {
-	if n < 0 || len(r.b) < n {
-		r.short, r.b = true, nil
-		return nil
-	}
-	v := r.b[:n]
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) byte() byte {
-	if v := r.take(1); v != nil {
-		return v[0]
-	}
-	return 0
-}
-
-func (r *reader) uint32() uint32 {
-	if v := r.take(4); v != nil {
-		return binary.BigEndian.Uint32(v)
-	}
-	return 0
-}
-
-func (r *reader) uint64() uint64 {
-	if v := r.take(8); v != nil {
-		return binary.BigEndian.Uint64(v)
-	}
-	return 0
-}
-
-func (r *reader) cstring() string {
-	i := bytes.IndexByte(r.b, 0)
-	if i < 0 {
-		r.short, r.b = true, nil
-		return ""
-	}
-	s := string(r.b[:i])
-	r.b = r.b[i+1:]
-	return s
-}
+func readerOf(msg []byte) reader { return reader{Cursor: pipeline.CursorOf(msg)} }
 
 // flags takes a byte that no version of the protocol uses yet.
 func (r *reader) flags() {
-	r.odd |= r.byte()
+	r.odd |= r.Byte()
 }
 
 // end checks that the message had exactly what was read.
 func (r *reader) end() error {
-	switch {
-	case r.short:
-		return errors.New("the message is too short")
-	case len(r.b) != 0:
-		return fmt.Errorf("%d bytes too many", len(r.b))
-	case r.odd != 0:
+	if err := r.End(); err != nil {
+		return err
+	}
+	if r.odd != 0 {
 		return fmt.Errorf("unknown flags %#x", r.odd)
 	}
 	return nil

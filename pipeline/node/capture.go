@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shardcdc/dumper"
+	"shardcdc/dumper/pgoutput"
 	"shardcdc/joiner"
 	"shardcdc/joiner/gid"
 	"shardcdc/joiner/merge"
@@ -80,9 +81,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.spill.Close()) }()
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	if err := c.assemble(ctx, at); err != nil {
+	if err := c.assemble(at); err != nil {
 		return err
 	}
 	if c.node.conf.Durability == LazyAcks {
@@ -126,7 +125,7 @@ func firstCheckpoint(sub *control.Subscription) pipeline.Checkpoint {
 }
 
 // assemble makes the joiner and the dumpers, which begin where the checkpoint says.
-func (c *capture) assemble(ctx context.Context, at pipeline.Checkpoint) error {
+func (c *capture) assemble(at pipeline.Checkpoint) error {
 	if len(at.Shards) != len(c.sub.Shards) {
 		return fmt.Errorf("the stream's checkpoint is of %d shards, subscription %s has %d. Try: cdcctl drop-subscription %s and create it again", len(at.Shards), c.sub.Name, len(c.sub.Shards), c.sub.Name)
 	}
@@ -157,7 +156,8 @@ func (c *capture) assemble(ctx context.Context, at pipeline.Checkpoint) error {
 			HoldStart: c.node.conf.Durability == LazyAcks,
 		}, sink{c.joiner}, dumper.Options{
 			Nudge: !c.node.conf.NoNudge, ProbeInterval: c.node.conf.ProbeInterval, EvictAfter: evictAfter,
-			Limits: c.limits(ctx, pipeline.ShardID(i)),
+			Limits: c.limits(),
+			Spill:  func(ctx context.Context) (pgoutput.Spill, error) { return c.file(ctx, pipeline.ShardID(i)) },
 		}))
 	}
 	return nil

@@ -16,15 +16,14 @@ const (
 )
 
 // limits of what one shard's dumper keeps of transactions until they end.
-func (c *capture) limits(ctx context.Context, shard pipeline.ShardID) pgoutput.Limits {
+func (c *capture) limits() pgoutput.Limits {
 	return pgoutput.Limits{
 		SpillAfter: bodyBytes,
 		OpenMax:    max(1, int(c.sub.MemoryBytesMax)/halfReceivedShare/len(c.sub.Shards)),
-		Spill:      func() (pgoutput.Spill, error) { return c.file(ctx, shard) },
 	}
 }
 
-// file is a place for bodies of a shard.
+// file is a place for bodies of a shard. A write to it that waits for room ends with ctx.
 func (c *capture) file(ctx context.Context, shard pipeline.ShardID) (*spill.File, error) {
 	return c.spill.Create(func(released <-chan struct{}) error { return c.awaitRoom(ctx, shard, released) })
 }
