@@ -118,70 +118,67 @@ func ParseChange(msg []byte, c *Change) error {
 		return fmt.Errorf("change: %w", errShort)
 	}
 	c.Op = Op(msg[0])
-	cur := cursor{b: msg[1:]}
+	cur := CursorOf(msg[1:])
 	switch c.Op {
 	case Insert:
-		c.RelationID = cur.uint32()
-		if k := cur.byte(); k != 'N' {
+		c.RelationID = cur.Uint32()
+		if k := cur.Byte(); k != 'N' {
 			return fmt.Errorf("insert: tuple kind %q, want 'N'", k)
 		}
 		c.New = cur.tuple()
 	case Update:
-		c.RelationID = cur.uint32()
-		k := cur.byte()
+		c.RelationID = cur.Uint32()
+		k := cur.Byte()
 		if k == OldKey || k == OldFull {
 			c.OldKind = k
 			c.Old = cur.tuple()
-			k = cur.byte()
+			k = cur.Byte()
 		}
 		if k != 'N' {
 			return fmt.Errorf("update: tuple kind %q, want 'N'", k)
 		}
 		c.New = cur.tuple()
 	case Delete:
-		c.RelationID = cur.uint32()
-		c.OldKind = cur.byte()
+		c.RelationID = cur.Uint32()
+		c.OldKind = cur.Byte()
 		if c.OldKind != OldKey && c.OldKind != OldFull {
 			return fmt.Errorf("delete: tuple kind %q, want 'K' or 'O'", c.OldKind)
 		}
 		c.Old = cur.tuple()
 	case Truncate:
-		n := cur.uint32()
-		c.TruncateFlags = cur.byte()
+		n := cur.Uint32()
+		c.TruncateFlags = cur.Byte()
 		if uint64(n)*4 != uint64(len(cur.b)) {
 			return fmt.Errorf("truncate: %d tables in %d bytes", n, len(cur.b))
 		}
 		for range n {
-			c.TruncateIDs = append(c.TruncateIDs, cur.uint32())
+			c.TruncateIDs = append(c.TruncateIDs, cur.Uint32())
 		}
 	case Message:
-		if flags := cur.byte(); flags&1 == 0 {
+		if flags := cur.Byte(); flags&1 == 0 {
 			return fmt.Errorf("logical message: not transactional")
 		}
-		c.LSN = LSN(cur.uint64())
-		c.Prefix = cur.cstring()
-		c.Content = cur.take(int(cur.uint32()))
+		c.LSN = LSN(cur.Uint64())
+		c.Prefix = cur.CString()
+		c.Content = cur.Take(int(cur.Uint32()))
 	default:
 		return fmt.Errorf("change: unknown message type %q", msg[0])
 	}
-	if cur.short {
-		return fmt.Errorf("%s: %w", c.Op, errShort)
-	}
-	if len(cur.b) != 0 {
-		return fmt.Errorf("%s: %d bytes too many", c.Op, len(cur.b))
+	if err := cur.End(); err != nil {
+		return fmt.Errorf("%s: %w", c.Op, err)
 	}
 	return nil
 }
 
 // tuple takes one TupleData and checks every length in it.
-func (c *cursor) tuple() Tuple {
+func (c *Cursor) tuple() Tuple {
 	start := c.b
-	n := int(c.uint16())
+	n := int(c.Uint16())
 	for i := 0; i < n && !c.short; i++ {
-		switch c.byte() {
+		switch c.Byte() {
 		case Null, Unchanged:
 		case Text, Binary:
-			c.take(int(c.uint32()))
+			c.Take(int(c.Uint32()))
 		default:
 			c.short = true
 		}

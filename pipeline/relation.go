@@ -2,8 +2,6 @@ package pipeline
 
 import (
 	"bytes"
-	"encoding/binary"
-	"errors"
 	"fmt"
 )
 
@@ -53,8 +51,6 @@ func (r *Relation) TypeName(oid uint32) (Type, bool) {
 	return Type{}, false
 }
 
-var errShort = errors.New("message is too short")
-
 // ParseRelation decodes a Relation message ('R', the type byte included). The result keeps its own copy of
 // msg. types lists user-defined types known so far; those that the columns use are kept.
 func ParseRelation(msg []byte, types func(oid uint32) (Type, bool)) (*Relation, error) {
@@ -62,25 +58,25 @@ func ParseRelation(msg []byte, types func(oid uint32) (Type, bool)) (*Relation, 
 		return nil, fmt.Errorf("relation: %w", errShort)
 	}
 	r := &Relation{Raw: bytes.Clone(msg)}
-	c := cursor{b: r.Raw[1:]}
-	r.ID = c.uint32()
-	r.Namespace = c.cstring()
+	c := CursorOf(r.Raw[1:])
+	r.ID = c.Uint32()
+	r.Namespace = c.CString()
 	if r.Namespace == "" {
 		r.Namespace = "pg_catalog"
 	}
-	r.Name = c.cstring()
-	r.Identity = c.byte()
-	n := int(c.uint16())
+	r.Name = c.CString()
+	r.Identity = c.Byte()
+	n := int(c.Uint16())
 	if c.short || n*10 > len(c.b) {
 		return nil, fmt.Errorf("relation %s: %w", r, errShort)
 	}
 	r.Columns = make([]Column, n)
 	for i := range r.Columns {
 		col := &r.Columns[i]
-		col.Key = c.byte()&1 != 0
-		col.Name = c.cstring()
-		col.Type = c.uint32()
-		col.Modifier = int32(c.uint32())
+		col.Key = c.Byte()&1 != 0
+		col.Name = c.CString()
+		col.Type = c.Uint32()
+		col.Modifier = int32(c.Uint32())
 		if col.Type >= FirstUserOID && types != nil {
 			if t, ok := types(col.Type); ok {
 				if _, have := r.TypeName(col.Type); !have {
@@ -89,66 +85,8 @@ func ParseRelation(msg []byte, types func(oid uint32) (Type, bool)) (*Relation, 
 			}
 		}
 	}
-	if c.short {
-		return nil, fmt.Errorf("relation %s: %w", r, errShort)
-	}
-	if len(c.b) != 0 {
-		return nil, fmt.Errorf("relation %s: %d bytes too many", r, len(c.b))
+	if err := c.End(); err != nil {
+		return nil, fmt.Errorf("relation %s: %w", r, err)
 	}
 	return r, nil
-}
-
-// cursor walks a message; the first read past the end sets short and every later read gives zero values.
-type cursor struct {
-	b     []byte
-	short bool
-}
-
-func (c *cursor) take(n int) []byte {
-	if n < 0 || len(c.b) < n {
-		c.short, c.b = true, nil
-		return nil
-	}
-	v := c.b[:n:n]
-	c.b = c.b[n:]
-	return v
-}
-
-func (c *cursor) byte() byte {
-	if v := c.take(1); v != nil {
-		return v[0]
-	}
-	return 0
-}
-
-func (c *cursor) uint16() uint16 {
-	if v := c.take(2); v != nil {
-		return binary.BigEndian.Uint16(v)
-	}
-	return 0
-}
-
-func (c *cursor) uint32() uint32 {
-	if v := c.take(4); v != nil {
-		return binary.BigEndian.Uint32(v)
-	}
-	return 0
-}
-
-func (c *cursor) uint64() uint64 {
-	if v := c.take(8); v != nil {
-		return binary.BigEndian.Uint64(v)
-	}
-	return 0
-}
-
-func (c *cursor) cstring() string {
-	i := bytes.IndexByte(c.b, 0)
-	if i < 0 {
-		c.short, c.b = true, nil
-		return ""
-	}
-	s := string(c.b[:i])
-	c.b = c.b[i+1:]
-	return s
 }
