@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/embedded/natstest"
 	"shardcdc/pipeline/wire"
 )
 
@@ -50,16 +51,7 @@ func newStream(t *testing.T) *stream {
 // serve starts a server on a folder, until stop.
 func (s *stream) serve(dir string) (stop func()) {
 	s.t.Helper()
-	srv, err := server.NewServer(&server.Options{
-		JetStream: true, StoreDir: dir, DontListen: true, NoSigs: true, SyncAlways: true, NoLog: true,
-	})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	srv.Start()
-	if !srv.ReadyForConnections(patience) {
-		s.t.Fatal("the server does not start")
-	}
+	srv := natstest.Start(s.t, &server.Options{JetStream: true, StoreDir: dir, DontListen: true, SyncAlways: true})
 	nc, err := nats.Connect("", nats.InProcessServer(srv))
 	if err != nil {
 		s.t.Fatal(err)

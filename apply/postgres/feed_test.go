@@ -16,6 +16,7 @@ import (
 	"shardcdc/apply"
 	"shardcdc/apply/postgres"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/embedded/natstest"
 	"shardcdc/pipeline/wire"
 )
 
@@ -29,19 +30,11 @@ type feed struct {
 
 func newFeed(t testing.TB) *feed {
 	t.Helper()
-	srv, err := natsserver.NewServer(&natsserver.Options{JetStream: true, StoreDir: t.TempDir(), DontListen: true, NoSigs: true, NoLog: true})
+	nc, err := nats.Connect("", nats.InProcessServer(natstest.Start(t, &natsserver.Options{JetStream: true, DontListen: true})))
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv.Start()
-	if !srv.ReadyForConnections(time.Minute) {
-		t.Fatal("the server does not start")
-	}
-	nc, err := nats.Connect("", nats.InProcessServer(srv))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { nc.Close(); srv.Shutdown(); srv.WaitForShutdown() })
+	t.Cleanup(nc.Close)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)

@@ -3,47 +3,23 @@ package main
 import (
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats-server/v2/server"
-
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/embedded/natstest"
 )
 
 // cluster starts three NATS servers and returns a URL.
 func cluster(t *testing.T) string {
 	t.Helper()
-	var servers []*server.Server
+	var url string
 	ports := freePorts(t, 3)
 	for i, port := range ports {
-		path := filepath.Join(t.TempDir(), "nats.conf")
-		text := fmt.Sprintf("server_name: n%d\nlisten: \"127.0.0.1:-1\"\njetstream { store_dir: %q }\ncluster { name: c, listen: \"127.0.0.1:%d\", routes: [%s] }\n",
-			i, t.TempDir(), port, routes(ports))
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		options, err := server.ProcessConfigFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		options.NoSigs = true
-		srv, err := server.NewServer(options)
-		if err != nil {
-			t.Fatal(err)
-		}
-		go srv.Start()
-		t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-		servers = append(servers, srv)
+		url = natstest.Configured(t, fmt.Sprintf("server_name: n%d\nlisten: \"127.0.0.1:-1\"\njetstream { store_dir: %q }\ncluster { name: c, listen: \"127.0.0.1:%d\", routes: [%s] }\n",
+			i, t.TempDir(), port, routes(ports))).ClientURL()
 	}
-	for _, srv := range servers {
-		if !srv.ReadyForConnections(patience) {
-			t.Fatal("a server does not start")
-		}
-	}
-	return servers[2].ClientURL()
+	return url
 }
 
 func freePorts(t *testing.T, n int) (ports []int) {

@@ -14,10 +14,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go"
 
 	"shardcdc/pipeline/control"
-	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/embedded/natstest"
 	"shardcdc/pipeline/node"
 	"shardcdc/pipeline/throwaway"
 )
@@ -68,16 +67,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	startServers(t)
-	srv, err := embedded.Start(t.Context(), embedded.Options{StoreDir: t.TempDir(), Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(srv.Close)
-	bus, err := control.Connect(t.Context(), control.Connection{Name: "test", Extra: []nats.Option{srv.InProcess()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(bus.Close)
+	srv, bus := natstest.Embedded(t)
 	w := &world{T: t, bus: bus, env: environment(t, "CDC_NATS="+srv.URL())}
 	servers.databaseSeq++
 	name := fmt.Sprintf("d%d", servers.databaseSeq)

@@ -3,18 +3,15 @@ package control_test
 import (
 	"context"
 	"errors"
-	"io"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"shardcdc/pipeline/control"
-	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/embedded/natstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -22,16 +19,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func newBus(t *testing.T) (context.Context, *control.Bus) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: t.TempDir(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	bus, err := control.Connect(ctx, control.Connection{Name: "test", Extra: []nats.Option{srv.InProcess()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { bus.Close(); srv.Close(); cancel() })
-	return ctx, bus
+	t.Cleanup(cancel)
+	return ctx, natstest.Bus(t)
 }
 
 func sample(name string) *control.Subscription {

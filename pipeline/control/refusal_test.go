@@ -19,21 +19,12 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/embedded/natstest"
 )
 
 func startServer(t *testing.T, o *server.Options) string {
 	t.Helper()
-	o.Host, o.Port, o.NoSigs, o.StoreDir = "127.0.0.1", server.RANDOM_PORT, true, t.TempDir()
-	srv, err := server.NewServer(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the server does not start")
-	}
-	return "nats://" + srv.Addr().String()
+	return "nats://" + natstest.Start(t, o).Addr().String()
 }
 
 // certificate of a server on 127.0.0.1, signed by itself; file holds it.

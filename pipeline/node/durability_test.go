@@ -1,25 +1,22 @@
 package node
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"shardcdc/pipeline/control"
-	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/embedded/natstest"
 )
 
 // external starts a NATS server as an operator might; asked says whether clients may ask for its settings.
 func external(t *testing.T, syncAlways, asked bool) *control.Bus {
 	t.Helper()
-	o := &server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), SyncAlways: syncAlways, NoSigs: true, NoLog: true}
-	c := control.Connection{Name: "test"}
+	o := &server.Options{JetStream: true, SyncAlways: syncAlways}
 	if asked {
 		acc := server.NewAccount("A")
 		o.Accounts = []*server.Account{acc}
@@ -27,27 +24,11 @@ func external(t *testing.T, syncAlways, asked bool) *control.Bus {
 		o.NoAuthUser = "u"
 		o.Users = []*server.User{{Username: "u", Password: "p", Account: acc}}
 	}
-	srv, err := server.NewServer(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	go srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	for !srv.ReadyForConnections(readyWait) {
-		if t.Context().Err() != nil {
-			t.Fatal("not ready")
-		}
-	}
-	c.URL = srv.ClientURL()
+	url := natstest.Start(t, o).ClientURL()
 	if asked {
-		return &control.Bus{NC: dial(t, c.URL)} // a system account has no JetStream
+		return &control.Bus{NC: dial(t, url)} // a system account has no JetStream
 	}
-	bus, err := control.Connect(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(bus.Close)
-	return bus
+	return natstest.Connect(t, control.Connection{Name: "test", URL: url})
 }
 
 func TestAskServer(t *testing.T) {
@@ -57,16 +38,8 @@ func TestAskServer(t *testing.T) {
 		err := c.settleDurability(t.Context(), bus)
 		return c.Durability, err
 	}
-	srv, err := embedded.Start(context.Background(), embedded.Options{StoreDir: t.TempDir(), Listen: "127.0.0.1:0", Log: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(srv.Close)
-	bus, err := control.Connect(t.Context(), control.Connection{URL: srv.URL()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(bus.Close)
+	srv, _ := natstest.Embedded(t)
+	bus := natstest.Connect(t, control.Connection{URL: srv.URL()})
 	if d, err := settle(bus); d != DurableAcks || err != nil {
 		t.Errorf("the embedded server: %s %v", d, err)
 	}
@@ -80,8 +53,6 @@ func TestAskServer(t *testing.T) {
 		t.Errorf("a server that tells it does not: %v", err)
 	}
 }
-
-const readyWait = 50 * time.Millisecond
 
 func dial(t *testing.T, url string) *nats.Conn {
 	t.Helper()

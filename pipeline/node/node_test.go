@@ -11,13 +11,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/await"
 	"shardcdc/pipeline/control"
-	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/embedded/natstest"
 	"shardcdc/pipeline/subscribe"
 	"shardcdc/pipeline/throwaway"
 	"shardcdc/pipeline/wire"
@@ -40,13 +39,7 @@ func newRig(t *testing.T, shards int) *rig {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	r := &rig{t: t, ctx: ctx, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: t.TempDir(), Log: r.log})
-	r.must(err)
-	t.Cleanup(srv.Close)
-	r.bus, err = control.Connect(ctx, control.Connection{Name: "test", Extra: []nats.Option{srv.InProcess()}})
-	r.must(err)
-	t.Cleanup(r.bus.Close)
+	r := &rig{t: t, ctx: ctx, bus: natstest.Bus(t), log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	servers, err := throwaway.StartMany(ctx, make([]throwaway.Options, shards+1)...)
 	r.must(err)
 	spec := subscribe.Spec{Name: "bank"}

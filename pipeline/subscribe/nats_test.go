@@ -2,15 +2,11 @@ package subscribe
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/embedded/natstest"
 )
 
 // TestCheckSync: an account that may ask the server is told what an acknowledgement is worth, another one how to find out.
@@ -33,36 +29,13 @@ func TestCheckSync(t *testing.T) {
 
 func external(t *testing.T, imports, sync string) *control.Bus {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "nats.conf")
-	text := fmt.Sprintf(`
+	srv := natstest.Configured(t, fmt.Sprintf(`
 listen: "127.0.0.1:-1"
 jetstream { store_dir: %q, sync_interval: %s }
 system_account: SYS
 accounts {
   SYS { users: [{user: sys, password: sys}], exports: [{service: "$SYS.REQ.SERVER.>"}] }
   APP { jetstream: enabled, users: [{user: app, password: app}], %s }
-}`, t.TempDir(), sync, imports)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	options, err := server.ProcessConfigFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	options.NoSigs = true
-	srv, err := server.NewServer(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	go srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(time.Minute) {
-		t.Fatal("the server does not start")
-	}
-	bus, err := control.Connect(t.Context(), control.Connection{URL: srv.ClientURL(), User: "app", Password: "app"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(bus.Close)
-	return bus
+}`, t.TempDir(), sync, imports))
+	return natstest.Connect(t, control.Connection{URL: srv.ClientURL(), User: "app", Password: "app"})
 }

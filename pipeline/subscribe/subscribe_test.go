@@ -3,34 +3,17 @@ package subscribe_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go"
 
 	"shardcdc/pipeline/control"
-	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/embedded/natstest"
 	"shardcdc/pipeline/subscribe"
 	"shardcdc/pipeline/throwaway"
 )
-
-func startBus(t *testing.T) *control.Bus {
-	t.Helper()
-	srv, err := embedded.Start(t.Context(), embedded.Options{StoreDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(srv.Close)
-	bus, err := control.Connect(t.Context(), control.Connection{Name: "test", Extra: []nats.Option{srv.InProcess()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(bus.Close)
-	return bus
-}
 
 func exec(t *testing.T, dsn string, statements ...string) {
 	t.Helper()
@@ -57,7 +40,7 @@ func TestCreateAndDrop(t *testing.T) {
 		t.Cleanup(func() { _ = s.Close() })
 		exec(t, s.DSN(), "CREATE TABLE accounts (id int PRIMARY KEY)")
 	}
-	bus := startBus(t)
+	bus := natstest.Bus(t)
 	sub, notes, err := subscribe.Create(t.Context(), bus, subscribe.Spec{
 		Name: "bank", Shards: []subscribe.Shard{{Name: "a", DSN: servers[0].DSN()}, {Name: "b", DSN: servers[1].DSN()}},
 	})
@@ -104,7 +87,7 @@ func TestShardsOfOneServer(t *testing.T) {
 		exec(t, server.DSNFor(name), "CREATE TABLE accounts (id int PRIMARY KEY)")
 		spec.Shards = append(spec.Shards, subscribe.Shard{Name: name, DSN: server.DSNFor(name)})
 	}
-	bus := startBus(t)
+	bus := natstest.Bus(t)
 	if _, _, err := subscribe.Create(t.Context(), bus, spec); err != nil {
 		t.Fatal(err)
 	}

@@ -15,12 +15,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
 	"shardcdc/pipeline/await"
 	"shardcdc/pipeline/control"
-	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/embedded/natstest"
 	"shardcdc/pipeline/node"
 	"shardcdc/pipeline/subscribe"
 	"shardcdc/pipeline/throwaway"
@@ -93,13 +92,7 @@ func newPlaceWith(t *testing.T, options, tables string) *place {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
-	p := &place{T: t, ctx: ctx, log: slog.New(slog.DiscardHandler)}
-	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: t.TempDir(), Log: p.log})
-	p.must(err)
-	t.Cleanup(srv.Close)
-	p.bus, err = control.Connect(ctx, control.Connection{Name: "test", Extra: []nats.Option{srv.InProcess()}})
-	p.must(err)
-	t.Cleanup(p.bus.Close)
+	p := &place{T: t, ctx: ctx, bus: natstest.Bus(t), log: slog.New(slog.DiscardHandler)}
 	places++
 	p.spec = subscribe.Spec{Name: fmt.Sprintf("v%d", places)}
 	for i, s := range servers {
