@@ -8,10 +8,15 @@ CREATE ROLE cdc LOGIN REPLICATION;
 -- pg_hba.conf needs a line for this database (replication connections of logical decoding name their database):
 --   hostssl  bank  cdc  10.0.0.0/8  scram-sha-256
 
--- Either: cdcctl create-subscription makes the publication. PostgreSQL lets only the tables' owner publish them.
+-- Either: cdcctl create-subscription makes the publication. PostgreSQL lets only the tables' owner publish them, so
+-- cdc becomes a member of that role: put its name in place of app_owner.
 DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO cdc', current_database()); END $$;
 -- GRANT app_owner TO cdc;
 
--- Or: the owner makes it, and cdcctl create-subscription gets --publication cdc_bank. Then neither of the two grants above is
--- needed, and cdc can read nothing but the publication's changes.
+-- Or: the owner makes it, and cdcctl create-subscription gets --publication cdc_bank. Then neither GRANT CREATE nor
+-- GRANT app_owner is needed, and without those of verify cdc can read nothing but the publication's changes.
 -- CREATE PUBLICATION cdc_bank FOR TABLE public.accounts, public.transfers WITH (publish_via_partition_root = true);
+
+-- cdcctl verify compares rows, so it needs this as well (the second makes it faster while long transactions run):
+-- GRANT SELECT ON ALL TABLES IN SCHEMA public TO cdc;
+-- GRANT pg_read_all_stats TO cdc;

@@ -25,7 +25,8 @@ func dropCommand() *cobra.Command {
 		Short: "Remove a subscription and everything that was made for it",
 		Long: `Removes a subscription: waits until its node and its apply workers have let go, drops the slots and publications that
 create-subscription made (given ones stay), forgets the progress on the targets, deletes the stream and the catalog
-entry, and prints what was removed. The targets' data stays.
+entry, and prints what was removed and what was kept. The targets' data stays, and so does the table cdc.skipped of a
+target that was told to leave something out.
 
 When a shard or a target cannot be reached, the subscription stays in state dropping and the command fails; repeat it,
 and it goes on. With --force it forgets what cannot be reached and lists what is left behind, and where.
@@ -43,11 +44,18 @@ Exit codes: 0 removed; 1 not everything was removed, or there is no such subscri
 				if err != nil && !errors.Is(err, control.ErrNotFound) {
 					return err
 				}
+				var kept []string
+				if before.Subscription != nil {
+					if kept, err = keptSkips(ctx, bus, before.Subscription); err != nil {
+						return err
+					}
+				}
 				dropped, err := subscribe.Drop(ctx, bus, args[0], options)
 				if err == nil && before.Subscription != nil {
 					err = record(ctx, bus, before.Subscription, control.Event{Kind: control.Dropped, Why: leftBehind(dropped)})
 				}
-				if printed := printDropped(cmd, args[0], dropped, asJSON, err == nil); err == nil {
+				result := dropResult{Dropped: dropped, Kept: kept}
+				if printed := result.print(cmd, args[0], asJSON, err == nil); err == nil {
 					err = printed
 				}
 				return err
@@ -68,7 +76,27 @@ func leftBehind(d subscribe.Dropped) string {
 	return "left behind: " + strings.Join(d.Left, "; ")
 }
 
-func printDropped(cmd *cobra.Command, name string, d subscribe.Dropped, asJSON, done bool) error {
+// keptSkips says on which targets cdc.skipped stays: it is the only place there that says what they lack.
+func keptSkips(ctx context.Context, bus *control.Bus, sub *control.Subscription) (kept []string, err error) {
+	for _, t := range sub.Targets {
+		n, err := skipped(ctx, bus, sub.Name, t.Name)
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			kept = append(kept, fmt.Sprintf("target %s: table cdc.skipped, with %s that it was told to leave out", t.Name, plural(n, "transaction")))
+		}
+	}
+	return kept, nil
+}
+
+// dropResult is the JSON form of the result.
+type dropResult struct {
+	subscribe.Dropped
+	Kept []string `json:"kept,omitempty"` // what is there on purpose
+}
+
+func (d *dropResult) print(cmd *cobra.Command, name string, asJSON, done bool) error {
 	w := cmd.OutOrStdout()
 	if asJSON {
 		if d.Removed == nil {
@@ -78,6 +106,9 @@ func printDropped(cmd *cobra.Command, name string, d subscribe.Dropped, asJSON, 
 	}
 	for _, r := range d.Removed {
 		fmt.Fprintln(w, "removed", r)
+	}
+	for _, k := range d.Kept {
+		fmt.Fprintln(w, "kept", k)
 	}
 	for _, l := range d.Left {
 		fmt.Fprintln(w, "LEFT BEHIND", l)

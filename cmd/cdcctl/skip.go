@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,7 +107,9 @@ func (s *skipping) run(ctx context.Context) (string, error) {
 	if err := s.passed(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("Target %s left out the transaction that it refused: %s. All of it is in the target's table cdc.skipped.", s.target, what), nil
+	return fmt.Sprintf("Target %s left out the transaction that it refused: %s.\n"+
+		"Its table cdc.skipped says what it lacks. The rows, while the stream keeps them: cdcctl tail %s --from-csn %s --count 1 --follow=false",
+		s.target, what, s.sub.Name, s.csn), nil
 }
 
 // chooseTarget takes the only one when none is given. One that the catalog does not name may have a worker of its own
@@ -129,11 +132,18 @@ func (s *skipping) chooseTarget() error {
 	return nil
 }
 
+// named says that the catalog names the target.
+func (s *skipping) named() bool {
+	return slices.ContainsFunc(s.sub.Targets, func(t control.Target) bool { return t.Name == s.target })
+}
+
 func (s *skipping) ask(ctx context.Context) (control.ApplyStatus, error) {
 	st, err := control.AskApply(ctx, s.bus.NC, s.sub.Name, s.target)
 	switch {
 	case errors.Is(err, control.ErrNobody) && s.sub.State != control.Active:
 		return st, fmt.Errorf("subscription %s is %s, so target %s is stuck nowhere. Try: cdcctl resume %s", s.sub.Name, s.sub.State, s.target, s.sub.Name)
+	case errors.Is(err, control.ErrNobody) && !s.named():
+		return st, fmt.Errorf("no apply worker answers for target %s, and the catalog names no such target of %s. Try: cdcctl status %s, which shows the targets", s.target, s.sub.Name, s.sub.Name)
 	case errors.Is(err, control.ErrNobody):
 		return st, fmt.Errorf("no apply worker answers for target %s of %s, so it is not known where it is stuck. Try: cdcd apply, then cdcctl status %s", s.target, s.sub.Name, s.sub.Name)
 	case err != nil:
@@ -145,13 +155,14 @@ func (s *skipping) ask(ctx context.Context) (control.ApplyStatus, error) {
 // elsewhere says where the target stands.
 func (s *skipping) elsewhere(st control.ApplyStatus) error {
 	if st.Blocked != nil && st.Blocked.CSN != 0 {
-		return fmt.Errorf("target %s is not stuck at csn %s but at csn %s: %s. Try: cdcctl skip %s --target %s --csn %s --reason …, or mend it there",
-			s.target, s.csn, st.Blocked.CSN, st.Error, s.sub.Name, s.target, st.Blocked.CSN)
+		why, _, _ := strings.Cut(st.Error, ". Try: ") // its own advice is in status
+		return fmt.Errorf("target %s is not stuck at csn %s but at csn %s: %s. Try: cdcctl status %s, which says how to mend it; or cdcctl skip %s --target %s --csn %s --reason …",
+			s.target, s.csn, st.Blocked.CSN, why, s.sub.Name, s.sub.Name, s.target, st.Blocked.CSN)
 	}
 	if st.Error != "" {
-		return fmt.Errorf("target %s is not stuck at csn %s; it is %s, behind csn %s: %s", s.target, s.csn, st.State, st.AppliedCSN, st.Error)
+		return fmt.Errorf("target %s is not stuck at csn %s; it is %s, and has everything up to csn %s: %s", s.target, s.csn, st.State, st.AppliedCSN, st.Error)
 	}
-	return fmt.Errorf("target %s is not stuck; it is %s, behind csn %s. Try: cdcctl status %s", s.target, st.State, st.AppliedCSN, s.sub.Name)
+	return fmt.Errorf("target %s is not stuck; it is %s, and has everything up to csn %s. Try: cdcctl status %s", s.target, st.State, st.AppliedCSN, s.sub.Name)
 }
 
 // order makes the skip durable, in the history first: nothing is ever left out that is not in there.

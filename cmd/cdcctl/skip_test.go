@@ -17,7 +17,7 @@ func TestSkip(t *testing.T) {
 	w.run(0, "resume", "bank")
 	w.sql(w.a, "INSERT INTO accounts VALUES (1, 'Alice', 1)")
 	w.run(0, "wait", "bank", "--for", "applied")
-	w.wants(w.run(1, "skip", "bank", "--csn", "7", "--reason", "test").err, "target target1 is not stuck; it is caught up, behind csn ", "Try: cdcctl status bank")
+	w.wants(w.run(1, "skip", "bank", "--csn", "7", "--reason", "test").err, "target target1 is not stuck; it is caught up, and has everything up to csn ", "Try: cdcctl status bank")
 
 	w.sql(w.target, "ALTER TABLE accounts ADD CONSTRAINT rich CHECK (balance < 100)")
 	w.sql(w.a, "INSERT INTO accounts VALUES (2, 'Bob', 1000)", "INSERT INTO accounts VALUES (3, 'Carol', 3)")
@@ -33,22 +33,22 @@ func TestSkip(t *testing.T) {
 	}
 	csn := at.CSN.String()
 	w.wants(w.run(0, "status", "bank").out, "blocked at csn "+csn+", table ", "cdcctl skip bank --target target1 --csn "+csn)
-	w.wants(w.run(1, "skip", "bank", "--csn", "7", "--reason", "test").err, "target target1 is not stuck at csn 7 but at csn "+csn)
-	w.wants(w.run(1, "skip", "bank", "--csn", csn, "--target", "other", "--reason", "test").err, "no apply worker answers for target other")
-	w.wants(w.run(0, "skip", "bank", "--csn", csn, "--target", "target1", "--reason", "ticket 4711").out, "Target target1 left out the transaction that it refused: csn "+csn)
+	w.wants(w.run(1, "skip", "bank", "--csn", "7", "--reason", "test").err, "target target1 is not stuck at csn 7 but at csn "+csn, "cdcctl skip bank --target target1 --csn "+csn)
+	w.wants(w.run(1, "skip", "bank", "--csn", csn, "--target", "other", "--reason", "test").err, "no apply worker answers for target other, and the catalog names no such target", "Try: cdcctl status bank")
+	w.wants(w.run(0, "skip", "bank", "--csn", csn, "--target", "target1", "--reason", "ticket 4711").out, "Target target1 left out the transaction that it refused: csn "+csn, "cdcctl tail bank --from-csn "+csn)
 	w.run(0, "wait", "bank", "--for", "applied")
 	if got := w.query(w.target, "SELECT id::text FROM accounts ORDER BY id"); got != "1 3" {
 		t.Errorf("the target has %q", got)
 	}
 	w.wants(w.run(0, "skip", "bank", "--csn", csn, "--reason", "again").out, "left out csn "+csn+" already, as ", "ticket 4711")
-	w.wants(w.run(0, "status", "bank").out, "target target1: 1 skipped, so it differs from the shards")
+	w.wants(w.run(0, "status", "bank").out, "target target1: 1 skipped, so it differs from the shards there until somebody repairs it", "cdcctl verify bank")
 
 	stopWorker()
 	w.wants(w.run(1, "skip", "bank", "--csn", csn, "--reason", "test").err, "no apply worker answers for target target1 of bank", "Try: cdcd apply")
-	w.wants(w.run(0, "status", "bank").out, "no worker", "1 skipped")
+	w.wants(w.run(0, "status", "bank").out, "no worker", "1 skipped", "-            -         -")
 	w.run(0, "pause", "bank")
 	w.wants(w.run(1, "skip", "bank", "--csn", csn, "--reason", "test").err, "subscription bank is paused", "Try: cdcctl resume bank")
-	w.run(0, "drop-subscription", "bank")
+	w.wants(w.run(0, "drop-subscription", "bank").out, "kept target target1: table cdc.skipped, with 1 transaction that it was told to leave out")
 	w.wants(w.run(0, "history", "bank").out, "csn "+csn+", ticket 4711 (csn "+csn+", table ")
 	if got := w.query(w.target, "SELECT csn::text || reason FROM cdc.skipped"); got != csn+"ticket 4711" {
 		t.Errorf("cdc.skipped has %q", got)

@@ -193,7 +193,7 @@ func (r *report) print(w io.Writer, now time.Time) error {
 	sub, c := r.Subscription, r.Capture
 	switch {
 	case c == nil && sub.State == control.Active:
-		fmt.Fprintf(w, "%s: no node runs it. Try: cdcd node, or cdcd all; one that runs takes over when a dead node's lease has ended, after seconds\n", sub.Name)
+		fmt.Fprintf(w, "%s: no node runs it. Try: cdcd node, or cdcd all; one that stands by (cdcctl nodes) takes over when a dead node's lease has ended, after seconds\n", sub.Name)
 	case c == nil:
 		fmt.Fprintf(w, "%s: %s%s\n", sub.Name, sub.State, map[control.State]string{
 			control.Paused: ". Try: cdcctl resume " + sub.Name, control.Dropping: ". Try: cdcctl drop-subscription " + sub.Name + ", which goes on",
@@ -212,7 +212,7 @@ func (r *report) print(w io.Writer, now time.Time) error {
 func printCapture(w io.Writer, sub *control.Subscription, c *control.CaptureStatus, now time.Time) error {
 	fmt.Fprintf(w, "%s: %s on node %s for %s, format %s, acknowledgements %s\n", sub.Name, c.State, c.Node, seconds(now.Sub(c.Since).Seconds()), sub.Format, c.Durability)
 	if c.Error != "" {
-		fmt.Fprintln(w, "  error      ", c.Error)
+		fmt.Fprintln(w, "  error      ", oneLine(c.Error))
 	}
 	if c.Stalled != "" {
 		fmt.Fprintln(w, "  stalled    ", c.Stalled)
@@ -273,7 +273,7 @@ func printShards(w io.Writer, shards []control.ShardStatus) error {
 	}
 	for _, s := range shards {
 		if s.Error != "" {
-			fmt.Fprintf(w, "  shard %s: %s\n", s.Name, strings.TrimPrefix(s.Error, "shard "+s.Name+": "))
+			fmt.Fprintf(w, "  shard %s: %s\n", s.Name, oneLine(strings.TrimPrefix(s.Error, "shard "+s.Name+": ")))
 		}
 		if s.PausedAt != "" {
 			fmt.Fprintf(w, "  shard %s stands at %s, %d records behind it\n", s.Name, s.PausedAt, s.Queued)
@@ -287,6 +287,10 @@ func printApply(w io.Writer, apply []control.ApplyStatus, state control.State) e
 	missing := false
 	for _, a := range apply {
 		missing = missing || a.State == noWorker
+		if a.State == noWorker { // nobody says how far it is
+			lines = append(lines, cells("  "+a.Target, a.State, "", "", "", "", "", ""))
+			continue
+		}
 		lines = append(lines, cells("  "+a.Target, a.State, a.Node, a.AppliedCSN, a.AppliedSeq, seconds(a.LagSeconds), a.Transactions, a.Changes))
 	}
 	if err := table(w, lines...); err != nil {
@@ -294,7 +298,7 @@ func printApply(w io.Writer, apply []control.ApplyStatus, state control.State) e
 	}
 	for _, a := range apply {
 		if a.Error != "" {
-			fmt.Fprintf(w, "  target %s: %s\n", a.Target, a.Error)
+			fmt.Fprintf(w, "  target %s: %s\n", a.Target, oneLine(a.Error))
 		}
 		if a.Waiting != "" {
 			fmt.Fprintf(w, "  target %s: %s\n", a.Target, a.Waiting)
@@ -310,11 +314,11 @@ func printApply(w io.Writer, apply []control.ApplyStatus, state control.State) e
 			fmt.Fprintf(w, "  target %s: blocked at %s. Try: mend it there; or leave the transaction out: cdcctl skip %s --target %s --csn %s --reason …\n", a.Target, b, a.Subscription, a.Target, b.CSN)
 		}
 		if a.Skipped > 0 {
-			fmt.Fprintf(w, "  target %s: %d skipped, so it differs from the shards. See: cdcctl history %s, and cdc.skipped there\n", a.Target, a.Skipped, a.Subscription)
+			fmt.Fprintf(w, "  target %s: %d skipped, so it differs from the shards there until somebody repairs it. See: cdcctl history %s, cdcctl verify %s, and cdc.skipped there\n", a.Target, a.Skipped, a.Subscription, a.Subscription)
 		}
 	}
 	if missing && state == control.Active {
-		fmt.Fprintln(w, "  No apply worker runs. Try: cdcd apply, or cdcd all")
+		fmt.Fprintln(w, "  No apply worker answers. Try: cdcd apply, or cdcd all; one that stands by (cdcctl nodes) takes over when a dead worker's lease has ended, after seconds")
 	}
 	return nil
 }

@@ -228,8 +228,10 @@ func verifiedRows(t *verify.TableReport) string {
 	for _, n := range t.Notes {
 		fmt.Fprintf(&b, "%s: %s\n", name, n)
 	}
+	var listed int64
 	for i := range t.Rows {
 		r := &t.Rows[i]
+		listed += rowsOf(r)
 		fmt.Fprintf(&b, "%s %s: %s", name, r, r.Kind)
 		if len(r.Columns) > 0 {
 			b.WriteString(" in " + strings.Join(r.Columns, ", "))
@@ -248,10 +250,21 @@ func verifiedRows(t *verify.TableReport) string {
 		}
 		b.WriteByte('\n')
 	}
-	if more := t.Differing + t.Missing + t.Extra + t.Undecided - int64(len(t.Rows)); more > 0 && len(t.Rows) > 0 {
-		fmt.Fprintf(&b, "%s: and more. Try: --keys %d\n", name, t.Differing+t.Missing+t.Extra+t.Undecided)
+	if all := t.Differing + t.Missing + t.Extra + t.Undecided; all > listed && listed > 0 {
+		fmt.Fprintf(&b, "%s: and %s more. Try: --keys %d\n", name, humanize.Comma(all-listed), all)
 	}
 	return b.String()
+}
+
+// rowsOf is what a line counts for: without a key it is about all rows of the same values.
+func rowsOf(r *verify.RowReport) int64 {
+	switch r.Kind {
+	case verify.KindMissing:
+		return int64(r.Source - r.Target)
+	case verify.KindExtra:
+		return int64(r.Target - r.Source)
+	}
+	return 1
 }
 
 // verifyProgress shows how far a comparison is: one line that changes on a terminal, else a line per table.

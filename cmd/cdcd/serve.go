@@ -152,8 +152,8 @@ func applyCommand() *cobra.Command {
 		Use:   "apply",
 		Short: "Replay: apply streams to their targets",
 		Long: `Apply workers. Without --subscription: one for every target of every subscription in the catalog. Several may run:
-one works for a target at a time, the others take over when it dies. Give --subscription alone to replay only that one, and --target as well to replay it on a database that the catalog does
-not name.`,
+one works for a target at a time, the others take over when it dies. Give --subscription alone to replay only that
+one, and --target as well to replay it on a database that the catalog does not name.`,
 		Example: "  cdcd apply --nats nats://nats.example:4222\n  cdcd apply --subscription bank --target 'postgres://cdc@standby/bank'",
 		Args:    cli.Args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
