@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardcdc/pipeline/dsn"
+	"shardcdc/pipeline/textform"
 )
 
 // connectTimeout is used when the DSN gives none.
@@ -19,22 +20,14 @@ const connectTimeout = 10 * time.Second
 // pins are settings that decide what the server sends: text forms of values follow the session, and a warning may say
 // that changes were left out (see notice). A user's or database's own settings must not change them, and search_path
 // keeps functions and operators from being shadowed.
-var pins = map[string]string{
-	"DateStyle":                           "ISO, YMD",
-	"TimeZone":                            "UTC",
-	"IntervalStyle":                       "postgres",
-	"extra_float_digits":                  "3",
-	"bytea_output":                        "hex",
-	"client_encoding":                     "UTF8",
-	"client_min_messages":                 "warning",
-	"lc_monetary":                         "C",
-	"search_path":                         "",
-	"standard_conforming_strings":         "on",
-	"statement_timeout":                   "0",
-	"lock_timeout":                        "0",
-	"idle_in_transaction_session_timeout": "0",
-	"idle_session_timeout":                "0",
-}
+var pins = append(textform.Settings(), [][2]string{
+	{"client_encoding", "UTF8"},
+	{"client_min_messages", "warning"},
+	{"statement_timeout", "0"},
+	{"lock_timeout", "0"},
+	{"idle_in_transaction_session_timeout", "0"},
+	{"idle_session_timeout", "0"},
+}...)
 
 // dial connects. No error holds a password.
 func dial(ctx context.Context, rawDSN, slot string, replication bool) (*pgconn.PgConn, error) {
@@ -48,7 +41,8 @@ func dial(ctx context.Context, rawDSN, slot string, replication bool) (*pgconn.P
 		text := dsn.Scrub(err.Error(), expanded)
 		return nil, &FatalError{What: "the DSN cannot be used: " + text, Try: "postgres://user@host:5432/database, or host=… dbname=…"}
 	}
-	for name, value := range pins {
+	for _, p := range pins {
+		name, value := p[0], p[1]
 		for had := range config.RuntimeParams {
 			if strings.EqualFold(had, name) {
 				delete(config.RuntimeParams, had)

@@ -12,6 +12,7 @@ import (
 
 	"shardcdc/apply"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/textform"
 )
 
 // Target is a PostgreSQL database.
@@ -89,17 +90,7 @@ func (s *session) Close(ctx context.Context) { _ = s.conn.Close(ctx) }
 
 // settings pins everything that the meaning of a value or the fate of a row may depend on.
 func (s *session) settings(ctx context.Context) error {
-	pinned := [][2]string{
-		{"search_path", ""},
-		{"DateStyle", "ISO, MDY"},
-		{"IntervalStyle", "postgres"},
-		{"TimeZone", "UTC"},
-		{"lc_monetary", "C"},
-		{"extra_float_digits", "1"},
-		{"bytea_output", "hex"},
-		{"xmloption", "content"},
-		{"standard_conforming_strings", "on"},
-		{"array_nulls", "on"},
+	pinned := append(textform.Settings(), [][2]string{
 		{"default_transaction_isolation", "read committed"},
 		{"default_transaction_read_only", "off"},
 		{"default_transaction_deferrable", "off"},
@@ -116,7 +107,7 @@ func (s *session) settings(ctx context.Context) error {
 		{"plan_cache_mode", "force_generic_plan"},
 		{"enable_seqscan", "off"},
 		{"jit", "off"},
-	}
+	}...)
 	var sql strings.Builder
 	for _, p := range pinned {
 		fmt.Fprintf(&sql, "SET %s = %s;\n", p[0], literal(p[1]))

@@ -14,6 +14,7 @@ import (
 
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
+	"shardcdc/pipeline/textform"
 )
 
 // database is one session with a shard or with the target. One goroutine uses it at a time.
@@ -24,19 +25,8 @@ type database struct {
 	encoding string
 }
 
-// Everything that the text of a value, or the fate of a statement, depends on; what the shards' decoding sends and what
-// the worker writes is pinned to the same.
-var pinned = [][2]string{
-	{"search_path", ""},
-	{"DateStyle", "ISO, MDY"},
-	{"IntervalStyle", "postgres"},
-	{"TimeZone", "UTC"},
-	{"lc_monetary", "C"},
-	{"extra_float_digits", "1"},
-	{"bytea_output", "hex"},
-	{"xmloption", "content"},
-	{"standard_conforming_strings", "on"},
-	{"array_nulls", "on"},
+// Everything that the text of a value, or the fate of a statement, depends on.
+var pinned = append(textform.Settings(), [][2]string{
 	{"default_transaction_isolation", "read committed"},
 	{"default_transaction_deferrable", "off"},
 	{"row_security", "off"}, // an error where a policy would hide rows
@@ -44,7 +34,7 @@ var pinned = [][2]string{
 	{"lock_timeout", "30s"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"jit", "off"},
-}
+}...)
 
 const (
 	connectTimeout = 10 * time.Second
