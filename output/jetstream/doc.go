@@ -51,5 +51,6 @@
 // and it tries again; its own unit at the end means that it was stored. A late copy of the first try and the
 // second try exclude each other, because both demand the same last sequence.
 //
-// A full stream (DiscardNew) is back-pressure: the publisher tries again until there is room.
+// A full stream (DiscardNew) is back-pressure: the publisher removes what nobody needs any more (Config.Keep), and tries again
+// until there is room.
 package jetstream

@@ -24,6 +24,9 @@ type Config struct {
 	Encoder      output.Encoder
 	// Stalled, if set, is called when a publish has to be tried again (err) and when it went through (nil).
 	Stalled func(err error)
+	// Keep, if set, says which is the first message that somebody still needs, as far as is known. When there is no room for a
+	// publish, what is before it is removed.
+	Keep func() pipeline.Seq
 }
 
 // Publisher writes a subscription's stream. It is used by one goroutine.
@@ -37,6 +40,8 @@ type Publisher struct {
 	last     pipeline.Seq // of the stream's last message
 	lastUnit pipeline.Seq // of the message that ended the last unit
 	needed   pipeline.Seq // from here on the last unit's end and checkpoint; at most lastUnit
+
+	roomUpTo pipeline.Seq // what is before was removed when the stream was full
 
 	patience time.Duration // how long to wait for the next answer
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -363,6 +364,49 @@ func TestFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.want(5, 6)
+}
+
+// What nobody needs any more leaves a full stream, also while a publish waits for room: by itself it goes on. The last unit
+// and the epoch stay.
+func TestFullOfObsolete(t *testing.T) {
+	b := newBench(t, StreamConfig{BytesMax: 100 << 10})
+	c := b.config()
+	stalled := make(chan error, 100)
+	c.Stalled = func(err error) {
+		if err != nil {
+			stalled <- err
+		}
+	}
+	var keep atomic.Uint64
+	c.Keep = func() pipeline.Seq { return pipeline.Seq(keep.Load()) }
+	p, _, _ := b.open(c)
+	b.publish(p, batch(0, 40<<10, 5))
+	b.publish(p, batch(5, 40<<10, 6))
+	done := make(chan error, 1)
+	go func() { done <- p.Publish(b.ctx, batch(6, 40<<10, 7)) }()
+	<-stalled
+	select {
+	case err := <-done:
+		t.Fatalf("published into a full stream: %v", err)
+	default:
+	}
+	keep.Store(100)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	first, err := p.stream.GetMsg(b.ctx, 1)
+	if err != nil || first.Subject != wire.EpochSubject("bank") {
+		t.Fatalf("the epoch: %+v %v", first, err)
+	}
+	for seq, want := range map[uint64]error{2: natsjs.ErrMsgNotFound, 3: nil, 4: nil} {
+		if _, err := p.stream.GetMsg(b.ctx, seq); !errors.Is(err, want) {
+			t.Errorf("message %d: %v, want %v", seq, err, want)
+		}
+	}
+	b.publish(p, batch(7, 10, 8))
+	if _, at, ok := b.open(b.config()); !ok || at.Last != 8 {
+		t.Fatalf("recovered %+v, %t", at, ok)
+	}
 }
 
 func TestOpenRefuses(t *testing.T) {

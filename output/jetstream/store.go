@@ -41,6 +41,9 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 		}
 		if full(err) {
 			delay = retryFull
+			if p.makeRoom(ctx) {
+				delay = retryFirst
+			}
 		}
 		stored, err := p.resolve(ctx, len(msgs), msgs[len(msgs)-1])
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/wire"
 )
 
 // Before finds the first message that is not older than t: everything below it is. It may be called at any time,
@@ -65,4 +66,26 @@ func (p *Publisher) renewEpoch(ctx context.Context) error {
 	}
 	p.epoch = p.last
 	return nil
+}
+
+// makeRoom removes what nobody needs any more from a full stream, and says whether there was something: Trim comes after a
+// publish, and none succeeds. Epochs stay, because there may be no room for a new one; they take nothing. What goes wrong
+// here is no worse than no room, and tried again with the publish.
+func (p *Publisher) makeRoom(ctx context.Context) (removed bool) {
+	if p.conf.Keep == nil {
+		return false
+	}
+	keep := min(p.conf.Keep(), p.needed)
+	if keep <= p.roomUpTo {
+		return false
+	}
+	name := p.conf.Subscription
+	for _, subject := range []string{wire.Subject(name), wire.WatermarkSubject(name), wire.CheckpointSubject(name)} {
+		if err := p.stream.Purge(ctx, natsjs.WithPurgeSubject(subject), natsjs.WithPurgeSequence(uint64(keep))); err != nil {
+			p.stalled(fmt.Errorf("remove from the full stream what nobody needs: %w", err))
+			return false
+		}
+	}
+	p.roomUpTo = keep
+	return true
 }

@@ -68,7 +68,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 	}
 	pub, at, ok, err := jetstream.Open(ctx, c.node.bus.NC, c.node.bus.JS, jetstream.Config{
 		Subscription: c.sub.Name, Incarnation: c.sub.Incarnation, Node: c.node.conf.Name, Format: c.sub.Format,
-		Encoder: encoder, Stalled: c.report.stalled,
+		Encoder: encoder, Stalled: c.report.stalled, Keep: c.retention.first,
 	})
 	if err != nil {
 		return err
