@@ -1,21 +1,16 @@
 package gid
 
-import (
-	"slices"
-	"strings"
-)
+import "strings"
 
-// Named is a built-in rule and what it is for.
-type Named struct {
+// namedRule is a built-in rule and what it is for.
+type namedRule struct {
 	Name string
 	Rule
 }
 
-// Builtin lists the built-in rules in their order. The forms that map to themselves are here so that the list
+// named lists the built-in rules in their order. The forms that map to themselves are here so that the list
 // says all that is known, and so that no rule behind them takes them for something else.
-func Builtin() []Named { return slices.Clone(named) }
-
-var named = []Named{
+var named = []namedRule{
 	// Source group, backend, transaction number; then a number per connection: a transaction may have two
 	// fragments on one shard. (remote_transaction.c, PREPARED_TRANSACTION_NAME_FORMAT)
 	{"Citus", Rule{`(citus_\d+_\d+_\d+)_\d+`, "$1"}},

@@ -5,7 +5,7 @@
 //	rules.Global("citus_0_1108_13_1") // citus_0_1108_13
 //
 // A rule is a regular expression for the whole gid and a template for the global id. The first rule that matches
-// decides: the user's come first, then the built-in ones (see Builtin). A gid that no rule matches is its own
+// decides: the user's come first, then the built-in ones (builtin.go). A gid that no rule matches is its own
 // global id, which is right for every coordinator that gives one name to all fragments.
 //
 // Both kinds of mistake are grave. A gid that keeps its suffix parts a transaction into pieces that leave at

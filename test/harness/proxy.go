@@ -126,18 +126,6 @@ func (p *Proxy) Freeze() {
 	}
 }
 
-// Links is how many connections there are that are not frozen.
-func (p *Proxy) Links() (n int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for l := range p.links {
-		if !l.frozen.Load() {
-			n++
-		}
-	}
-	return n
-}
-
 // Slow makes every chunk late.
 func (p *Proxy) Slow(delay time.Duration) {
 	p.mu.Lock()

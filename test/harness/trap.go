@@ -98,13 +98,3 @@ func (t *Trap) Remove() {
 }
 
 func (l *link) port() int { return l.client.RemoteAddr().(*net.TCPAddr).Port }
-
-// Ports are the clients' ports of the connections that there are.
-func (p *Proxy) Ports() (ports []int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for l := range p.links {
-		ports = append(ports, l.port())
-	}
-	return ports
-}
