@@ -23,7 +23,7 @@ const (
 type Status struct {
 	Subscription string
 	State        State
-	Applied      Progress
+	Applied      Progress      // as the target's row says: the stream need not keep what is before
 	Watermark    pipeline.CSN  // every transaction up to it that the stream held is applied
 	CommitTime   time.Time     // on the source, of the last transaction applied; zero: none since the start
 	Lag          time.Duration // age of CommitTime while there is more to apply, else 0

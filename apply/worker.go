@@ -387,7 +387,7 @@ func (r *run) apply(ctx context.Context, g Group, to *Progress) error {
 
 func (r *run) seen(units []Unit) {
 	r.update(func(s *Status) {
-		s.Applied = r.progress
+		s.Applied = r.written
 		for i := range units {
 			s.Watermark = max(s.Watermark, units[i].Watermark)
 		}
@@ -413,5 +413,6 @@ func (r *run) idle(ctx context.Context) error {
 		return err
 	}
 	r.written = r.progress
+	r.seen(nil)
 	return nil
 }

@@ -393,7 +393,8 @@ func TestHeartbeats(t *testing.T) {
 			w.source.more <- Unit{End: End{Seq: pipeline.Seq(i + 1), Watermark: pipeline.CSN(100 + i)}}
 		}
 		synctest.Wait()
-		if s := w.worker.Status(); s.Watermark != 109 || s.Applied.Seq != 10 || s.State != CaughtUp {
+		// What is shown as applied may be removed from the stream, so it is in the row.
+		if s := w.worker.Status(); s.Watermark != 109 || s.Applied.Seq != 0 || s.State != CaughtUp {
 			t.Errorf("status %+v", s)
 		}
 		if w.target.progress.Seq != 0 {
@@ -402,6 +403,9 @@ func TestHeartbeats(t *testing.T) {
 		after(6 * time.Second)
 		if w.target.progress != (Progress{"a", 0, 10, 0}) {
 			t.Errorf("the target was not written: %s", w.target.progress)
+		}
+		if s := w.worker.Status(); s.Applied.Seq != 10 {
+			t.Errorf("status %+v", s)
 		}
 		w.source.more <- unit(11, 0, 200)
 		synctest.Wait()
