@@ -50,7 +50,7 @@ var databases atomic.Int64
 func newShard(t *testing.T) *shard {
 	t.Helper()
 	leaks := goleak.IgnoreCurrent()
-	postmaster := goleak.IgnoreAnyFunction("shardcdc/pipeline/throwaway.spawn.func1") // a restarted server's
+	postmaster := goleak.IgnoreAnyFunction("shardcdc/pipeline/throwaway/child.Start.func1") // a restarted server's
 	t.Cleanup(func() { goleak.VerifyNone(t, leaks, postmaster) })
 	name := fmt.Sprintf("d%d", databases.Add(1))
 	admin := connect(t, server.DSN())
