@@ -3,8 +3,11 @@ package chaos
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"strings"
+	"time"
 
+	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/wire"
 	"shardcdc/test/harness"
 )
@@ -119,9 +122,14 @@ func consumer(s *stage, m *harness.NATSMessage) bool {
 	return strings.HasPrefix(m.Subject, "$JS.API.CONSUMER.CREATE."+wire.StreamName(s.c.Sub.Name))
 }
 
-// first and later tell a lease that is created from one that is renewed.
-func first(_ *stage, m *harness.NATSMessage) bool {
-	return m.Get("Nats-Expected-Last-Subject-Sequence") == "0"
+// first and later tell a lease that is taken, after the case began, from one that is renewed: the first renewal is a third
+// of its time later.
+func first(s *stage, m *harness.NATSMessage) bool {
+	var o control.Owner
+	if err := json.Unmarshal(m.Data, &o); err != nil {
+		return false // it is given back
+	}
+	return o.Since.After(s.began) && time.Since(o.Since) < lease/3
 }
 
 func later(s *stage, m *harness.NATSMessage) bool { return len(m.Data) > 0 && !first(s, m) }

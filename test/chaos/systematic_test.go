@@ -31,6 +31,8 @@ type stage struct {
 	large bool
 	place harness.Place
 	shard int
+	began time.Time
+	again int // times that the connection had ended when its owner was looked for
 }
 
 // lease is the shortest that there is.
@@ -185,12 +187,16 @@ func trials(points []point) (all []trial) {
 	return all
 }
 
-const trialTime = 2 * time.Minute
+const (
+	trialTime = 2 * time.Minute
+	againMax  = 3
+)
 
 // run runs one case and verifies everything.
 func (s *stage) run(x trial) {
 	s.t.Helper()
 	began := time.Now()
+	s.began = began
 	defer s.c.Limit(trialTime, x.String())()
 	s.large, s.place, s.shard = x.large, x.place, s.dice.IntN(harness.Shards)
 	nth := 1
@@ -215,9 +221,16 @@ func (s *stage) run(x trial) {
 	}
 	port := trap.Wait(s.c, fmt.Sprintf("%s %q", x.place, x.point.name))
 	owner := s.c.Owner(port, append(s.nodes, s.workers...)...)
-	if owner == nil {
-		s.t.Fatalf("%s: nobody has the connection from port %d", &x, port)
+	if owner == nil { // it was given up just then
+		if s.again++; s.again > againMax {
+			s.t.Fatalf("%s: nobody has the connection from port %d", &x, port)
+		}
+		trap.Go()
+		s.b.Progressed()
+		s.run(x)
+		return
 	}
+	s.again = 0
 	caught := time.Now()
 	x.do(s, trap, owner)
 	s.b.Progressed()
