@@ -116,7 +116,18 @@ func (m *Merger) trySeal(t *txn) error {
 		}
 	}
 	m.sealed = append(m.sealed, t)
+	m.retry(f)
 	return nil
+}
+
+// retry looks again at the family's decisions that are closed and were held up by another one, which might have been the
+// same use.
+func (m *Merger) retry(f *family) {
+	for _, u := range f.txns {
+		if !u.sealed && u.left == 0 {
+			m.closing = append(m.closing, u)
+		}
+	}
 }
 
 // wholeByList says whether all that t's list names is in. A fragment that is named may still be that of an
