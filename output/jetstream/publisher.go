@@ -140,47 +140,34 @@ func (p *Publisher) recover(ctx context.Context) (at pipeline.Checkpoint, ok boo
 }
 
 // checkpointOf reads the checkpoint of the unit that a message ends.
-func (p *Publisher) checkpointOf(ctx context.Context, end *natsjs.RawStreamMsg) (at pipeline.Checkpoint, err error) {
-	value := end.Header.Get(wire.HeaderCheckpoint)
-	first, elsewhere, err := wire.ParseCheckpointReference(value)
-	switch {
-	case err != nil:
-	case elsewhere:
-		p.needed = first
-		at, err = p.checkpointAt(ctx, first)
-	default:
-		p.needed = p.lastUnit
-		at, err = wire.ParseCheckpointHeader(value)
-	}
+func (p *Publisher) checkpointOf(ctx context.Context, end *natsjs.RawStreamMsg) (pipeline.Checkpoint, error) {
+	at, own, err := wire.ReadCheckpoint(end.Header.Get(wire.HeaderCheckpoint), func(seq pipeline.Seq) (part string, data []byte, err error) {
+		return p.checkpointPart(ctx, seq)
+	})
 	var fatal *FatalError
 	if err != nil && !errors.As(err, &fatal) {
-		err = fmt.Errorf("message %d: %w", end.Sequence, err)
+		return at, fmt.Errorf("message %d: %w", end.Sequence, err)
+	}
+	p.needed = p.lastUnit
+	if own > 0 {
+		p.needed = own
 	}
 	return at, err
 }
 
-// checkpointAt reads a checkpoint that has messages of its own.
-func (p *Publisher) checkpointAt(ctx context.Context, first pipeline.Seq) (at pipeline.Checkpoint, err error) {
-	collector := wire.NewCollector(checkpointBytesMax)
-	for seq := uint64(first); ; seq++ {
-		m, err := p.stream.GetMsg(ctx, seq)
-		if errors.Is(err, natsjs.ErrMsgNotFound) {
-			return at, p.purged(seq)
-		}
-		if err != nil {
-			return at, fmt.Errorf("checkpoint in message %d: %w", seq, err)
-		}
-		if want := wire.CheckpointSubject(p.conf.Subscription); m.Subject != want {
-			return at, fmt.Errorf("checkpoint in message %d: its subject is %s, want %s", seq, m.Subject, want)
-		}
-		payload, complete, err := collector.Add(m.Header.Get(wire.HeaderPart), m.Data)
-		if err != nil {
-			return at, fmt.Errorf("checkpoint in message %d: %w", seq, err)
-		}
-		if complete {
-			return wire.DecodeCheckpoint(payload)
-		}
+// checkpointPart reads a message of a checkpoint that has messages of its own.
+func (p *Publisher) checkpointPart(ctx context.Context, seq pipeline.Seq) (part string, data []byte, err error) {
+	m, err := p.stream.GetMsg(ctx, uint64(seq))
+	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		return "", nil, p.purged(uint64(seq))
 	}
+	if err != nil {
+		return "", nil, fmt.Errorf("checkpoint in message %d: %w", seq, err)
+	}
+	if want := wire.CheckpointSubject(p.conf.Subscription); m.Subject != want {
+		return "", nil, fmt.Errorf("checkpoint in message %d: its subject is %s, want %s", seq, m.Subject, want)
+	}
+	return m.Header.Get(wire.HeaderPart), m.Data, nil
 }
 
 // neverPurged tells a new stream, where the subscription begins, from one whose checkpoint was purged.

@@ -20,7 +20,6 @@ const (
 	// A larger checkpoint has messages of its own. One of no prepared fragments takes some hundred bytes, each
 	// prepared fragment some 30.
 	checkpointHeaderMax = 16 << 10
-	checkpointBytesMax  = 32 << 20
 )
 
 // Publish stores the batch as one unit and returns when it is durable. It tries again on its own while the
@@ -73,8 +72,8 @@ func (p *Publisher) newUnit(b *pipeline.Batch) (*unit, error) {
 	if len(u.header) > checkpointHeaderMax {
 		u.header, u.checkpoint = "", wire.AppendCheckpoint(nil, &b.Checkpoint)
 	}
-	if len(u.checkpoint) > checkpointBytesMax {
-		return nil, fmt.Errorf("the checkpoint takes %d bytes, at most %d are possible: too many prepared transactions are in doubt. Try: cdcctl status, and commit or roll back the prepared transactions that it lists", len(u.checkpoint), checkpointBytesMax)
+	if len(u.checkpoint) > wire.CheckpointBytesMax {
+		return nil, fmt.Errorf("the checkpoint takes %d bytes, at most %d are possible: too many prepared transactions are in doubt. Try: cdcctl status, and commit or roll back the prepared transactions that it lists", len(u.checkpoint), wire.CheckpointBytesMax)
 	}
 	return u, nil
 }

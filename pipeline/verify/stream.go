@@ -13,9 +13,6 @@ import (
 	"shardcdc/pipeline/wire"
 )
 
-// checkpointBytesMax is more than a node writes.
-const checkpointBytesMax = 1 << 30
-
 // stream is the subscription's stream, to be read from any place.
 type stream struct {
 	subscription string
@@ -161,32 +158,18 @@ func (s *stream) open(ctx context.Context, e *unitEnd, shards int) ([]map[pipeli
 	return all, nil
 }
 
-func (s *stream) checkpoint(ctx context.Context, m *jetstream.RawStreamMsg) (c pipeline.Checkpoint, err error) {
-	text := m.Header.Get(wire.HeaderCheckpoint)
-	at, elsewhere, err := wire.ParseCheckpointReference(text)
-	if err != nil {
-		return c, err
-	}
-	if !elsewhere {
-		return wire.ParseCheckpointHeader(text)
-	}
-	collector := wire.NewCollector(checkpointBytesMax)
-	for ; ; at++ {
+func (s *stream) checkpoint(ctx context.Context, end *jetstream.RawStreamMsg) (pipeline.Checkpoint, error) {
+	c, _, err := wire.ReadCheckpoint(end.Header.Get(wire.HeaderCheckpoint), func(at pipeline.Seq) (part string, data []byte, err error) {
 		m, err := s.message(ctx, at)
 		if err == nil && m == nil {
 			err = fmt.Errorf("its checkpoint, stream sequence %d, is gone", at)
 		}
 		if err != nil {
-			return c, err
+			return "", nil, err
 		}
-		payload, complete, err := collector.Add(m.Header.Get(wire.HeaderPart), m.Data)
-		if err != nil {
-			return c, err
-		}
-		if complete {
-			return wire.DecodeCheckpoint(payload)
-		}
-	}
+		return m.Header.Get(wire.HeaderPart), m.Data, nil
+	})
+	return c, err
 }
 
 // read calls fn with every fragment behind after, up to the unit that ends at or behind upTo.

@@ -116,8 +116,8 @@ func CheckpointReference(at pipeline.Seq) string {
 // referenceMark is no character of base64.
 const referenceMark = "@"
 
-// ParseCheckpointReference reads what CheckpointReference wrote. It says whether the value is a reference at all.
-func ParseCheckpointReference(value string) (at pipeline.Seq, is bool, err error) {
+// parseCheckpointReference reads what CheckpointReference wrote. It says whether the value is a reference at all.
+func parseCheckpointReference(value string) (at pipeline.Seq, is bool, err error) {
 	text, is := strings.CutPrefix(value, referenceMark)
 	if !is {
 		return 0, false, nil
@@ -141,4 +141,36 @@ func ParseCheckpointHeader(value string) (pipeline.Checkpoint, error) {
 		return pipeline.Checkpoint{}, fmt.Errorf("header %s: %w", HeaderCheckpoint, err)
 	}
 	return DecodeCheckpoint(b)
+}
+
+// CheckpointBytesMax bounds a checkpoint that has messages of its own: about a million prepared transactions in doubt.
+const CheckpointBytesMax = 32 << 20
+
+// ReadCheckpoint reads a unit's checkpoint from the value of HeaderCheckpoint in its last message. If the checkpoint has
+// messages of its own, message is asked for them, one after the other, and returns each one's HeaderPart and data; own is the
+// sequence of the first of them, else 0.
+func ReadCheckpoint(value string, message func(pipeline.Seq) (part string, data []byte, err error)) (c pipeline.Checkpoint, own pipeline.Seq, err error) {
+	own, elsewhere, err := parseCheckpointReference(value)
+	if err != nil {
+		return c, 0, err
+	}
+	if !elsewhere {
+		c, err = ParseCheckpointHeader(value)
+		return c, 0, err
+	}
+	collector := NewCollector(CheckpointBytesMax)
+	for seq := own; ; seq++ {
+		part, data, err := message(seq)
+		if err != nil {
+			return c, own, err
+		}
+		payload, complete, err := collector.Add(part, data)
+		if err != nil {
+			return c, own, fmt.Errorf("checkpoint in message %d: %w", seq, err)
+		}
+		if complete {
+			c, err = DecodeCheckpoint(payload)
+			return c, own, err
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"hash/crc32"
 	"strings"
 	"testing"
@@ -126,16 +127,48 @@ func FuzzDecodeCheckpoint(f *testing.F) {
 }
 
 func TestCheckpointReference(t *testing.T) {
-	at, is, err := ParseCheckpointReference(CheckpointReference(1234))
+	at, is, err := parseCheckpointReference(CheckpointReference(1234))
 	if at != 1234 || !is || err != nil {
 		t.Error(at, is, err)
 	}
-	if _, is, err := ParseCheckpointReference(CheckpointHeader(&pipeline.Checkpoint{Last: 7})); is || err != nil {
+	if _, is, err := parseCheckpointReference(CheckpointHeader(&pipeline.Checkpoint{Last: 7})); is || err != nil {
 		t.Error(is, err)
 	}
 	for _, value := range []string{"@", "@0", "@-1", "@x"} {
-		if _, is, err := ParseCheckpointReference(value); !is || err == nil {
+		if _, is, err := parseCheckpointReference(value); !is || err == nil {
 			t.Errorf("%q: accepted", value)
+		}
+	}
+}
+
+// A checkpoint is read from the header, or from messages of its own from the sequence on that the header names.
+func TestReadCheckpoint(t *testing.T) {
+	want := sampleCheckpoint()
+	parts := Split(AppendCheckpoint(nil, want), 10)
+	const from = 100
+	read := func(seq pipeline.Seq) (part string, data []byte, err error) {
+		k := int(seq - from)
+		if k < 0 || k >= len(parts) {
+			return "", nil, fmt.Errorf("message %d is gone", seq)
+		}
+		return PartHeader(k+1, len(parts)), parts[k], nil
+	}
+	c, own, err := ReadCheckpoint(CheckpointHeader(want), nil)
+	if diff := cmp.Diff(*want, c); diff != "" || own != 0 || err != nil {
+		t.Errorf("from the header: own %d, %v %s", own, err, diff)
+	}
+	c, own, err = ReadCheckpoint(CheckpointReference(from), read)
+	if diff := cmp.Diff(*want, c); diff != "" || own != from || err != nil {
+		t.Errorf("from its own messages: own %d, %v %s", own, err, diff)
+	}
+	for value, fault := range map[string]string{
+		CheckpointReference(from - 1): "message 99 is gone",
+		CheckpointReference(from + 1): "checkpoint in message 101",
+		"@x":                          HeaderCheckpoint,
+		"":                            "",
+	} {
+		if _, _, err := ReadCheckpoint(value, read); err == nil || !strings.Contains(err.Error(), fault) {
+			t.Errorf("%q: %v, want %q", value, err, fault)
 		}
 	}
 }
