@@ -29,8 +29,9 @@ test: postgresql ## Everything: unit, property, simulation, and tests on real Po
 	$(GO) test -timeout 5m -tags invariants ./joiner/...
 
 .PHONY: test-quick
-test-quick: ## Only tests that need no server
-	$(GO) test ./pipeline ./pipeline/wire ./dumper/pgoutput ./joiner/... ./output/... ./test/lint ./test/sim
+test-quick: ## Only tests that need no PostgreSQL
+	$(GO) test ./pipeline ./pipeline/control ./pipeline/dsn ./pipeline/embedded ./pipeline/owner ./pipeline/pause ./pipeline/spill ./pipeline/wire \
+	  ./dumper/pgoutput ./joiner/... ./output/... ./apply ./test/lint ./test/sim
 
 .PHONY: versions
 versions: postgresql ## The tests on real servers, on the installed PostgreSQL, 16, 17 and 18
