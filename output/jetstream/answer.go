@@ -41,8 +41,8 @@ const (
 	codeNoQuorum        = 10008
 )
 
-// full says that the server has no room.
-func full(err error) bool {
+// Full says that the server has no room.
+func Full(err error) bool {
 	var api *natsjs.APIError
 	return errors.As(err, &api) && (int(api.ErrorCode) == codeNoSpace || int(api.ErrorCode) == codeServerFull)
 }

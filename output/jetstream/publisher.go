@@ -57,7 +57,16 @@ func Open(ctx context.Context, nc *nats.Conn, js natsjs.JetStream, c Config) (p 
 	if p.limit < headersMax {
 		return nil, at, false, fmt.Errorf("the NATS server's max_payload is %d bytes. Try: set it to 1MB or more", nc.MaxPayload())
 	}
-	if err := p.takeOver(ctx); err != nil {
+	err = p.takeOver(ctx)
+	if Full(err) { // not even an epoch has room
+		if _, _, err := p.recover(ctx); err != nil { // it says what is needed
+			return nil, at, false, fmt.Errorf("read the checkpoint of stream %s: %w", s.CachedInfo().Config.Name, err)
+		}
+		if p.makeRoom(ctx) {
+			err = p.takeOver(ctx)
+		}
+	}
+	if err != nil {
 		return nil, at, false, fmt.Errorf("take stream %s over: %w", s.CachedInfo().Config.Name, err)
 	}
 	at, ok, err = p.recover(ctx)

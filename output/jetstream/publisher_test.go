@@ -409,6 +409,31 @@ func TestFullOfObsolete(t *testing.T) {
 	}
 }
 
+// A stream without room for an epoch: what nobody needs makes room for a new writer; without that it is refused as full.
+func TestOpenFull(t *testing.T) {
+	b := newBench(t, StreamConfig{BytesMax: 100 << 10})
+	p, _, _ := b.open(b.config())
+	b.publish(p, batch(0, 40<<10, 5))
+	b.publish(p, batch(5, 40<<10, 6))
+	for size := 16 << 10; size > 0; size /= 2 { // to the last byte
+		for {
+			if _, err := b.js.Publish(b.ctx, "cdc.bank.filler", make([]byte, size)); Full(err) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, _, _, err := Open(b.ctx, b.nc, b.js, b.config()); !Full(err) {
+		t.Fatalf("got %v, want that it is full", err)
+	}
+	c := b.config()
+	c.Keep = func() pipeline.Seq { return 100 }
+	if _, at, ok := b.open(c); !ok || at.Last != 6 {
+		t.Fatalf("recovered %+v, %t", at, ok)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	b := newBench(t, StreamConfig{})
 	refused := func(c Config, want string) {
@@ -480,17 +505,17 @@ func TestTrim(t *testing.T) {
 	for csn := pipeline.CSN(5); csn < 9; csn++ {
 		b.publish(p, batch(csn-1, 10, csn))
 	}
-	if seq, err := p.Before(b.ctx, time.Now().Add(time.Hour)); err != nil || seq != 6 {
+	if seq, err := Before(b.ctx, b.js, "bank", time.Now().Add(time.Hour)); err != nil || seq != 6 {
 		t.Fatalf("everything is older than the future: %d %v", seq, err)
 	}
-	if seq, err := p.Before(b.ctx, time.Now().Add(-time.Hour)); err != nil || seq != 1 {
+	if seq, err := Before(b.ctx, b.js, "bank", time.Now().Add(-time.Hour)); err != nil || seq != 1 {
 		t.Fatalf("nothing is older than an hour: %d %v", seq, err)
 	}
 	m, err := p.stream.GetMsg(b.ctx, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seq, err := p.Before(b.ctx, m.Time); err != nil || seq != 4 {
+	if seq, err := Before(b.ctx, b.js, "bank", m.Time); err != nil || seq != 4 {
 		t.Fatalf("before message 4: %d %v", seq, err)
 	}
 	old := *p

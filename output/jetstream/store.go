@@ -39,7 +39,7 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 		if final(err) {
 			return err
 		}
-		if full(err) {
+		if Full(err) {
 			delay = retryFull
 			if p.makeRoom(ctx) {
 				delay = retryFirst

@@ -13,17 +13,17 @@ import (
 	"shardcdc/pipeline/wire"
 )
 
-// Before finds the first message that is not older than t: everything below it is. It may be called at any time,
-// from any goroutine.
-func (p *Publisher) Before(ctx context.Context, t time.Time) (pipeline.Seq, error) {
-	info, err := p.stream.Info(ctx)
+// Before finds the first message of a subscription's stream that is not older than t: everything below it is.
+func Before(ctx context.Context, js natsjs.JetStream, subscription string, t time.Time) (pipeline.Seq, error) {
+	stream, err := js.Stream(ctx, wire.StreamName(subscription))
 	if err != nil {
 		return 0, fmt.Errorf("look at the stream: %w", err)
 	}
+	info := stream.CachedInfo()
 	low, high := max(info.State.FirstSeq, 1), info.State.LastSeq+1 // the answer is in low..high
 	for low < high {
 		middle := low + (high-low)/2
-		m, err := p.stream.GetMsg(ctx, middle)
+		m, err := stream.GetMsg(ctx, middle)
 		if errors.Is(err, natsjs.ErrMsgNotFound) {
 			low = middle + 1 // removed meanwhile, and so is everything before it
 			continue

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"shardcdc/output/jetstream"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 )
@@ -46,7 +47,7 @@ func (c *capture) watchRetention(ctx context.Context) error {
 // obsolete finds the first message that is not old enough to be removed, or that some target of the catalog has
 // not applied.
 func (c *capture) obsolete(ctx context.Context) (pipeline.Seq, error) {
-	keep, err := c.pub.Before(ctx, time.Now().Add(-time.Duration(c.sub.Retain)))
+	keep, err := jetstream.Before(ctx, c.node.bus.JS, c.sub.Name, time.Now().Add(-time.Duration(c.sub.Retain)))
 	if err != nil {
 		return 0, err
 	}
