@@ -98,7 +98,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 	if c.node.conf.Durability == LazyAcks {
 		c.later.add(time.Now(), safe(at)) // what was read may not be synced either
 	}
-	c.report.start(c)
+	c.report.start(c, at.Last)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, d := range c.dumpers {
 		group.Go(func() error { return d.Run(ctx) })

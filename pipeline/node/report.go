@@ -25,11 +25,12 @@ func newCaptureReport(n *Node, sub *control.Subscription) *captureReport {
 	}}
 }
 
-func (r *captureReport) start(c *capture) {
+// start notes a capture that goes on behind the last transaction that is in the stream.
+func (r *captureReport) start(c *capture, last pipeline.CSN) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.running, r.ended, r.publishing = c, false, 0
-	r.st.Epoch, r.st.StreamSeq = c.pub.Epoch(), c.pub.LastSeq()
+	r.st.Epoch, r.st.StreamSeq, r.st.PublishedCSN = c.pub.Epoch(), c.pub.LastSeq(), last
 	r.st.Stalled = ""
 	if r.st.State != "failed" {
 		r.st.State, r.st.Since = "running", time.Now()
@@ -109,9 +110,6 @@ func (r *captureReport) status() control.CaptureStatus {
 	j := c.joiner.Status()
 	st.Watermark, st.Waiting, st.Undecided, st.Decided, st.BytesHeld = j.Watermark, j.Waiting, j.Undecided, j.Decided, j.BytesHeld
 	st.Spilled = c.spill.Used()
-	if st.PublishedCSN == 0 {
-		st.PublishedCSN = j.Last
-	}
 	st.InDoubt, st.Unfinished, st.OldestUnfinished = prepared(c.sub, j.InDoubt), j.Unfinished, prepared(c.sub, j.Oldest)
 	for i, sh := range c.sub.Shards {
 		m, d := j.Shards[i], c.dumpers[i].Status()
