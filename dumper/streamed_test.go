@@ -466,7 +466,7 @@ func TestSpillFullIsFatal(t *testing.T) {
 	defer folder.Close()
 	d := start(t, s.src, newSink(), spilling(1000, func(context.Context) (pgoutput.Spill, error) { return folder.Create(nil) }))
 	exec(t, s.conn, "BEGIN; "+rows(1, 2000)+"; COMMIT")
-	if err := d.failed(); err == nil || !strings.HasPrefix(err.Error(), "shard a: a large transaction has no place: ") || !strings.Contains(err.Error(), "Try: raise spill_bytes_max above") {
+	if err := d.failed(); err == nil || !strings.HasPrefix(err.Error(), "shard a: a large transaction has no place: ") || !strings.Contains(err.Error(), "Try: cdcctl alter-subscription NAME --spill-bytes-max … above") {
 		t.Errorf("error %v", err)
 	}
 	if folder.Used() != 0 {

@@ -132,7 +132,7 @@ func (j *Joiner) AwaitRoom(ctx context.Context, shard pipeline.ShardID) error {
 }
 
 var errNoRoom = errors.New("transactions that are open, undecided or wait for each other exceed spill_bytes_max, and only what is read next can free room. " +
-	"Try: a larger spill_bytes_max (and room for it in spill_dir); cdcctl status names the oldest transaction in doubt: COMMIT PREPARED or ROLLBACK PREPARED it")
+	"Try: cdcctl alter-subscription NAME --spill-bytes-max … with room for it in spill_dir; if cdcctl status names a transaction in doubt, finish it: COMMIT PREPARED or ROLLBACK PREPARED")
 
 // waitForRoom gives up the lock until something has changed.
 func (j *Joiner) waitForRoom(ctx context.Context) error {

@@ -205,8 +205,8 @@ func TestFullWithoutCallback(t *testing.T) {
 		return errors.Join(err, f.Seal())
 	}
 	for n, want := range map[int]string{
-		401:  "spill: 600 B of spill_bytes_max, 1000 B, are in use in the folder " + d.Path() + ". Try: raise spill_bytes_max",
-		1001: "spill: one transaction has more changes on a shard than may be on the disk: spill_bytes_max is 1000 B, the folder " + d.Path() + ". Try: raise spill_bytes_max above the size of the transaction",
+		401:  "spill: 600 B of spill_bytes_max, 1000 B, are in use in the folder " + d.Path() + ". Try: cdcctl alter-subscription NAME --spill-bytes-max … with room for it in the folder",
+		1001: "spill: one transaction has more changes on a shard than may be on the disk: spill_bytes_max is 1000 B, the folder " + d.Path() + ". Try: cdcctl alter-subscription NAME --spill-bytes-max … above the size of the transaction, with room for it in the folder",
 	} {
 		err := write(n)
 		var full *FullError

@@ -68,17 +68,17 @@ func Open(parent, name string, bytesMax int64) (*Folder, error) {
 		return nil, fmt.Errorf("spill: the name %q cannot be part of a folder's", name)
 	}
 	if err := os.MkdirAll(parent, 0o700); err != nil {
-		return nil, fmt.Errorf("spill: %w. Try: another folder for spilled transactions, or the right to make this one", err)
+		return nil, fmt.Errorf("spill: %w. Try: another folder as spill_dir, or the right to make this one", err)
 	}
 	if err := checkParent(parent); err != nil {
 		return nil, fmt.Errorf("spill: %w", err)
 	}
 	if err := removeStale(parent); err != nil {
-		return nil, fmt.Errorf("spill: remove what dead processes left in %s: %w", parent, err)
+		return nil, fmt.Errorf("spill: remove what dead processes left in %s: %w. Try: a spill_dir that this user may read and write", parent, err)
 	}
 	d := &Folder{bytesMax: bytesMax, released: make(chan struct{})}
 	if err := d.claim(parent, name); err != nil {
-		return nil, fmt.Errorf("spill: make a folder in %s: %w", parent, err)
+		return nil, fmt.Errorf("spill: make a folder in %s: %w. Try: a spill_dir with room that this user may write to", parent, err)
 	}
 	return d, nil
 }
@@ -93,9 +93,9 @@ func checkParent(parent string) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !ok || int(st.Uid) != os.Geteuid() && st.Uid != 0:
-		return fmt.Errorf("the folder %s belongs to another user. Try: another one as spill_dir", parent)
+		return fmt.Errorf("the folder %s belongs to another user. Try: another folder as spill_dir", parent)
 	case info.Mode().Perm()&0o022 != 0 && info.Mode()&os.ModeSticky == 0:
-		return fmt.Errorf("others may write to the folder %s. Try: chmod go-w, or another one as spill_dir", parent)
+		return fmt.Errorf("others may write to the folder %s. Try: chmod go-w, or another folder as spill_dir", parent)
 	}
 	return nil
 }
@@ -255,17 +255,17 @@ type FullError struct {
 func (e *FullError) Error() string {
 	size := func(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 	if e.One > e.BytesMax {
-		return fmt.Sprintf("spill: one transaction has more changes on a shard than may be on the disk: spill_bytes_max is %s, the folder %s. Try: raise spill_bytes_max above the size of the transaction",
+		return fmt.Sprintf("spill: one transaction has more changes on a shard than may be on the disk: spill_bytes_max is %s, the folder %s. Try: cdcctl alter-subscription NAME --spill-bytes-max … above the size of the transaction, with room for it in the folder",
 			size(e.BytesMax), e.Path)
 	}
-	return fmt.Sprintf("spill: %s of spill_bytes_max, %s, are in use in the folder %s. Try: raise spill_bytes_max",
+	return fmt.Sprintf("spill: %s of spill_bytes_max, %s, are in use in the folder %s. Try: cdcctl alter-subscription NAME --spill-bytes-max … with room for it in the folder",
 		size(e.Used), size(e.BytesMax), e.Path)
 }
 
 // diskError finds words for an error of the disk.
 func (d *Folder) diskError(verb string, err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fmt.Errorf("spill: the disk with the folder %s is full: %w. Try: free space there, or choose a folder for spilled transactions on a larger disk", d.path, err)
+		return fmt.Errorf("spill: the disk with the folder %s is full: %w. Try: free space there, or a spill_dir on a larger disk", d.path, err)
 	}
 	return fmt.Errorf("spill: %s: %w", verb, err)
 }
