@@ -142,7 +142,8 @@ func TestTargetStandsStill(t *testing.T) {
 	p.sql(target, "DELETE FROM accounts WHERE id = 2")
 	still := func(c *Config) { c.still = 300 * time.Millisecond }
 	r := p.verify(still)
-	if len(r.Tables[0].Rows) != 3 || r.Tables[0].Missing != 1 || r.Tables[0].Undecided != 2 || !strings.Contains(r.Tables[0].Rows[0].Reason, "the target is behind") {
+	if len(r.Tables[0].Rows) != 3 || r.Tables[0].Missing != 1 || r.Tables[0].Undecided != 2 || !strings.Contains(r.Tables[0].Rows[0].Reason, "the target is behind: it is at csn ") ||
+		!strings.HasSuffix(r.Tables[0].Rows[0].Reason, ". Try: cdcctl status "+p.sub.Name+", which says why") {
 		t.Errorf("%s\n%s", r.Verdict, text(r))
 	}
 	p.sql(0, "TRUNCATE accounts")

@@ -334,7 +334,7 @@ func (r *round) why(s *suspect) string {
 		}
 	}
 	if r.reached < r.wanted {
-		return fmt.Sprintf("the target is behind: it is at csn %s of %s. Try: cdcctl wait %s --for applied", r.reached, r.wanted, r.sub.Name)
+		return fmt.Sprintf("the target is behind: it is at csn %s of %s. Try: cdcctl status %s, which says why", r.reached, r.wanted, r.sub.Name)
 	}
 	return "it changes all the time"
 }

@@ -25,7 +25,7 @@ type Config struct {
 	Parallel     int                             // tables at a time, each with a session on every server; default 2
 	Rounds       int                             // how often a row that changes is looked at before it is undecided; default 20
 	Keys         int                             // how many rows of a table are reported one by one; default 20
-	Timeout      time.Duration                   // of everything committed being published; default 1 minute
+	Timeout      time.Duration                   // of everything committed being published, and of the target standing still (at most 10 s); default 1 minute
 	// Repair writes the source's rows over those that are known to differ; DryRun only says what it would do.
 	Repair, DryRun bool
 	// Progress is told how far it is, from several goroutines but one at a time; nil: nobody.
@@ -71,7 +71,7 @@ func (c *Config) setDefaults() {
 	c.Timeout = cmp.Or(c.Timeout, time.Minute)
 	c.seed = cmp.Or(c.seed, rand.Int64())
 	c.sliceRows = cmp.Or(c.sliceRows, sliceRows)
-	c.still = cmp.Or(c.still, stillAfter)
+	c.still = cmp.Or(c.still, min(stillAfter, c.Timeout))
 }
 
 // verifier is one comparison.
