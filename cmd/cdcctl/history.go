@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,9 +24,9 @@ func historyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history [NAME]",
 		Short: "Show what people and nodes did to a subscription, or to all",
-		Long: `Lists what happened, the newest last: created, altered, paused, resumed, dropped, skipped, by whom (user@host of the
-cdcctl that did it); which process took over capturing or replaying, from whom and why; and the errors that stopped
-it. What people did is kept for ever, also when the subscription is dropped; of what processes did the last 200 of
+		Long: `Lists what happened, the newest last: created, altered, paused, resumed, dropped, skipped, repaired, by whom (user@host of
+the cdcctl that did it); which process took over capturing or replaying, from whom and why; and the errors that stopped
+it, a transaction that a target refuses too, with its CSN. What people did is kept for ever, also when the subscription is dropped; of what processes did the last 200 of
 each kind. With --output json: an array of events.
 
 Exit codes: 0 shown; 1 NATS cannot be reached; 2 called in a wrong way.`,
@@ -86,6 +88,9 @@ func details(e control.Event) string {
 	}
 	if e.Why != "" {
 		parts = append(parts, oneLine(e.Why))
+	}
+	for _, table := range slices.Sorted(maps.Keys(e.Repaired)) {
+		parts = append(parts, fmt.Sprintf("%s: %s", table, plural(int(e.Repaired[table]), "row")))
 	}
 	return strings.Join(parts, ", ")
 }

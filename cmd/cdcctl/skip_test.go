@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,7 @@ func TestSkip(t *testing.T) {
 		t.Errorf("blocked at %+v", at)
 	}
 	csn := at.CSN.String()
+	w.until("the history has it", func() bool { return len(w.refusals("bank")) > 0 })
 	w.wants(w.run(0, "status", "bank").out, "blocked at csn "+csn+", table ", "cdcctl skip bank --target target1 --csn "+csn)
 	w.wants(w.run(1, "skip", "bank", "--csn", "7", "--reason", "test").err, "target target1 is not stuck at csn 7 but at csn "+csn, "cdcctl skip bank --target target1 --csn "+csn)
 	w.wants(w.run(1, "skip", "bank", "--csn", csn, "--target", "other", "--reason", "test").err, "no apply worker answers for target other, and the catalog names no such target", "Try: cdcctl status bank")
@@ -43,6 +45,9 @@ func TestSkip(t *testing.T) {
 	w.wants(w.run(0, "skip", "bank", "--csn", csn, "--reason", "again").out, "left out csn "+csn+" already, as ", "ticket 4711")
 	w.wants(w.run(0, "status", "bank").out, "target target1: 1 skipped, so it differs from the shards there until somebody repairs it", "cdcctl verify bank")
 
+	if stops := w.refusals("bank"); len(stops) != 1 || stops[0].CSN != at.CSN || stops[0].By != "n1" || !strings.Contains(stops[0].Why, "rich") {
+		t.Errorf("the history has of the refusal: %+v", stops)
+	}
 	stopWorker()
 	w.wants(w.run(1, "skip", "bank", "--csn", csn, "--reason", "test").err, "no apply worker answers for target target1 of bank", "Try: cdcd apply")
 	w.wants(w.run(0, "status", "bank").out, "no worker", "1 skipped", "-            -         -")
@@ -76,6 +81,7 @@ func TestHistoryOfASubscription(t *testing.T) {
 		t.Errorf("after alter: %+v", s)
 	}
 	w.wants(w.run(2, "alter-subscription", "past", "--spill-bytes-max", "1MiB").err, "spill_bytes_max 1048576 is too small")
+	w.wants(w.run(2, "alter-subscription", "past", "--truncate", "maybe").err, `truncate "maybe" is unknown. Try: stop, apply or ignore`)
 	w.wants(w.run(2, "alter-subscription", "past").err, "nothing to change. Try: cdcctl alter-subscription --help")
 	w.moved(t, 3)
 	stopNode()
@@ -99,6 +105,50 @@ func TestHistoryOfASubscription(t *testing.T) {
 		t.Errorf("next has %d events, want 2", n)
 	}
 	w.nothingLeft()
+}
+
+// TestAlter: a stream that is too small for one transaction, and a TRUNCATE that stops a target, have their way out.
+func TestAlter(t *testing.T) {
+	w := newWorld(t)
+	w.startNode()
+	w.startWorker()
+	w.run(0, "create-subscription", "small", "--shard", "a="+w.a, "--shard", "b="+w.b, "--target", w.target, "--stream-bytes-max", "64kB")
+	w.sql(w.a, "INSERT INTO accounts SELECT n, repeat('x', 1000), 1 FROM generate_series(1, 1000) n")
+	w.until("the stream is full", func() bool {
+		return strings.Contains(w.run(0, "status", "small").out, "Try: cdcctl alter-subscription small --stream-bytes-max BYTES")
+	})
+	w.wants(w.run(1, "alter-subscription", "small", "--stream-bytes-max", "9000PB", "--retain", "6h").err, "change the limit of stream CDC_small", "Try: less")
+	w.wants(w.run(0, "alter-subscription", "small", "--stream-bytes-max", "64MiB").out, "Subscription small is changed: --stream-bytes-max 64MiB")
+	w.run(0, "wait", "small", "--for", "applied")
+
+	w.sql(w.a, "TRUNCATE accounts")
+	w.until("the target is blocked", func() bool {
+		return strings.Contains(w.run(0, "status", "small").out, "Try: cdcctl alter-subscription small --truncate apply (empty the table), or --truncate ignore")
+	})
+	w.run(0, "alter-subscription", "small", "--truncate", "apply", "--retain", "6h")
+	w.run(0, "wait", "small", "--for", "applied")
+	if got := w.query(w.target, "SELECT count(*)::text FROM accounts"); got != "0" {
+		t.Errorf("the target has %s rows", got)
+	}
+	var subs []control.Subscription
+	w.decode(w.run(0, "list", "-o", "json").out, &subs)
+	if s := subs[0]; s.Truncate != "apply" || s.Retain != control.Duration(6*time.Hour) {
+		t.Errorf("after alter: %+v", s)
+	}
+	w.wants(w.run(0, "history", "small").out, "--stream-bytes-max 64MiB", "--retain 6h0m0s --truncate apply")
+	w.run(0, "drop-subscription", "small")
+
+	w.run(0, "create-subscription", "feed", "--shard", "a="+w.a)
+	w.wants(w.run(1, "alter-subscription", "feed", "--retain", "6h").err, "subscription feed has no target", "Try: nats stream purge CDC_feed --seq N")
+	w.run(0, "alter-subscription", "feed", "--retain", "0")
+	w.run(0, "drop-subscription", "feed")
+	w.nothingLeft()
+}
+
+// refusals are the times that a target stopped.
+func (w *world) refusals(name string) []control.Event {
+	w.Helper()
+	return slices.DeleteFunc(w.events(name), func(e control.Event) bool { return e.Kind != control.ApplyStopped })
 }
 
 func (w *world) events(name string) (events []control.Event) {

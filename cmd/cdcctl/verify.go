@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,7 +46,8 @@ of about 100 bytes per round. The DSNs' roles need SELECT on the tables; with pg
 while long transactions run.
 
 --repair writes the source's rows over those that are known to differ, never over undecided ones. It holds the worker back
-for a moment, and looks at each row once more meanwhile. Triggers and foreign keys of the target do not fire.
+for a moment, and looks at each row once more meanwhile. Triggers and foreign keys of the target do not fire. How many rows of
+which table were written stays in cdcctl history for ever.
 
 With --output json: subscription, target, verdict (equal, differs, undecided), and for each table the counts and the first
 rows, each with key, kind (differs, missing, extra, undecided), columns, shards, reason, repair. With --watch one such
@@ -81,7 +83,7 @@ a wrong way.`,
 	f.IntVar(&flags.Parallel, "parallel", 2, "tables compared at the same time, each with a session on every server")
 	f.IntVar(&flags.Rounds, "rounds", 20, "how often a row that changes is looked at before it is undecided")
 	f.IntVar(&flags.Keys, "keys", 20, "how many rows of a table are listed one by one; repaired ones all are")
-	f.DurationVar(&flags.Timeout, "timeout", time.Minute, "give up when what is committed is not published within this time")
+	f.DurationVar(&flags.Timeout, "timeout", time.Minute, "give up when what is committed is not published within this time; a target that stands still is waited for no longer than that, nor than 10s")
 	f.BoolVar(&flags.Repair, "repair", false, "write the source's rows over those that differ")
 	f.BoolVar(&flags.DryRun, "dry-run", false, "with --repair: only say what it would do")
 	f.BoolVar(&flags.watch, "watch", false, "compare again and again until ctrl-C")
@@ -166,13 +168,16 @@ func (v *verifyFlags) run(ctx context.Context, cmd *cobra.Command, asJSON bool) 
 	for {
 		shown := newVerifyProgress(cmd.ErrOrStderr())
 		v.Progress = shown.show
+		repaired := map[string]int64{}
+		v.Repaired = func(table string, rows int64) { repaired[table] += rows }
 		report, err := verify.Run(ctx, v.Config)
 		shown.end()
+		unrecorded := v.recordRepair(ctx, repaired)
 		if err != nil && v.watch && ctx.Err() != nil {
-			return nil
+			return unrecorded
 		}
 		if err != nil {
-			return err
+			return errors.Join(err, unrecorded)
 		}
 		if asJSON {
 			err = writeJSON(cmd.OutOrStdout(), report)
@@ -180,8 +185,8 @@ func (v *verifyFlags) run(ctx context.Context, cmd *cobra.Command, asJSON bool) 
 			err = printVerified(cmd.OutOrStdout(), report)
 		}
 		switch {
-		case err != nil:
-			return err
+		case err != nil || unrecorded != nil:
+			return errors.Join(err, unrecorded)
 		case !v.watch && report.Verdict != verify.Equal:
 			return cli.ErrReported
 		case !v.watch:
@@ -193,6 +198,19 @@ func (v *verifyFlags) run(ctx context.Context, cmd *cobra.Command, asJSON bool) 
 			return nil
 		}
 	}
+}
+
+// recordMax bounds writing into the history when the comparison was interrupted.
+const recordMax = 5 * time.Second
+
+// recordRepair writes into the history what was repaired, also when the comparison ended early.
+func (v *verifyFlags) recordRepair(ctx context.Context, repaired map[string]int64) error {
+	if len(repaired) == 0 {
+		return nil
+	}
+	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordMax)
+	defer cancel()
+	return record(writing, v.Bus, v.Config.Subscription, control.Event{Kind: control.Repaired, Target: v.Target.Name, Repaired: repaired})
 }
 
 func printVerified(w io.Writer, r *verify.Report) error {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"maps"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 
+	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/verify"
 )
 
@@ -42,6 +44,13 @@ func TestVerify(t *testing.T) {
 	w.wants(w.run(1, "verify", "bank", "--repair", "--dry-run").out, "differs in balance, shard b; repair: update", "repair: insert", "repair: delete")
 	w.wants(w.run(0, "verify", "bank", "--repair").out, "differs in balance, shard b; repair: update", "repair: insert", "repair: delete", "target1: equal.")
 	w.run(0, "verify", "bank")
+	events := w.events("bank")
+	repaired := events[len(events)-1]
+	if repaired.Kind != control.Repaired || repaired.Target != "target1" || !strings.Contains(repaired.By, "@") ||
+		!maps.Equal(repaired.Repaired, map[string]int64{"public.accounts": 1, "public.notes": 2}) {
+		t.Errorf("the last event is %+v", repaired)
+	}
+	w.wants(w.run(0, "history", "bank").out, "target target1, public.accounts: 1 row, public.notes: 2 rows")
 	w.watchesEquality()
 }
 

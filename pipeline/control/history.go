@@ -33,6 +33,8 @@ const (
 	Resumed EventKind = "resumed"
 	Dropped EventKind = "dropped"
 	Skipped EventKind = "skipped"
+	// Repaired is the only act that writes into tables of a target.
+	Repaired EventKind = "repaired"
 )
 
 // What processes did: the last movesMax of each are kept.
@@ -55,6 +57,8 @@ type Event struct {
 	From         string       `json:"from,omitempty"` // a lease: the process that held it before
 	To           string       `json:"to,omitempty"`   // the process that has it now
 	Why          string       `json:"why,omitempty"`
+	// Repaired counts the rows that were written on the target, by table.
+	Repaired map[string]int64 `json:"repaired,omitempty"`
 }
 
 // subject: what people do has a subject of its own each, so that the limit per subject never takes it.
@@ -107,6 +111,21 @@ func (h *History) Record(ctx context.Context, e Event) error {
 		return fmt.Errorf("record in the history that %s was %s: %w", e.Subscription, e.Kind, err)
 	}
 	return nil
+}
+
+// RecordStop adds an event, unless the last one of its kind says already that the same transaction is refused: whoever
+// takes over meets it again.
+func (h *History) RecordStop(ctx context.Context, e Event) error {
+	if e.CSN != 0 {
+		last, err := h.last(ctx, e)
+		if err != nil {
+			return err
+		}
+		if last != nil && last.CSN == e.CSN && last.Incarnation == e.Incarnation {
+			return nil
+		}
+	}
+	return h.Record(ctx, e)
 }
 
 // Read returns what is known of a subscription, or of all when name is empty, the newest last.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"shardcdc/pipeline/control"
 )
 
@@ -307,5 +309,29 @@ func TestProcesses(t *testing.T) {
 	}
 	if err != nil || text != "n1capture n1apply n2apply " {
 		t.Fatalf("%q %v", text, err)
+	}
+}
+
+// A transaction that a target refuses is there once, whoever meets it; the next one, and another target's, are there too.
+func TestRecordStop(t *testing.T) {
+	ctx, bus := newBus(t)
+	h, err := control.OpenHistory(ctx, bus.JS, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := control.Event{Subscription: "bank", Incarnation: "1", Kind: control.ApplyStopped, Target: "t", CSN: 5, By: "w1"}
+	again, other, next, whole, reborn := stop, stop, stop, stop, stop
+	again.By, other.Target, next.CSN, whole.CSN, reborn.Incarnation, reborn.CSN = "w2", "u", 6, 0, "2", 6
+	for _, e := range []control.Event{stop, stop, again, other, next, reborn, whole, whole} {
+		if err := h.RecordStop(ctx, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	events, err := h.Read(ctx, "bank")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]control.Event{stop, other, next, reborn, whole, whole}, events); d != "" {
+		t.Error(d)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/pause"
 )
@@ -168,7 +169,7 @@ func (p *process) recordMove(lease *control.Lease, d duty, log *slog.Logger) {
 		e.Kind = control.ApplyMoved
 	}
 	for {
-		err := p.record(lease.Context, e)
+		err := p.write(lease.Context, e, p.history.Record)
 		if err == nil || lease.Context.Err() != nil {
 			return
 		}
@@ -177,25 +178,25 @@ func (p *process) recordMove(lease *control.Lease, d duty, log *slog.Logger) {
 	}
 }
 
-// stopped writes into the history that a person is needed.
-func (p *process) stopped(ctx context.Context, d duty, why error, log *slog.Logger) {
+// stopped writes into the history that a person is needed; csn is the transaction that a target refuses, if it is one.
+func (p *process) stopped(ctx context.Context, d duty, csn pipeline.CSN, why string, log *slog.Logger) {
 	e := control.Event{
 		At: time.Now().UTC(), Subscription: d.subscription.Name, Incarnation: d.subscription.Incarnation, Kind: control.CaptureStopped,
-		By: p.self.Name, Target: d.target, Why: why.Error(),
+		By: p.self.Name, Target: d.target, CSN: csn, Why: why,
 	}
 	if d.target != "" {
 		e.Kind = control.ApplyStopped
 	}
-	if err := p.record(ctx, e); err != nil && ctx.Err() == nil {
+	if err := p.write(ctx, e, p.history.RecordStop); err != nil && ctx.Err() == nil {
 		log.Warn("cannot write into the history", "error", err)
 	}
 }
 
-// record is tried once. It does not end with ctx in the middle: a process that stops has done what it records.
-func (p *process) record(ctx context.Context, e control.Event) error {
+// write is tried once. It does not end with ctx in the middle: a process that stops has done what it records.
+func (p *process) write(ctx context.Context, e control.Event, record func(context.Context, control.Event) error) error {
 	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordMax)
 	defer cancel()
-	if err := p.history.Record(writing, e); err != nil {
+	if err := record(writing, e); err != nil {
 		return fmt.Errorf("history: %w", err)
 	}
 	return nil

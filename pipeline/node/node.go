@@ -141,7 +141,7 @@ func (n *Node) captureWhile(ctx context.Context, sub *control.Subscription, log 
 		}
 		log.Error("capture failed", "error", err, "retry_in", delay)
 		if report.failed(err) {
-			n.stopped(ctx, duty{subscription: sub}, err, log)
+			n.stopped(ctx, duty{subscription: sub}, 0, err.Error(), log)
 		}
 		_ = pause.For(ctx, delay)
 		delay = min(delay*2, n.conf.RetryMax)

@@ -12,6 +12,7 @@ import (
 
 	"shardcdc/apply"
 	"shardcdc/apply/postgres"
+	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/pause"
@@ -115,7 +116,7 @@ func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t contro
 		}
 		log.Error("apply stopped", "error", err, "retry_in", delay)
 		if r.failed(err) {
-			w.stopped(ctx, duty{sub, t.Name}, err, log)
+			w.stopped(ctx, duty{sub, t.Name}, 0, err.Error(), log)
 		}
 		_ = pause.For(ctx, delay)
 		delay = min(delay*2, w.conf.RetryMax)
@@ -135,6 +136,28 @@ type replayer struct {
 	err     error         // why the last one stopped, until the next one works
 	since   time.Time
 	secrets string // the expanded DSN: errors are scrubbed of its passwords
+
+	last *refusal // the history has it; only the worker looks
+}
+
+// refusal is what a target does not take.
+type refusal struct {
+	csn   pipeline.CSN
+	after pipeline.CSN // when it is not one transaction's fault: where the target is
+}
+
+// refused says that the target does not take something, for the first time. Only the worker calls it.
+func (r *replayer) refused(s apply.Status) bool {
+	if s.State != apply.Stuck {
+		return false
+	}
+	what := &refusal{csn: s.Blocked.CSN}
+	if what.csn == 0 {
+		what.after = s.Applied.CSN
+	}
+	news := r.last == nil || *what != *r.last
+	r.last = what
+	return news
 }
 
 // failed notes a fatal error; news says that the worker before had none.
@@ -187,9 +210,16 @@ func (r *replayer) once(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.New(dsn.Scrub(err.Error(), expanded))
 	}
+	var recording sync.WaitGroup
+	defer recording.Wait()
 	observer := r.conf.Observer
 	seen := observer.OnState
 	observer.OnState = func(s apply.Status) {
+		if r.refused(s) {
+			recording.Go(func() {
+				r.stopped(ctx, duty{r.sub, r.target.Name}, s.Blocked.CSN, dsn.Scrub(s.Err, expanded), r.log)
+			})
+		}
 		if s.Err != "" {
 			r.log.Error("apply cannot go on", "state", s.State, "error", dsn.Scrub(s.Err, expanded))
 		} else {

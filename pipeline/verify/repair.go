@@ -42,11 +42,24 @@ func (v *verifier) repair(ctx context.Context, j *judge) error {
 			if err := j.repair(ctx, left); err != nil {
 				return fmt.Errorf("repair: %w", err)
 			}
+			v.tellRepaired(left)
 			left = slices.DeleteFunc(slices.Clone(left), func(s *suspect) bool { return s.answer != undecided })
 		}
 	}
 	v.suspects = slices.DeleteFunc(v.suspects, func(s *suspect) bool { return s.answer == equal })
 	return nil
+}
+
+// tellRepaired tells of what was committed.
+func (v *verifier) tellRepaired(list []*suspect) {
+	if v.cfg.Repaired == nil {
+		return
+	}
+	for _, s := range list {
+		if s.answer == different && s.action != "" {
+			v.cfg.Repaired(s.plan.tableName.String(), s.weight())
+		}
+	}
 }
 
 // act is what makes the target's rows the source's; empty: a person has to look.

@@ -28,6 +28,8 @@ type Config struct {
 	Timeout      time.Duration                   // of everything committed being published, and of the target standing still (at most 10 s); default 1 minute
 	// Repair writes the source's rows over those that are known to differ; DryRun only says what it would do.
 	Repair, DryRun bool
+	// Repaired is told of rows that were written, when they are committed, also when the comparison fails later; nil: nobody.
+	Repaired func(table string, rows int64)
 	// Progress is told how far it is, from several goroutines but one at a time; nil: nobody.
 	Progress func(Progress)
 
