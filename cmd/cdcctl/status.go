@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -232,10 +233,26 @@ func printCapture(w io.Writer, sub *control.Subscription, c *control.CaptureStat
 		fmt.Fprintf(w, "  unfinished  %d second phases are missing of transactions that are committed; the oldest is gid %q on shard %s%s. Try: COMMIT PREPARED there\n",
 			c.Unfinished, p.GID, p.Shard, age(p, now))
 	}
-	for _, text := range c.WaitsFor {
+	for _, text := range waitsFor(c) {
 		fmt.Fprintln(w, "  waits for  ", text)
 	}
 	return printShards(w, c.Shards)
+}
+
+// waitsFor is what the others wait for. Of a shard that is not connected this is said first: nothing comes before it is.
+func waitsFor(c *control.CaptureStatus) []string {
+	texts := slices.Clone(c.WaitsFor)
+	for _, s := range c.Shards {
+		if s.State == "streaming" || s.State == "waiting for room" {
+			continue
+		}
+		for i, text := range texts {
+			if what, found := strings.CutPrefix(text, "shard "+s.Name+": "); found {
+				texts[i] = fmt.Sprintf("shard %s, which is not connected (%s); then %s", s.Name, s.State, what)
+			}
+		}
+	}
+	return texts
 }
 
 // secondPhaseMax is how long a second phase may take before status mentions it.
