@@ -92,7 +92,7 @@ func (s *session) decide(tables []*found) (o order, err error) {
 			case TruncateIgnore:
 				continue
 			case TruncateStop:
-				return o, x.partial(s.cfg.Shards)
+				return o, x.partial(s.cfg)
 			case TruncateApply:
 			}
 		}
@@ -109,12 +109,12 @@ func (s *session) decide(tables []*found) (o order, err error) {
 	return o, nil
 }
 
-func (x *found) partial(shards int) error {
+func (x *found) partial(cfg *Config) error {
 	return &apply.Blocked{
 		Table: x.table.name.String(),
 		Problem: fmt.Sprintf("TRUNCATE ran on %d of %d shards; on the target the rows of all shards are in one table, and all of them would go",
-			len(x.shards), shards),
-		Try: "set the truncate policy of this target to apply (empty the table) or ignore (keep it, then DELETE that shard's rows by hand)",
+			len(x.shards), cfg.Shards),
+		Try: "cdcctl alter-subscription " + cfg.Subscription + " --truncate apply (empty the table), or --truncate ignore (keep it, then DELETE that shard's rows by hand)",
 	}
 }
 

@@ -7,70 +7,138 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"shardcdc/cmd/cli"
+	"shardcdc/output/jetstream"
 	"shardcdc/pipeline/control"
 )
 
+// alteration is what alter-subscription changes: what a flag was given for.
+type alteration struct {
+	flags                 *pflag.FlagSet
+	memory, spill, stream byteSize
+	skew, retain          time.Duration
+	truncate              string
+}
+
+func (a *alteration) add(f *pflag.FlagSet) {
+	a.flags = f
+	f.Var(&a.memory, "memory-bytes-max", "row data that a node may hold for the subscription")
+	f.Var(&a.spill, "spill-bytes-max", "row data of large transactions that a process may keep on its disk for the subscription; then reading waits")
+	f.Var(&a.stream, "stream-bytes-max", "size of the stream in JetStream at which publishing waits; 0: as much as the server has")
+	f.DurationVar(&a.skew, "max-clock-skew", 0, "the most by which the shards' clocks may differ; more stops the subscription")
+	f.DurationVar(&a.retain, "retain", 0, "messages stay in the stream this long at least, and until every target has applied them; 0: for ever")
+	f.StringVar(&a.truncate, "truncate", "", "what a target does with a TRUNCATE that not every shard ran: stop, apply or ignore")
+}
+
+// streamChanges says whether the limit of the stream is to change. The stream has it, and nobody else.
+func (a *alteration) streamChanges() bool { return a.flags.Changed("stream-bytes-max") }
+
+// said are the flags that were given, as people write them.
+func (a *alteration) said() string {
+	var said []string
+	for _, flag := range []struct {
+		name  string
+		value any
+	}{
+		{"memory-bytes-max", &a.memory},
+		{"spill-bytes-max", &a.spill},
+		{"stream-bytes-max", &a.stream},
+		{"max-clock-skew", a.skew},
+		{"retain", a.retain},
+		{"truncate", a.truncate},
+	} {
+		if a.flags.Changed(flag.name) {
+			said = append(said, fmt.Sprintf("--%s %s", flag.name, flag.value))
+		}
+	}
+	return strings.Join(said, " ")
+}
+
+// change changes an entry of the catalog, or says why that cannot be.
+func (a *alteration) change(sub *control.Subscription) error {
+	if a.flags.Changed("memory-bytes-max") {
+		sub.MemoryBytesMax = int64(a.memory)
+	}
+	if a.flags.Changed("spill-bytes-max") {
+		sub.SpillBytesMax = int64(a.spill)
+	}
+	if a.flags.Changed("max-clock-skew") {
+		sub.MaxClockSkew = control.Duration(a.skew)
+	}
+	if a.flags.Changed("retain") {
+		sub.Retain = control.Duration(a.retain)
+	}
+	if a.flags.Changed("truncate") {
+		sub.Truncate = a.truncate
+	}
+	if sub.State == control.Dropping {
+		return fmt.Errorf("subscription %s is being dropped. Try: cdcctl drop-subscription %s, which goes on", sub.Name, sub.Name)
+	}
+	if sub.Retain != 0 && len(sub.Targets) == 0 {
+		return fmt.Errorf("subscription %s has no target, so nobody here knows what its readers have seen: its messages stay. Try: nats stream purge CDC_%s --seq N, where N is the SEQUENCE that every reader has reached (keep that message)", sub.Name, sub.Name)
+	}
+	if err := sub.Validate(); err != nil {
+		return cli.UsageError{Err: err}
+	}
+	return nil
+}
+
+// apply changes the stream and the entry, after it made sure that nothing is wrong with either.
+func (a *alteration) apply(ctx context.Context, bus *control.Bus, catalog *control.Catalog, name string) (*control.Subscription, error) {
+	e, err := catalog.Get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.change(e.Subscription); err != nil {
+		return nil, err
+	}
+	if a.streamChanges() {
+		if err := jetstream.SetBytesMax(ctx, bus.JS, name, e.Incarnation, int64(a.stream)); err != nil {
+			return nil, err
+		}
+	}
+	e, err = catalog.Change(ctx, name, a.change)
+	return e.Subscription, err
+}
+
 func alterCommand() *cobra.Command {
 	var (
-		nats          cli.NATS
-		memory, spill byteSize
-		skew          time.Duration
+		nats  cli.NATS
+		wants alteration
 	)
 	cmd := &cobra.Command{
 		Use:   "alter-subscription NAME",
-		Short: "Change the limits of a subscription while it runs",
-		Long: `Changes limits; those that are not given stay. Its node and its apply workers begin anew with them at once, which
-takes a moment and loses nothing.
+		Short: "Change the limits and policies of a subscription while it runs",
+		Long: `Changes what is given; the rest stays. Its node and its apply workers begin anew with it at once, which takes a moment
+and loses nothing; a publisher that waits for room in the stream just goes on after --stream-bytes-max. A lower limit of
+the stream removes nothing from it: publishing waits.
 
 Exit codes: 0 changed; 1 not changed; 2 called in a wrong way.`,
-		Example: "  cdcctl alter-subscription bank --memory-bytes-max 1GiB --spill-bytes-max 200GiB",
-		Args:    cli.Args(1),
+		Example: `  cdcctl alter-subscription bank --memory-bytes-max 1GiB --spill-bytes-max 200GiB
+  cdcctl alter-subscription bank --stream-bytes-max 500GiB --retain 6h
+  cdcctl alter-subscription bank --truncate ignore`,
+		Args: cli.Args(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var said []string
-			change := func(sub *control.Subscription) error {
-				said = nil
-				say := func(flag string, value any) { said = append(said, fmt.Sprintf("--%s %s", flag, value)) }
-				if cmd.Flags().Changed("memory-bytes-max") {
-					sub.MemoryBytesMax = int64(memory)
-					say("memory-bytes-max", &memory)
-				}
-				if cmd.Flags().Changed("spill-bytes-max") {
-					sub.SpillBytesMax = int64(spill)
-					say("spill-bytes-max", &spill)
-				}
-				if cmd.Flags().Changed("max-clock-skew") {
-					sub.MaxClockSkew = control.Duration(skew)
-					say("max-clock-skew", skew)
-				}
-				if len(said) == 0 {
-					return cli.Usagef("nothing to change. Try: %s --help", cmd.CommandPath())
-				}
-				if sub.State == control.Dropping {
-					return fmt.Errorf("subscription %s is being dropped. Try: cdcctl drop-subscription %s, which goes on", sub.Name, sub.Name)
-				}
-				if err := sub.Validate(); err != nil {
-					return cli.UsageError{Err: err}
-				}
-				return nil
+			said := wants.said()
+			if said == "" {
+				return cli.Usagef("nothing to change. Try: %s --help", cmd.CommandPath())
 			}
 			return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, catalog *control.Catalog) error {
-				e, err := catalog.Change(ctx, args[0], change)
+				sub, err := wants.apply(ctx, bus, catalog, args[0])
 				if err != nil {
 					return err
 				}
-				if err := record(ctx, bus, e.Subscription, control.Event{Kind: control.Altered, Why: strings.Join(said, " ")}); err != nil {
+				if err := record(ctx, bus, sub, control.Event{Kind: control.Altered, Why: said}); err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "Subscription %s is changed: %s\n", args[0], strings.Join(said, " "))
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "Subscription %s is changed: %s\n", args[0], said)
 				return err
 			})
 		},
 	}
-	cmd.Flags().Var(&memory, "memory-bytes-max", "row data that a node may hold for the subscription")
-	cmd.Flags().Var(&spill, "spill-bytes-max", "row data of large transactions that a process may keep on its disk for the subscription; then reading waits")
-	cmd.Flags().DurationVar(&skew, "max-clock-skew", 0, "the most by which the shards' clocks may differ; more stops the subscription")
+	wants.add(cmd.Flags())
 	nats.Add(cmd.Flags(), cli.DefaultURL)
 	return cmd
 }

@@ -28,10 +28,11 @@ func parseAck(data []byte) (pipeline.Seq, error) {
 	return pipeline.Seq(ack.Seq), nil
 }
 
-// JetStream's error codes that publishing meets.
+// JetStream's error codes that publishing, or a change of the stream, meets.
 const (
 	codeNoSpace         = 10077 // the stream is at its limit
 	codeServerFull      = 10023 // the server is
+	codeNoStorage       = 10047 // the server has not the room that a stream's limit reserves
 	codeLastSeq         = 10071 // the stream is not where it was expected
 	codeLastSubjectSeq  = 10164 // the epoch is not the last one, or (replicated) a publish is in flight
 	codeBatchIncomplete = 10176

@@ -343,7 +343,7 @@ func TestFull(t *testing.T) {
 	b.publish(p, batch(0, 40<<10, 5))
 	done := make(chan error, 1)
 	go func() { done <- p.Publish(b.ctx, batch(5, 40<<10, 6)) }()
-	if err := <-stalled; !strings.Contains(err.Error(), "maximum bytes exceeded. Try: nats stream purge CDC_bank --seq N") {
+	if err := <-stalled; !strings.Contains(err.Error(), "maximum bytes exceeded. Try: cdcctl alter-subscription bank --stream-bytes-max BYTES, with room for the transaction if it alone is too large; or nats stream purge CDC_bank --seq N") {
 		t.Fatalf("stalled by %v", err)
 	}
 	select {
@@ -351,19 +351,25 @@ func TestFull(t *testing.T) {
 		t.Fatalf("published into a full stream: %v", err)
 	default:
 	}
-	s, err := b.js.Stream(b.ctx, wire.StreamName("bank"))
-	if err != nil {
-		t.Fatal(err)
+	limit := func(n int64) error { return SetBytesMax(b.ctx, b.js, "bank", c.Incarnation, n) }
+	if err := limit(1 << 60); err == nil || !strings.Contains(err.Error(), "change the limit of stream CDC_bank: ") || !strings.Contains(err.Error(), "Try: less") {
+		t.Errorf("more than the server has: %v", err)
 	}
-	conf := s.CachedInfo().Config
-	conf.MaxBytes = 1 << 20
-	if _, err := b.js.UpdateStream(b.ctx, conf); err != nil {
+	if err := limit(1 << 20); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
+	if err := limit(1 << 10); err != nil { // removes nothing
+		t.Fatal(err)
+	}
 	b.want(5, 6)
+	if err := limit(0); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(p, batch(6, 40<<10, 7))
+	b.want(5, 6, 7)
 }
 
 // What nobody needs any more leaves a full stream, also while a publish waits for room: by itself it goes on. The last unit

@@ -77,7 +77,7 @@ func explained(err error, subscription string) error {
 	name := wire.StreamName(subscription)
 	switch int(api.ErrorCode) {
 	case codeNoSpace:
-		return fmt.Errorf("the stream %s is full: %w. Try: nats stream purge %s --seq N, where N is the SEQUENCE that every reader has reached (keep that message), or nats stream edit %s --max-bytes", name, err, name, name)
+		return fmt.Errorf("the stream %s is full: %w. Try: cdcctl alter-subscription %s --stream-bytes-max BYTES, with room for the transaction if it alone is too large; or nats stream purge %s --seq N, where N is the SEQUENCE that every reader has reached (keep that message)", name, err, subscription, name)
 	case codeServerFull:
 		return fmt.Errorf("the NATS server has no room: %w. Try: free disk space or raise the server's limit, or nats stream purge %s --seq N, where N is the SEQUENCE that every reader has reached (keep that message)", err, name)
 	}

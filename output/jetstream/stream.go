@@ -22,17 +22,13 @@ type StreamConfig struct {
 // CreateStream makes the stream of a new subscription. A stream that exists already is an error.
 func CreateStream(ctx context.Context, js natsjs.JetStream, c StreamConfig) error {
 	name := wire.StreamName(c.Subscription)
-	bytesMax := c.BytesMax
-	if bytesMax == 0 {
-		bytesMax = -1
-	}
 	_, err := js.CreateStream(ctx, natsjs.StreamConfig{
 		Name:               name,
 		Description:        "transactions of subscription " + c.Subscription,
 		Subjects:           []string{wire.AllSubjects(c.Subscription)},
 		Retention:          natsjs.LimitsPolicy,
 		Discard:            natsjs.DiscardNew,
-		MaxBytes:           bytesMax,
+		MaxBytes:           maxBytes(c.BytesMax),
 		Storage:            natsjs.FileStorage,
 		Replicas:           max(c.Replicas, 1),
 		Duplicates:         30 * time.Second, // not relied on; the shorter the less memory
@@ -45,6 +41,34 @@ func CreateStream(ctx context.Context, js natsjs.JetStream, c StreamConfig) erro
 	}
 	if err != nil {
 		return fmt.Errorf("create stream %s: %w", name, err)
+	}
+	return nil
+}
+
+// maxBytes is a limit as JetStream writes it.
+func maxBytes(n int64) int64 {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+// SetBytesMax changes how large the stream may become; 0: no limit of its own. Its writer, should it wait for room, goes
+// on with its next try. A limit below what the stream holds removes nothing: the stream discards what is new.
+func SetBytesMax(ctx context.Context, js natsjs.JetStream, subscription, incarnation string, n int64) error {
+	s, err := openStream(ctx, js, subscription, incarnation)
+	if err != nil {
+		return err
+	}
+	c := s.CachedInfo().Config
+	c.MaxBytes = maxBytes(n)
+	_, err = js.UpdateStream(ctx, c)
+	var api *natsjs.APIError
+	if errors.As(err, &api) && int(api.ErrorCode) == codeNoStorage {
+		return fmt.Errorf("change the limit of stream %s: %w. Try: less, which nats account info tells; or give the NATS server more", c.Name, err)
+	}
+	if err != nil {
+		return fmt.Errorf("change the limit of stream %s: %w", c.Name, err)
 	}
 	return nil
 }
