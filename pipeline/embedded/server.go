@@ -48,14 +48,14 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, errors.New("embedded NATS: no store directory. Try: --nats-store DIR")
 	}
 	if err := os.MkdirAll(o.StoreDir, 0o700); err != nil {
-		return nil, fmt.Errorf("embedded NATS: %w", err)
+		return nil, unusable(err)
 	}
 	lock, err := owner.Lock(o.StoreDir, true)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return nil, fmt.Errorf("embedded NATS: store directory %s is in use by another process. Try: stop it, or another --nats-store", o.StoreDir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("embedded NATS: %w", err)
+		return nil, unusable(err)
 	}
 	srv, err := start(ctx, o)
 	if err != nil {
@@ -63,6 +63,11 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, err
 	}
 	return &Server{srv: srv, lock: lock}, nil
+}
+
+// unusable is the error of a store directory that cannot be made or locked.
+func unusable(err error) error {
+	return fmt.Errorf("embedded NATS: store directory: %w. Try: --nats-store with a folder that this user may write to", err)
 }
 
 func start(ctx context.Context, o Options) (*server.Server, error) {

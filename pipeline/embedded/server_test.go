@@ -78,6 +78,21 @@ func TestDeletedStreamIsHealthy(t *testing.T) {
 	}
 }
 
+// A store that cannot be made is refused with what to do.
+func TestUnusableStore(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{file, filepath.Join(file, "store")} {
+		_, err := Start(context.Background(), options(dir))
+		if err == nil || !strings.Contains(err.Error(), dir) && !strings.Contains(err.Error(), file) ||
+			!strings.Contains(err.Error(), "not a directory. Try: --nats-store with a folder that this user may write to") {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+}
+
 func TestOneServerPerFolder(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	s, err := Start(ctx, options(dir))
