@@ -186,13 +186,55 @@ func (c *checking) tables(ctx context.Context) error {
 		what, try, _ := strings.Cut(note, ". Try: ")
 		c.found(Warning, try, "%s", what)
 	}
-	for _, t := range chosen.tables {
-		if !t.owned {
-			c.found(Fault, "ALTER TABLE "+t.quoted()+" OWNER TO the role, or have its owner create the publication", "%s belongs to another role, so it cannot be published by this one", t.quoted())
-		}
+	if err := c.owners(ctx, chosen.tables); err != nil {
+		return err
 	}
 	c.verdict(len(chosen.tables) > 0, Fault, fmt.Sprintf("%d tables to publish", len(chosen.tables)), "other patterns, or create the tables first")
 	return nil
+}
+
+// ownedMax is how many tables of an owner a finding names.
+const ownedMax = 10
+
+// owners looks for roles whose tables this one may not publish.
+func (c *checking) owners(ctx context.Context, tables []table) error {
+	quoted := map[string]string{}
+	var oids []string
+	for _, t := range tables {
+		if !t.owned {
+			quoted[t.oid], oids = t.quoted(), append(oids, t.oid)
+		}
+	}
+	if len(oids) == 0 {
+		return nil
+	}
+	rows, err := query(ctx, c.conn, `SELECT r.rolname, r.rolsuper, current_user, pg_catalog.string_agg(c.oid::text, ' ' ORDER BY n.nspname, c.relname)
+FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+WHERE c.oid IN (`+strings.Join(oids, ", ")+`) GROUP BY r.rolname, r.rolsuper ORDER BY r.rolname`)
+	if err != nil {
+		return fmt.Errorf("list the tables' owners: %w", err)
+	}
+	for _, r := range rows {
+		owner, role := identifier(r[0]), identifier(r[2])
+		var names []string
+		for _, oid := range strings.Fields(r[3]) {
+			names = append(names, quoted[oid])
+		}
+		try := "have " + owner + " create a publication, and name it with --publication"
+		if r[1] == "f" { // a superuser's rights are not to be granted for this
+			try = "GRANT " + owner + " TO " + role + ", or " + try
+		}
+		c.found(Fault, try, "role %s may not publish tables of role %s: %s", role, owner, firstOf(names, ownedMax))
+	}
+	return nil
+}
+
+// firstOf names the first few.
+func firstOf(names []string, limit int) string {
+	if more := len(names) - limit; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:limit], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // publications looks for the given ones.

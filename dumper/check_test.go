@@ -2,6 +2,7 @@ package dumper_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,21 @@ func findings(t *testing.T, spec dumper.CheckSpec) (lines []string) {
 	return lines
 }
 
+// owners lists the remedies for tables of others.
+func owners(t *testing.T, dsn string) (tries []string) {
+	t.Helper()
+	all, err := dumper.Check(context.Background(), dumper.CheckSpec{DSN: dsn, Tables: []string{"public.*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if strings.Contains(f.What, "may not publish tables of role") {
+			tries = append(tries, f.Try)
+		}
+	}
+	return tries
+}
+
 func TestCheck(t *testing.T) {
 	conn, dsn := freshDatabase(t)
 	exec(t, conn, "CREATE TABLE good (id int PRIMARY KEY)")
@@ -38,7 +54,8 @@ func TestCheck(t *testing.T) {
 		t.Errorf("a good shard: %q", got)
 	}
 	exec(t, conn, "CREATE TABLE bare (id int)", "CREATE UNLOGGED TABLE fleeting (id int PRIMARY KEY)",
-		"DROP ROLE IF EXISTS cdc_low", "CREATE ROLE cdc_low LOGIN", "BEGIN; INSERT INTO good VALUES (1); PREPARE TRANSACTION 'check'")
+		"DROP ROLE IF EXISTS cdc_low", "CREATE ROLE cdc_low LOGIN",
+		"DROP ROLE IF EXISTS app_owner", "CREATE ROLE app_owner", "CREATE TABLE other (id int PRIMARY KEY)", "ALTER TABLE good OWNER TO app_owner", "BEGIN; INSERT INTO good VALUES (1); PREPARE TRANSACTION 'check'")
 	low := strings.Replace(dsn, "postgres@", "cdc_low@", 1)
 	got := findings(t, dumper.CheckSpec{DSN: low, Tables: []string{"public.*"}})
 	exec(t, conn, "ROLLBACK PREPARED 'check'")
@@ -51,12 +68,23 @@ func TestCheck(t *testing.T) {
 		`error: role "cdc_low" may not replicate`, `error: role "cdc_low" may not create a publication`, "warning: prepared transaction",
 		`error: "public"."bare" has no replica identity: every UPDATE and DELETE on it would fail`,
 		`warning: "public"."fleeting" is left out: it is unlogged`,
-		`error: "public"."bare" belongs to another role, so it cannot be published by this one`,
-		`error: "public"."good" belongs to another role, so it cannot be published by this one`,
+		`error: role "cdc_low" may not publish tables of role "app_owner": "public"."good"`,
+		`error: role "cdc_low" may not publish tables of role "postgres": "public"."bare", "public"."other"`,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+	if tries := owners(t, low); !slices.Equal(tries, []string{
+		`GRANT "app_owner" TO "cdc_low", or have "app_owner" create a publication, and name it with --publication`,
+		`have "postgres" create a publication, and name it with --publication`, // not GRANT: it is a superuser
+	}) {
+		t.Errorf("%q", tries)
+	}
+	exec(t, conn, "GRANT app_owner, postgres TO cdc_low")
+	if tries := owners(t, low); tries != nil {
+		t.Errorf("after the GRANT: %q", tries)
+	}
+	exec(t, conn, "ALTER TABLE good OWNER TO postgres", "DROP ROLE app_owner")
 	if got := findings(t, dumper.CheckSpec{DSN: dsn, Publications: []string{"nope"}}); len(got) != 1 || got[0] != `error: publication "nope" does not exist` {
 		t.Errorf("%q", got)
 	}
