@@ -47,6 +47,9 @@ type process struct {
 }
 
 func newProcess(ctx context.Context, bus *control.Bus, name, role string, ttl time.Duration) (*process, error) {
+	if err := checkName(ctx, bus, name, role); err != nil {
+		return nil, err
+	}
 	leases, err := control.OpenLeases(ctx, bus.JS, bus.Replicas, ttl)
 	if err != nil {
 		return nil, err

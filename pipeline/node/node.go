@@ -62,6 +62,9 @@ func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 10 * time.Second
 	}
+	if err := checkSpillDir(c.SpillDir); err != nil {
+		return nil, err
+	}
 	if err := c.settleDurability(ctx, bus); err != nil {
 		return nil, err
 	}

@@ -52,6 +52,9 @@ func NewWorker(ctx context.Context, bus *control.Bus, c WorkerConfig) (*Worker, 
 	if c.SpillDir == "" {
 		c.SpillDir = DefaultSpillDir()
 	}
+	if err := checkSpillDir(c.SpillDir); err != nil {
+		return nil, err
+	}
 	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
 	if err != nil {
 		return nil, err
