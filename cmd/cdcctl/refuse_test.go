@@ -174,12 +174,14 @@ func TestDropLeftoverStream(t *testing.T) {
 func TestCheck(t *testing.T) {
 	w := newWorld(t)
 	r := w.run(0, "check", "--shard", "a="+w.a, "--shard", "b="+w.b, "--target", w.target)
-	w.wants(r.out, "NATS: nats-server 2.", "shard a: wal_level is logical", "clocks: shard ", "0 errors, 0 warnings.")
-	w.sql(w.a, "CREATE TABLE extra (id int PRIMARY KEY)")
-	w.sql(w.target, "DROP ROLE IF EXISTS cdc_low", "CREATE ROLE cdc_low LOGIN")
+	w.wants(r.out, "NATS: nats-server 2.", "shard a: wal_level is logical", "clocks: shard ", "target target1: every table (1) is there with its columns, and role postgres may write it", "0 errors, 0 warnings.")
+	w.sql(w.a, "CREATE TABLE extra (id int PRIMARY KEY)", "ALTER TABLE accounts ADD COLUMN note text, ADD COLUMN twice numeric GENERATED ALWAYS AS (balance * 2) STORED",
+		"CREATE SCHEMA parts", "CREATE TABLE parts.whole (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE parts.one PARTITION OF parts.whole DEFAULT")
+	w.sql(w.target, "CREATE SCHEMA parts", "CREATE TABLE parts.whole (id int PRIMARY KEY)")
+	w.sql(w.target, "DROP ROLE IF EXISTS cdc_low", "CREATE ROLE cdc_low LOGIN", "GRANT INSERT ON accounts TO cdc_low")
 	low := strings.Replace(w.target, "postgres@", "cdc_low@", 1)
 	var findings []subscribe.Finding
-	w.decode(w.run(1, "check", "-o", "json", "--shard", "a="+w.a, "--target", "low="+low).out, &findings)
+	w.decode(w.run(1, "check", "-o", "json", "--shard", "a="+w.a, "--tables", "public.*,parts.*", "--target", "low="+low).out, &findings)
 	var texts []string
 	for _, f := range findings {
 		if f.Severity != subscribe.Info {
@@ -188,12 +190,16 @@ func TestCheck(t *testing.T) {
 	}
 	all := strings.Join(texts, "\n")
 	w.wants(all, "error target low: role cdc_low may not create the schema cdc", "GRANT CREATE ON DATABASE", "error target low: role cdc_low may not set session_replication_role",
-		"warning target low: tables are missing there: public.extra")
-	if len(texts) != 3 {
+		"warning target low: tables are missing there: public.extra;", "target low: columns are missing there: public.accounts (note);", `ALTER TABLE "public"."accounts" ADD COLUMN "note" `,
+		`target low: role cdc_low may not use the schemas of tables: "parts";`, `GRANT USAGE ON SCHEMA "parts" TO "cdc_low"`,
+		"target low: role cdc_low lacks rights on tables: parts.whole (SELECT, INSERT, UPDATE, DELETE), public.accounts (SELECT, UPDATE, DELETE);",
+		`GRANT SELECT, INSERT, UPDATE, DELETE ON "parts"."whole", "public"."accounts" TO "cdc_low"`)
+	if len(texts) != 6 {
 		t.Errorf("findings:\n%s", all)
 	}
-	w.sql(w.target, "GRANT CREATE ON DATABASE "+w.query(w.target, "SELECT current_database()::text")+" TO cdc_low", "GRANT SET ON PARAMETER session_replication_role TO cdc_low")
-	w.wants(w.run(0, "check", "--shard", "a="+w.a, "--target", "low="+low).out, "0 errors, 1 warning.")
+	w.sql(w.target, "GRANT CREATE ON DATABASE "+w.query(w.target, "SELECT current_database()::text")+" TO cdc_low", "GRANT SET ON PARAMETER session_replication_role TO cdc_low",
+		`GRANT USAGE ON SCHEMA "parts" TO "cdc_low"`, `GRANT SELECT, INSERT, UPDATE, DELETE ON "parts"."whole", "public"."accounts" TO "cdc_low"`)
+	w.wants(w.run(0, "check", "--shard", "a="+w.a, "--tables", "public.*,parts.*", "--target", "low="+low).out, "0 errors, 2 warnings.")
 
 	w.env = append(w.env, "CDC_NATS=nats://127.0.0.1:1")
 	w.wants(w.run(1, "check", "--shard", "a="+w.a).out, "error    NATS: connect to NATS", "shard a: wal_level is logical", "1 error, ")

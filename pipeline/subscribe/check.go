@@ -25,13 +25,10 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 		findings = checkNATS(ctx, bus)
 	}
 	wait.Wait()
-	var tables []string
 	for i := range shards {
 		findings = append(findings, shards[i].findings...)
-		for _, t := range shards[i].tables {
-			tables = append(tables, t.plain())
-		}
 	}
+	tables := published(shards)
 	findings = append(findings, twins(spec.Shards, shards)...)
 	findings = append(findings, clocks(spec.Shards, shards, spec.MaxClockSkew)...)
 	for i := range spec.Targets {

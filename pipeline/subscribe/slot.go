@@ -119,14 +119,11 @@ func CheckExisting(ctx context.Context, bus *control.Bus, sub *control.Subscript
 	findings := append(checkNATS(ctx, bus), checkStream(ctx, bus, sub)...)
 	wait.Wait()
 	names := make([]Shard, len(sub.Shards))
-	var tables []string
 	for i := range shards {
 		names[i].Name = sub.Shards[i].Name
 		findings = append(findings, shards[i].findings...)
-		for _, t := range shards[i].tables {
-			tables = append(tables, t.plain())
-		}
 	}
+	tables := published(shards)
 	findings = append(findings, clocks(names, shards, time.Duration(sub.MaxClockSkew))...)
 	for i := range sub.Targets {
 		wait.Go(func() { targets[i] = checkTarget(ctx, &sub.Targets[i], tables, shards) })

@@ -37,21 +37,21 @@ func TestParseNamed(t *testing.T) {
 }
 
 func TestSelection(t *testing.T) {
-	orders, audit := table{"public", "orders", true}, table{"public", "audit", true}
-	odd, unlogged := table{"public", `Odd.",x`, true}, table{"public", "fleeting", false}
+	orders, audit := table{schema: "public", name: "orders", permanent: true}, table{schema: "public", name: "audit", permanent: true}
+	odd, unlogged := table{schema: "public", name: `Odd.",x`, permanent: true}, table{schema: "public", name: "fleeting", permanent: false}
 	for _, c := range []struct {
 		patterns string // with blanks between
 		in, out  []table
 	}{
-		{"public.*", []table{orders, audit, odd}, []table{unlogged, {"app", "orders", true}}},
+		{"public.*", []table{orders, audit, odd}, []table{unlogged, {schema: "app", name: "orders", permanent: true}}},
 		{"public.fleeting", []table{unlogged}, []table{orders}},
 		{"PUBLIC.Orders", []table{orders}, []table{audit}},
 		{`public."Orders"`, nil, []table{orders}},
 		{`public."Odd."",x"`, []table{odd}, []table{orders}},
 		{"-public.audit public.*", []table{orders}, []table{audit}},
 		{"public.* -public.a*", []table{orders}, []table{audit}},
-		{"*.orders", []table{orders, {"app", "orders", true}}, []table{audit}},
-		{"public.o*s", []table{orders}, []table{{"public", "order", true}, {"public", "xorders", true}}},
+		{"*.orders", []table{orders, {schema: "app", name: "orders", permanent: true}}, []table{audit}},
+		{"public.o*s", []table{orders}, []table{{schema: "public", name: "order", permanent: true}, {schema: "public", name: "xorders", permanent: true}}},
 	} {
 		s, err := parseSelection(strings.Fields(c.patterns))
 		if err != nil {

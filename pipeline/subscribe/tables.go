@@ -13,20 +13,30 @@ import (
 // table is one that a shard has.
 type table struct {
 	schema, name string
-	permanent    bool // neither unlogged nor of an extension: what a wildcard may choose
+	permanent    bool     // neither unlogged nor of an extension: what a wildcard may choose
+	columns      []string // that are sent
+	above        []string // quoted names of the partitioned tables that it is a partition of
 }
+
+func (t table) quoted() string { return pgx.Identifier{t.schema, t.name}.Sanitize() }
 
 func (t table) plain() string { return t.schema + "." + t.name }
 
 const tablesSQL = `
 SELECT n.nspname, c.relname, c.relpersistence = 'p'
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = c.oid AND deptype = 'e')
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND objid = c.oid AND deptype = 'e'),
+  ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+  ARRAY(SELECT pg_catalog.format('"%s"."%s"', replace(pn.nspname, '"', '""'), replace(p.relname, '"', '""'))
+    FROM pg_catalog.pg_partition_ancestors(c.oid) up JOIN pg_catalog.pg_class p ON p.oid = up.relid
+    JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace WHERE p.oid <> c.oid)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY 1, 2`
 
-// publishedSQL: what given publications hold.
-const publishedSQL = `SELECT DISTINCT schemaname::text, tablename::text, true FROM pg_catalog.pg_publication_tables WHERE pubname = ANY($1) ORDER BY 1, 2`
+// publishedSQL: what given publications hold. attnames is new in PostgreSQL 15; what is older is refused elsewhere.
+const publishedSQL = `
+SELECT DISTINCT p.schemaname::text, p.tablename::text, true, ARRAY(SELECT jsonb_array_elements_text(to_jsonb(p) -> 'attnames')), '{}'::text[]
+FROM pg_catalog.pg_publication_tables p WHERE p.pubname = ANY($1) ORDER BY 1, 2`
 
 // shardTables lists the tables that the subscription reads on a shard.
 func shardTables(ctx context.Context, db *database, spec *Spec) ([]table, error) {
@@ -39,7 +49,7 @@ func shardTables(ctx context.Context, db *database, spec *Spec) ([]table, error)
 		return nil, fmt.Errorf("list the tables: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t table, err error) {
-		return t, row.Scan(&t.schema, &t.name, &t.permanent)
+		return t, row.Scan(&t.schema, &t.name, &t.permanent, &t.columns, &t.above)
 	})
 	if err != nil || len(spec.Publications) > 0 {
 		return all, err
@@ -48,7 +58,15 @@ func shardTables(ctx context.Context, db *database, spec *Spec) ([]table, error)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all, func(t table) bool { return !s.chooses(t) }), nil
+	all = slices.DeleteFunc(all, func(t table) bool { return !s.chooses(t) })
+	chosen := map[string]bool{}
+	for _, t := range all {
+		chosen[t.quoted()] = true
+	}
+	// The changes of a partition come under the name of the table above it.
+	return slices.DeleteFunc(all, func(t table) bool {
+		return slices.ContainsFunc(t.above, func(name string) bool { return chosen[name] })
+	}), nil
 }
 
 // selection is what table patterns mean. An exclusion wins, wherever it stands.

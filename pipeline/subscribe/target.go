@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,15 +23,15 @@ SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), current_
 // parameterVersionMin is the first PostgreSQL that can grant the setting of a parameter.
 const parameterVersionMin = 150000
 
-// checkTarget looks whether changes can be replayed there. tables are the shards', as schema.table.
-func checkTarget(ctx context.Context, t *control.Target, tables []string, shards []shardCheck) []Finding {
+// checkTarget looks whether changes can be replayed there. tables are what the shards publish.
+func checkTarget(ctx context.Context, t *control.Target, tables []table, shards []shardCheck) []Finding {
 	about := "target " + t.Name
 	db, err := open(ctx, t.DSN)
 	if err != nil {
 		return []Finding{FaultOf(about, err)}
 	}
 	defer db.hangUp()
-	findings, err := targetRights(ctx, db, about)
+	role, findings, err := targetRights(ctx, db, about)
 	if err != nil {
 		return []Finding{FaultOf(about, err)}
 	}
@@ -43,33 +42,29 @@ func checkTarget(ctx context.Context, t *control.Target, tables []string, shards
 	if slices.ContainsFunc(shards, func(s shardCheck) bool { return s.id == id }) {
 		findings = append(findings, faultf(about, "--target with a database of its own", "it is one of the shards: changes would be replayed on themselves"))
 	}
-	missing, err := missingTables(ctx, db, tables)
+	lacking, err := readTargetTables(ctx, db, tables)
 	if err != nil {
 		return append(findings, FaultOf(about, err))
 	}
-	if len(missing) > 0 {
-		findings = append(findings, Finding{
-			Severity: Warning, About: about, What: "tables are missing there: " + strings.Join(missing, ", ") + "; the first change to one will wait for it",
-			Try: "create them, for example with pg_dump --schema-only of one shard",
-		})
+	if findings = append(findings, lacking.findings(about, role)...); len(findings) > 0 || len(tables) == 0 {
+		return findings
 	}
-	return findings
+	return []Finding{{Severity: Info, About: about, What: fmt.Sprintf("every table (%d) is there with its columns, and role %s may write it", len(tables), role)}}
 }
 
-func targetRights(ctx context.Context, db *database, about string) (findings []Finding, err error) {
+func targetRights(ctx context.Context, db *database, about string) (user string, findings []Finding, err error) {
 	var (
 		version          int
 		standby          bool
-		user             string
 		create, settable bool // settable: session_replication_role, which superusers may set in every version
 	)
 	if err := db.QueryRow(ctx, targetSQL).Scan(&version, &standby, &user, &create, &settable); err != nil {
-		return nil, fmt.Errorf("ask for rights: %w", err)
+		return "", nil, fmt.Errorf("ask for rights: %w", err)
 	}
 	role := pgx.Identifier{user}.Sanitize()
 	if !settable && version >= parameterVersionMin {
 		if err := db.QueryRow(ctx, "SELECT has_parameter_privilege('session_replication_role', 'SET')").Scan(&settable); err != nil {
-			return nil, fmt.Errorf("ask for rights: %w", err)
+			return "", nil, fmt.Errorf("ask for rights: %w", err)
 		}
 	}
 	if version < targetVersionMin {
@@ -86,28 +81,7 @@ func targetRights(ctx context.Context, db *database, about string) (findings []F
 		findings = append(findings, faultf(about, "GRANT SET ON PARAMETER session_replication_role TO "+role+" (PostgreSQL 15 or later; a superuser before that)",
 			"role %s may not set session_replication_role, so triggers would fire a second time", user))
 	}
-	return findings, nil
-}
-
-// missingTables says which of the tables are not on the target.
-func missingTables(ctx context.Context, db *database, tables []string) ([]string, error) {
-	rows, err := db.Query(ctx, "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')")
-	if err != nil {
-		return nil, fmt.Errorf("list tables: %w", err)
-	}
-	there, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("list tables: %w", err)
-	}
-	slices.Sort(there)
-	var missing []string
-	for _, t := range tables {
-		if _, found := slices.BinarySearch(there, t); !found {
-			missing = append(missing, t)
-		}
-	}
-	slices.Sort(missing)
-	return slices.Compact(missing), nil
+	return user, findings, nil
 }
 
 // forgetProgressSQL is one transaction. The advisory lock is the one under which apply workers make cdc.progress, so the
