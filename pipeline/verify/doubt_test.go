@@ -240,3 +240,13 @@ func TestLargeTransaction(t *testing.T) {
 		t.Errorf("%s\n%s", r.Verdict, text(r))
 	}
 }
+
+// TestStillWithinTimeout: a target that stands still is not waited for longer than the caller has time.
+func TestStillWithinTimeout(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{0: stillAfter, time.Hour: stillAfter, time.Second: time.Second} {
+		c := Config{Timeout: timeout}
+		if c.setDefaults(); c.still != want {
+			t.Errorf("with timeout %s it waits %s, want %s", timeout, c.still, want)
+		}
+	}
+}
