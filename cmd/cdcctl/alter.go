@@ -30,6 +30,7 @@ func (a *alteration) add(f *pflag.FlagSet) {
 	f.DurationVar(&a.skew, "max-clock-skew", 0, "the most by which the shards' clocks may differ; more stops the subscription")
 	f.DurationVar(&a.retain, "retain", 0, "messages stay in the stream this long at least, and until every target has applied them; 0: for ever")
 	f.StringVar(&a.truncate, "truncate", "", "what a target does with a TRUNCATE that not every shard ran: stop, apply or ignore")
+	cli.TypedOnly(f, "memory-bytes-max", "spill-bytes-max", "stream-bytes-max", "max-clock-skew", "retain", "truncate")
 }
 
 // streamChanges says whether the limit of the stream is to change. The stream has it, and nobody else.

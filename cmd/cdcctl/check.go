@@ -21,7 +21,7 @@ func checkCommand() *cobra.Command {
 		Use:   "check [NAME | --shard NAME=DSN …]",
 		Short: "Check shards, targets, clocks and NATS: every fault at once, each with its remedy",
 		Long: `Looks at everything that a subscription needs, changes nothing, and lists what it found: settings, rights, slots,
-publications and tables of every shard; whether the shards' clocks agree; whether the targets can be written; whether
+publications and tables of every shard; whether the shards' clocks agree; whether the targets have the tables and columns and can be written; whether
 NATS can keep the stream, and durably. With NAME it checks an existing subscription, with --shard one that does not
 exist yet. With --output json: an array of findings with severity (error, warning, info), about, what, try.
 

@@ -30,6 +30,17 @@ func Key(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 // notSettings are flags that only make sense on a command line.
 var notSettings = []string{"help", "config", "version"}
 
+const typedOnly = "typed only"
+
+// TypedOnly marks flags that neither the environment nor the configuration file set: of a command that changes what exists.
+func TypedOnly(set *pflag.FlagSet, names ...string) {
+	for _, name := range names {
+		if err := set.SetAnnotation(name, typedOnly, nil); err != nil {
+			panic(err) // there is no such flag
+		}
+	}
+}
+
 // Load fills the command's flags that were not given from the environment, then from the configuration file
 // named by --config. known lists the flags of every command of the program: the file may set those that this
 // command does not have, but no others.
@@ -40,7 +51,8 @@ func Load(cmd *cobra.Command, known []*pflag.FlagSet) error {
 	}
 	var errs []error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed || slices.Contains(notSettings, f.Name) {
+		_, typed := f.Annotations[typedOnly]
+		if f.Changed || typed || slices.Contains(notSettings, f.Name) {
 			return
 		}
 		if v, ok := os.LookupEnv(EnvName(f.Name)); ok {
