@@ -17,7 +17,6 @@ import (
 	"shardcdc/pipeline/bank"
 	"shardcdc/pipeline/throwaway"
 	"shardcdc/pipeline/throwaway/program"
-	"shardcdc/pipeline/wire"
 	"shardcdc/test/harness"
 )
 
@@ -195,9 +194,7 @@ func (h *huge) published(rows int) func() (bool, string) {
 
 func (h *huge) streamed() uint64 {
 	h.t.Helper()
-	s, err := h.c.Bus.JS.Stream(h.c.Ctx, wire.StreamName(h.c.Sub.Name))
-	must(h.t, err)
-	return s.CachedInfo().State.Bytes
+	return h.c.StreamInfo().State.Bytes
 }
 
 // folderBytes is the size of all files below a folder.

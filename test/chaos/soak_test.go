@@ -13,7 +13,6 @@ import (
 
 	"shardcdc/pipeline/bank"
 	"shardcdc/pipeline/throwaway/program"
-	"shardcdc/pipeline/wire"
 	"shardcdc/test/harness"
 )
 
@@ -97,11 +96,7 @@ func (s *soak) watched() (all []*resource) {
 }
 
 func (s *soak) streamBytes() (float64, error) {
-	stream, err := s.c.Bus.JS.Stream(s.c.Ctx, wire.StreamName(s.c.Sub.Name))
-	if err != nil {
-		return 0, err
-	}
-	return float64(stream.CachedInfo().State.Bytes), nil
+	return float64(s.c.StreamInfo().State.Bytes), nil
 }
 
 func (s *soak) spillBytes() (float64, error) {

@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"shardcdc/pipeline/bank"
-	"shardcdc/pipeline/wire"
 	"shardcdc/test/harness"
 )
 
@@ -63,9 +62,7 @@ func stays(t *testing.T, c *harness.Cluster, check func()) {
 
 func streamEnd(t *testing.T, c *harness.Cluster) uint64 {
 	t.Helper()
-	s, err := c.Bus.JS.Stream(c.Ctx, wire.StreamName(c.Sub.Name))
-	must(t, err)
-	return s.CachedInfo().State.LastSeq
+	return c.StreamInfo().State.LastSeq
 }
 
 // holdSlots leaves a transaction in doubt on every shard, and returns when the stream's last checkpoint knows it: nothing more
@@ -151,11 +148,10 @@ func TestStreamRolledBackUnderTheTarget(t *testing.T) {
 // setBytes sets the stream's limit.
 func setBytes(t *testing.T, c *harness.Cluster, limit func(jetstream.StreamInfo) int64) {
 	t.Helper()
-	s, err := c.Bus.JS.Stream(c.Ctx, wire.StreamName(c.Sub.Name))
-	must(t, err)
-	conf := s.CachedInfo().Config
-	conf.MaxBytes = limit(*s.CachedInfo())
-	_, err = c.Bus.JS.UpdateStream(c.Ctx, conf)
+	info := c.StreamInfo()
+	conf := info.Config
+	conf.MaxBytes = limit(info)
+	_, err := c.Bus.JS.UpdateStream(c.Ctx, conf)
 	must(t, err)
 }
 

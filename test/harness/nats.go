@@ -1,12 +1,16 @@
 package harness
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/throwaway/program"
@@ -127,15 +131,29 @@ func (c *Cluster) NATSServers() int { return len(c.peers) }
 // StoreDir is where NATS server i keeps its streams.
 func (c *Cluster) StoreDir(i int) string { return c.peers[i].store }
 
+// StreamInfo is that of the subscription's stream. A cluster that elects a leader drops requests: it is asked again.
+func (c *Cluster) StreamInfo() (info jetstream.StreamInfo) {
+	c.t.Helper()
+	Until(c.Ctx, c.t, "the server tells about the stream", func() (bool, string) {
+		ctx, cancel := context.WithTimeout(c.Ctx, streamInfoMax)
+		defer cancel()
+		s, err := c.Bus.JS.Stream(ctx, wire.StreamName(c.Sub.Name))
+		if err != nil {
+			return false, err.Error()
+		}
+		info = *s.CachedInfo()
+		return true, ""
+	})
+	return info
+}
+
+const streamInfoMax = 3 * time.Second
+
 // Leader is the NATS server that leads the subscription's stream.
 func (c *Cluster) Leader() (server int) {
 	c.t.Helper()
 	Until(c.Ctx, c.t, "the stream has a leader", func() (bool, string) {
-		s, err := c.Bus.JS.Stream(c.Ctx, wire.StreamName(c.Sub.Name))
-		if err != nil {
-			return false, err.Error()
-		}
-		name := s.CachedInfo().Cluster.Leader
+		name := c.StreamInfo().Cluster.Leader
 		for i, p := range c.peers {
 			if p.name == name {
 				server = i
