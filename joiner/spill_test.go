@@ -225,7 +225,7 @@ func TestAwaitRoom(t *testing.T) {
 		if err := j.Offer(ctx, 0, []pipeline.Record{prepare(0, "g", 10, 500)}, 10); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.AwaitRoom(ctx, 0); err == nil || !strings.Contains(err.Error(), "Try: a larger spill_bytes_max") {
+		if err := j.AwaitRoom(ctx, 0); err == nil || !strings.Contains(err.Error(), "Try: cdcctl alter-subscription NAME --spill-bytes-max") {
 			t.Fatal(err)
 		}
 		if err := j.Offer(ctx, 0, commit(0, 20, 5*second), 20); err != nil {

@@ -184,7 +184,7 @@ func (w *world) start(run func(context.Context) error) (stop func()) {
 
 func (w *world) startNode() (stop func()) {
 	w.Helper()
-	n, err := node.New(w.Context(), w.bus, node.Config{Name: "n1", Durability: node.DurableAcks, LeaseTTL: 2 * time.Second, Log: slog.New(slog.DiscardHandler)})
+	n, err := node.New(w.Context(), w.bus, node.Config{Name: "n1", Durability: node.DurableAcks, LeaseTTL: 2 * time.Second, SpillDir: w.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func (w *world) startNode() (stop func()) {
 
 func (w *world) startWorker() (stop func()) {
 	w.Helper()
-	k, err := node.NewWorker(w.Context(), w.bus, node.WorkerConfig{Name: "n1", Log: slog.New(slog.DiscardHandler)})
+	k, err := node.NewWorker(w.Context(), w.bus, node.WorkerConfig{Name: "n1", SpillDir: w.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		w.Fatal(err)
 	}

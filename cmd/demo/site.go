@@ -113,7 +113,7 @@ func (s *site) startPrograms(d *demo) error {
 	var err error
 	s.apply, err = program.Start(program.Options{
 		Name: "apply worker", Path: d.Cdcd, Log: filepath.Join(s.dir, "apply.log"), Env: childEnv,
-		Args: []string{"apply", "--nats", s.nats.URL(), "--node-name", "demo-apply"},
+		Args: []string{"apply", "--nats", s.nats.URL(), "--node-name", "demo-apply", "--spill-dir", s.spillDir()},
 	})
 	if err != nil {
 		return err
@@ -121,6 +121,9 @@ func (s *site) startPrograms(d *demo) error {
 	d.screen.step("processes", "cdcd node %d, cdcd apply %d", s.node.PID(), s.apply.PID())
 	return nil
 }
+
+// spillDir is in the demo's own folder, which goes with it: a process that is killed leaves its files.
+func (s *site) spillDir() string { return filepath.Join(s.dir, "spill") }
 
 // childEnv: the user's own configuration is not the demo's.
 var childEnv = []string{"CDC_CONFIG="}
@@ -133,7 +136,7 @@ func (s *site) startNode(d *demo) error {
 	name := fmt.Sprintf("node-%d", s.nodes)
 	p, err := program.Start(program.Options{
 		Name: name, Path: d.Cdcd, Log: filepath.Join(s.dir, name+".log"), Env: childEnv,
-		Args: []string{"node", "--nats", s.nats.URL(), "--nats-durability", "always", "--node-name", "demo-" + name},
+		Args: []string{"node", "--nats", s.nats.URL(), "--nats-durability", "always", "--node-name", "demo-" + name, "--spill-dir", s.spillDir()},
 	})
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 func TestFencedNodeStaysAway(t *testing.T) {
 	r := newRig(t, 1)
 	ctx, cancel := context.WithCancel(r.ctx)
-	n, err := New(ctx, r.bus, Config{Name: "n1", Durability: DurableAcks, LeaseTTL: time.Minute, Log: r.log})
+	n, err := New(ctx, r.bus, Config{Name: "n1", Durability: DurableAcks, LeaseTTL: time.Minute, SpillDir: t.TempDir(), Log: r.log})
 	r.must(err)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = n.Run(ctx) }()

@@ -16,7 +16,7 @@ func TestLazyRestartConfirmsNothing(t *testing.T) {
 	r := newRig(t, 1)
 	published := func(name string) (stop func()) {
 		ctx, cancel := context.WithCancel(r.ctx)
-		n, err := New(ctx, r.bus, Config{Name: name, Durability: LazyAcks, LeaseTTL: time.Second, Heartbeat: 50 * time.Millisecond, Log: r.log})
+		n, err := New(ctx, r.bus, Config{Name: name, Durability: LazyAcks, LeaseTTL: time.Second, Heartbeat: 50 * time.Millisecond, SpillDir: t.TempDir(), Log: r.log})
 		r.must(err)
 		done := make(chan struct{})
 		go func() { defer close(done); _ = n.Run(ctx) }()

@@ -82,9 +82,9 @@ func (r *rig) exec(c *pgx.Conn, sql string) {
 func (r *rig) start(name string) (stop func()) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(r.ctx)
-	n, err := New(ctx, r.bus, Config{Name: name, Durability: DurableAcks, LeaseTTL: time.Second, Heartbeat: 100 * time.Millisecond, TrimEvery: 20 * time.Millisecond, Log: r.log.With("node", name)})
+	n, err := New(ctx, r.bus, Config{Name: name, Durability: DurableAcks, LeaseTTL: time.Second, Heartbeat: 100 * time.Millisecond, TrimEvery: 20 * time.Millisecond, SpillDir: r.t.TempDir(), Log: r.log.With("node", name)})
 	r.must(err)
-	w, err := NewWorker(ctx, r.bus, WorkerConfig{Name: name, LeaseTTL: time.Second, Log: r.log.With("node", name)})
+	w, err := NewWorker(ctx, r.bus, WorkerConfig{Name: name, LeaseTTL: time.Second, SpillDir: r.t.TempDir(), Log: r.log.With("node", name)})
 	r.must(err)
 	var both sync.WaitGroup
 	both.Go(func() { _ = n.Run(ctx) })

@@ -158,7 +158,7 @@ func (p *place) start() {
 	var err error
 	p.sub, _, err = subscribe.Create(p.ctx, p.bus, p.spec)
 	p.must(err)
-	n, err := node.New(p.ctx, p.bus, node.Config{Name: "n", Durability: node.DurableAcks, LeaseTTL: 2 * time.Second, Heartbeat: 200 * time.Millisecond, Log: p.log})
+	n, err := node.New(p.ctx, p.bus, node.Config{Name: "n", Durability: node.DurableAcks, LeaseTTL: 2 * time.Second, Heartbeat: 200 * time.Millisecond, SpillDir: p.TempDir(), Log: p.log})
 	p.must(err)
 	p.nodeOf = p.run(n.Run)
 	p.startWorker()
@@ -166,7 +166,7 @@ func (p *place) start() {
 
 func (p *place) startWorker() {
 	p.Helper()
-	w, err := node.NewWorker(p.ctx, p.bus, node.WorkerConfig{Name: "w", LeaseTTL: 2 * time.Second, Log: p.log})
+	w, err := node.NewWorker(p.ctx, p.bus, node.WorkerConfig{Name: "w", LeaseTTL: 2 * time.Second, SpillDir: p.TempDir(), Log: p.log})
 	p.must(err)
 	p.stop = p.run(w.Run)
 }
