@@ -60,7 +60,7 @@ func command(t *testing.T, args ...string) (*exec.Cmd, *text) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	cmd, out := exec.CommandContext(ctx, path, args...), &text{}
-	cmd.Env, cmd.Stderr = []string{"HOME=" + t.TempDir()}, out
+	cmd.Env, cmd.Stderr = []string{"HOME=" + t.TempDir(), "TMPDIR=" + t.TempDir()}, out
 	return cmd, out
 }
 
