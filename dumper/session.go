@@ -195,7 +195,8 @@ func notice(body []byte) error {
 
 // read takes what each read of the socket delivered as one batch. Records before an error are offered.
 func (s *session) read(ctx context.Context) error {
-	n := 0 // bytes of the last read
+	s.d.hear() // records may have come with the answer to START_REPLICATION
+	n := 0     // bytes of the last read
 	for {
 		err := s.gather(ctx)
 		s.backlog.read(n, s.d.assembler.Held().Inside, s.batch, s.d.shardNow())

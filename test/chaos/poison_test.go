@@ -16,8 +16,9 @@ func TestPoison(t *testing.T) {
 	b := c.OpenBank(bank.Config{})
 	b.Progressed()
 	execute(t, c, c.TargetDSN(), "ALTER TABLE notes ADD CONSTRAINT no_poison CHECK (title IS DISTINCT FROM 'poison')")
+	execute(t, c, c.ShardDSN(1), "INSERT INTO journal VALUES (-1, 'before', now())")
+	arrives(t, c, "-1") // a unit is applied whole, so it must not be in the same one
 	execute(t, c, c.ShardDSN(1),
-		"INSERT INTO journal VALUES (-1, 'before', now())",
 		"INSERT INTO notes (id, title, at) VALUES (-7, 'poison', now())",
 		"INSERT INTO journal VALUES (-2, 'behind', now())")
 	c.Extra += 3
