@@ -86,7 +86,7 @@ func (c *Cluster) startAll() {
 	if c.options.Store != "" {
 		p.store = c.options.Store
 	}
-	p.args = []string{"all", "--nats-store", p.store, "--nats-listen", p.address, "--node-name", "all", "--lease-ttl", c.options.Lease.String()}
+	p.args = []string{"all", "--nats-store", p.store, "--nats-listen", p.address, "--node-name", "all", "--lease-ttl", c.options.Lease.String(), "--spill-dir", c.SpillDir("all")}
 	c.peers = []*peer{p}
 }
 
