@@ -24,9 +24,9 @@ type Config struct {
 	Encoder      output.Encoder
 	// Stalled, if set, is called when a publish has to be tried again (err) and when it went through (nil).
 	Stalled func(err error)
-	// Keep, if set, says which is the first message that somebody still needs, as far as is known. When there is no room for a
-	// publish, what is before it is removed.
-	Keep func() pipeline.Seq
+	// Keep, if set, finds the first message that somebody still needs. It is asked when there is no room for a publish, and
+	// what is below is removed.
+	Keep func(ctx context.Context) (pipeline.Seq, error)
 }
 
 // Publisher writes a subscription's stream. It is used by one goroutine.
@@ -62,8 +62,11 @@ func Open(ctx context.Context, nc *nats.Conn, js natsjs.JetStream, c Config) (p 
 		if _, _, err := p.recover(ctx); err != nil { // it says what is needed
 			return nil, at, false, fmt.Errorf("read the checkpoint of stream %s: %w", s.CachedInfo().Config.Name, err)
 		}
-		if p.makeRoom(ctx) {
+		removed, lookErr := p.makeRoom(ctx)
+		if removed {
 			err = p.takeOver(ctx)
+		} else {
+			err = errors.Join(err, lookErr)
 		}
 	}
 	if err != nil {

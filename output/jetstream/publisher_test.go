@@ -384,7 +384,7 @@ func TestFullOfObsolete(t *testing.T) {
 		}
 	}
 	var keep atomic.Uint64
-	c.Keep = func() pipeline.Seq { return pipeline.Seq(keep.Load()) }
+	c.Keep = func(context.Context) (pipeline.Seq, error) { return pipeline.Seq(keep.Load()), nil }
 	p, _, _ := b.open(c)
 	b.publish(p, batch(0, 40<<10, 5))
 	b.publish(p, batch(5, 40<<10, 6))
@@ -434,7 +434,7 @@ func TestOpenFull(t *testing.T) {
 		t.Fatalf("got %v, want that it is full", err)
 	}
 	c := b.config()
-	c.Keep = func() pipeline.Seq { return 100 }
+	c.Keep = func(context.Context) (pipeline.Seq, error) { return 100, nil }
 	if _, at, ok := b.open(c); !ok || at.Last != 6 {
 		t.Fatalf("recovered %+v, %t", at, ok)
 	}

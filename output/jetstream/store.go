@@ -41,8 +41,11 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 		}
 		if Full(err) {
 			delay = retryFull
-			if p.makeRoom(ctx) {
+			removed, lookErr := p.makeRoom(ctx) // what goes wrong here is no worse than no room, and tried again with the publish
+			if removed {
 				delay = retryFirst
+			} else if lookErr != nil {
+				p.stalled(errors.Join(err, lookErr))
 			}
 		}
 		stored, err := p.resolve(ctx, len(msgs), msgs[len(msgs)-1])

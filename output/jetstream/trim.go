@@ -69,23 +69,24 @@ func (p *Publisher) renewEpoch(ctx context.Context) error {
 }
 
 // makeRoom removes what nobody needs any more from a full stream, and says whether there was something: Trim comes after a
-// publish, and none succeeds. Epochs stay, because there may be no room for a new one; they take nothing. What goes wrong
-// here is no worse than no room, and tried again with the publish.
-func (p *Publisher) makeRoom(ctx context.Context) (removed bool) {
+// publish, and none succeeds. Epochs stay, because there may be no room for a new one; they take nothing.
+func (p *Publisher) makeRoom(ctx context.Context) (removed bool, err error) {
 	if p.conf.Keep == nil {
-		return false
+		return false, nil
 	}
-	keep := min(p.conf.Keep(), p.needed)
-	if keep <= p.roomUpTo {
-		return false
+	keep, err := p.conf.Keep(ctx)
+	if err != nil {
+		return false, err
+	}
+	if keep = min(keep, p.needed); keep <= p.roomUpTo {
+		return false, nil
 	}
 	name := p.conf.Subscription
 	for _, subject := range []string{wire.Subject(name), wire.WatermarkSubject(name), wire.CheckpointSubject(name)} {
 		if err := p.stream.Purge(ctx, natsjs.WithPurgeSubject(subject), natsjs.WithPurgeSequence(uint64(keep))); err != nil {
-			p.stalled(fmt.Errorf("remove from the full stream what nobody needs: %w", err))
-			return false
+			return false, fmt.Errorf("remove from the full stream what nobody needs: %w", err)
 		}
 	}
 	p.roomUpTo = keep
-	return true
+	return true, nil
 }

@@ -58,16 +58,20 @@ func (s *Skips) Put(ctx context.Context, subscription, target string, k Skip) er
 
 // Get returns the order for one transaction; nil: there is none.
 func (s *Skips) Get(ctx context.Context, subscription, target string, csn pipeline.CSN) (*Skip, error) {
-	e, err := s.kv.Get(ctx, skipKey(subscription, target, csn.String()))
+	return s.read(ctx, skipKey(subscription, target, csn.String()))
+}
+
+func (s *Skips) read(ctx context.Context, key string) (*Skip, error) {
+	e, err := s.kv.Get(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read whether csn %s is to be skipped: %w", csn, err)
-	}
 	k := &Skip{}
-	if err := json.Unmarshal(e.Value(), k); err != nil {
-		return nil, fmt.Errorf("skip %s: %w", e.Key(), err)
+	if err == nil {
+		err = json.Unmarshal(e.Value(), k)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("skip %s: %w", key, err)
 	}
 	return k, nil
 }
@@ -80,18 +84,13 @@ func (s *Skips) List(ctx context.Context, subscription, target string) ([]Skip, 
 	}
 	all := []Skip{}
 	for _, key := range keys {
-		e, err := s.kv.Get(ctx, key)
-		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			continue // dropped between the two reads
-		}
-		var k Skip
-		if err == nil {
-			err = json.Unmarshal(e.Value(), &k)
-		}
+		k, err := s.read(ctx, key)
 		if err != nil {
-			return nil, fmt.Errorf("skip %s: %w", key, err)
+			return nil, err
 		}
-		all = append(all, k)
+		if k != nil { // else it was dropped between the two reads
+			all = append(all, *k)
+		}
 	}
 	slices.SortFunc(all, func(a, b Skip) int { return cmp.Compare(a.CSN, b.CSN) })
 	return all, nil

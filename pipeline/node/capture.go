@@ -66,21 +66,14 @@ func (c *capture) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	open := func() (*jetstream.Publisher, pipeline.Checkpoint, bool, error) {
-		return jetstream.Open(ctx, c.node.bus.NC, c.node.bus.JS, jetstream.Config{
-			Subscription: c.sub.Name, Incarnation: c.sub.Incarnation, Node: c.node.conf.Name, Format: c.sub.Format,
-			Encoder: encoder, Stalled: c.report.stalled, Keep: c.retention.first,
-		})
+	conf := jetstream.Config{
+		Subscription: c.sub.Name, Incarnation: c.sub.Incarnation, Node: c.node.conf.Name, Format: c.sub.Format,
+		Encoder: encoder, Stalled: c.report.stalled,
 	}
-	pub, at, ok, err := open()
-	if jetstream.Full(err) && c.sub.Retain != 0 {
-		keep, lookErr := c.obsolete(ctx)
-		if lookErr != nil {
-			return errors.Join(err, lookErr)
-		}
-		c.retention.keep.Store(uint64(keep))
-		pub, at, ok, err = open()
+	if c.sub.Retain != 0 {
+		conf.Keep = c.obsolete
 	}
+	pub, at, ok, err := jetstream.Open(ctx, c.node.bus.NC, c.node.bus.JS, conf)
 	if err != nil {
 		return err
 	}

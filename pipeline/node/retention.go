@@ -12,15 +12,11 @@ import (
 )
 
 // retention finds out which messages of the stream nobody needs any more, beside the publisher; the publisher
-// removes them between two units (capture.trim), because it alone writes to the stream; or, when that is full, before it
-// tries again.
+// removes them between two units (capture.trim), because it alone writes to the stream. (When that is full, it asks itself.)
 type retention struct {
 	keep    atomic.Uint64 // the first message that has to stay, as far as is known
 	trimmed pipeline.Seq  // owned by the publisher
 }
-
-// first is the first message that has to stay.
-func (r *retention) first() pipeline.Seq { return pipeline.Seq(r.keep.Load()) }
 
 // watchRetention looks again and again. Not knowing is no error: then everything stays.
 func (c *capture) watchRetention(ctx context.Context) error {
@@ -63,7 +59,7 @@ func (c *capture) obsolete(ctx context.Context) (pipeline.Seq, error) {
 
 // trim removes what watchRetention found.
 func (c *capture) trim(ctx context.Context) error {
-	keep := c.retention.first()
+	keep := pipeline.Seq(c.retention.keep.Load())
 	if keep <= c.retention.trimmed {
 		return nil
 	}
