@@ -16,6 +16,7 @@ import (
 
 	"shardcdc/dumper"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/pause/pausetest"
 	"shardcdc/pipeline/throwaway"
 )
 
@@ -116,16 +117,7 @@ func lsn(t *testing.T, s string) pipeline.LSN {
 // await polls for what no signal tells (the server's state).
 func await(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(patience)
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("waited %s until %s", patience, what)
-		}
-	}
+	pausetest.Within(patience, t, what, cond)
 }
 
 type answer struct {

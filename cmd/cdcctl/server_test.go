@@ -18,6 +18,7 @@ import (
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded/natstest"
 	"shardcdc/pipeline/node"
+	"shardcdc/pipeline/pause/pausetest"
 	"shardcdc/pipeline/throwaway"
 )
 
@@ -233,14 +234,5 @@ func (w *world) nothingLeft() {
 // until waits for a condition.
 func (w *world) until(what string, ok func() bool) {
 	w.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			w.Fatalf("not within %s: %s", patience, what)
-		}
-	}
+	pausetest.Within(patience, w, what, ok)
 }

@@ -17,6 +17,7 @@ import (
 
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/pause/pausetest"
 )
 
 // TestMain: under the name cdcd the test binary is the program.
@@ -66,16 +67,7 @@ func command(t *testing.T, args ...string) (*exec.Cmd, *text) {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("not within %s: %s", patience, what)
-		}
-	}
+	pausetest.Within(patience, t, what, ok)
 }
 
 func freeAddress(t *testing.T) string {

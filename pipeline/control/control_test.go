@@ -12,6 +12,7 @@ import (
 
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded/natstest"
+	"shardcdc/pipeline/pause/pausetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -205,15 +206,7 @@ func TestLeaseSurvivesALostAnswer(t *testing.T) {
 // await asks again until cond holds, but not so often that the renewals starve.
 func await(ctx context.Context, t *testing.T, cond func() bool) {
 	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !cond() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal(context.Cause(ctx))
-		}
-	}
+	pausetest.Until(ctx, t, "what it awaits", cond)
 }
 
 // bucket is where the leases are.

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pause/pausetest"
 )
 
 // Who runs what, who stands by, and why it moved: as the processes say, as the leases say, and as the history keeps it.
@@ -80,15 +80,7 @@ func TestMoves(t *testing.T) {
 // eventually waits for a condition.
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-r.ctx.Done():
-			r.t.Fatalf("never: %s", what)
-		}
-	}
+	pausetest.Until(r.ctx, r.t, what, ok)
 }
 
 func openLeases(r *rig) *control.Leases {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"shardcdc/pipeline/bank"
+	"shardcdc/pipeline/pause/pausetest"
 )
 
 const accounts = `CREATE TABLE accounts (id int PRIMARY KEY, v text)`
@@ -119,15 +120,7 @@ func (p *place) waitsForStandby(sql string, rows int) {
 
 func (p *place) until(what string, ok func() bool) {
 	p.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-p.ctx.Done():
-			p.Fatalf("not in time: %s", what)
-		}
-	}
+	pausetest.Until(p.ctx, p, what, ok)
 }
 
 // TestTargetStandsStill: without a worker, what it has not applied is undecided, and what differs else is found.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"shardcdc/pipeline/pause/pausetest"
 )
 
 // parentEnv makes this test program a parent that starts a child, writes its process id to a file, and waits to be killed.
@@ -59,17 +61,7 @@ func start(t *testing.T, script string) *Program {
 // until polls: the kernel has nothing to wait on.
 func until(t *testing.T, what string, met func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !met() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("not so in time: " + what)
-		}
-	}
+	pausetest.Within(20*time.Second, t, what, met)
 }
 
 // state is a process's letter in /proc; 0 when it is gone.
