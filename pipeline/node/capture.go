@@ -81,7 +81,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 	if !ok {
 		at = firstCheckpoint(c.sub)
 	}
-	if c.spill, err = spill.Open(c.node.conf.SpillDir, "capture-"+c.sub.Name, c.sub.SpillBytesMax); err != nil {
+	if c.spill, err = spill.Open(c.node.spillDir, "capture-"+c.sub.Name, c.sub.SpillBytesMax); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.spill.Close()) }()

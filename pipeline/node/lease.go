@@ -37,17 +37,32 @@ const (
 // process is the part of a Node or Worker that has to do with the others: it gets leases, says so to who asks
 // (cdcctl nodes), and writes into the history.
 type process struct {
-	bus     *control.Bus
-	leases  *control.Leases
-	history *control.History
+	bus      *control.Bus
+	catalog  *control.Catalog
+	leases   *control.Leases
+	history  *control.History
+	spillDir string // with a folder for each subscription
 
 	mu   sync.Mutex
 	self control.Process // without Work
 	work map[string]control.Work
 }
 
-func newProcess(ctx context.Context, bus *control.Bus, name, role string, ttl time.Duration) (*process, error) {
+func newProcess(ctx context.Context, bus *control.Bus, name, role string, ttl time.Duration, spillDir string) (*process, error) {
+	if ttl == 0 {
+		ttl = defaultLeaseTTL(bus)
+	}
+	if spillDir == "" {
+		spillDir = DefaultSpillDir()
+	}
+	if err := checkSpillDir(spillDir); err != nil {
+		return nil, err
+	}
 	if err := checkName(ctx, bus, name, role); err != nil {
+		return nil, err
+	}
+	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
+	if err != nil {
 		return nil, err
 	}
 	leases, err := control.OpenLeases(ctx, bus.JS, bus.Replicas, ttl)
@@ -63,7 +78,7 @@ func newProcess(ctx context.Context, bus *control.Bus, name, role string, ttl ti
 		host = "unknown"
 	}
 	return &process{
-		bus: bus, leases: leases, history: history, work: map[string]control.Work{},
+		bus: bus, catalog: catalog, leases: leases, history: history, spillDir: spillDir, work: map[string]control.Work{},
 		self: control.Process{Name: name, Role: role, Since: time.Now().UTC(), Version: control.Version(), Host: host, PID: os.Getpid()},
 	}, nil
 }

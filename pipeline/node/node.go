@@ -38,15 +38,11 @@ func DefaultSpillDir() string {
 // Node runs subscriptions that it has the lease of.
 type Node struct {
 	*process
-	conf    Config
-	catalog *control.Catalog
+	conf Config
 }
 
 // New makes a Node. Run starts it.
 func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
-	if c.LeaseTTL == 0 {
-		c.LeaseTTL = defaultLeaseTTL(bus)
-	}
 	if c.RetryMin == 0 {
 		c.RetryMin = 200 * time.Millisecond
 	}
@@ -56,27 +52,17 @@ func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 	if c.TrimEvery == 0 {
 		c.TrimEvery = time.Minute
 	}
-	if c.SpillDir == "" {
-		c.SpillDir = DefaultSpillDir()
-	}
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 10 * time.Second
-	}
-	if err := checkSpillDir(c.SpillDir); err != nil {
-		return nil, err
 	}
 	if err := c.settleDurability(ctx, bus); err != nil {
 		return nil, err
 	}
-	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
+	process, err := newProcess(ctx, bus, c.Name, control.RoleCapture, c.LeaseTTL, c.SpillDir)
 	if err != nil {
 		return nil, err
 	}
-	process, err := newProcess(ctx, bus, c.Name, control.RoleCapture, c.LeaseTTL)
-	if err != nil {
-		return nil, err
-	}
-	return &Node{process: process, conf: c, catalog: catalog}, nil
+	return &Node{process: process, conf: c}, nil
 }
 
 // settleDurability finds out what acknowledgements are worth, if the operator did not say.

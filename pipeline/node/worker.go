@@ -22,9 +22,8 @@ import (
 // Worker replays subscriptions on their targets.
 type Worker struct {
 	*process
-	conf    WorkerConfig
-	catalog *control.Catalog
-	skips   *control.Skips
+	conf  WorkerConfig
+	skips *control.Skips
 }
 
 // WorkerConfig of a Worker.
@@ -46,16 +45,7 @@ func NewWorker(ctx context.Context, bus *control.Bus, c WorkerConfig) (*Worker, 
 	if c.RetryMax == 0 {
 		c.RetryMax = 10 * time.Second
 	}
-	if c.LeaseTTL == 0 {
-		c.LeaseTTL = defaultLeaseTTL(bus)
-	}
-	if c.SpillDir == "" {
-		c.SpillDir = DefaultSpillDir()
-	}
-	if err := checkSpillDir(c.SpillDir); err != nil {
-		return nil, err
-	}
-	catalog, err := control.OpenCatalog(ctx, bus.JS, bus.Replicas)
+	process, err := newProcess(ctx, bus, c.Name, control.RoleApply, c.LeaseTTL, c.SpillDir)
 	if err != nil {
 		return nil, err
 	}
@@ -63,11 +53,7 @@ func NewWorker(ctx context.Context, bus *control.Bus, c WorkerConfig) (*Worker, 
 	if err != nil {
 		return nil, err
 	}
-	process, err := newProcess(ctx, bus, c.Name, control.RoleApply, c.LeaseTTL)
-	if err != nil {
-		return nil, err
-	}
-	return &Worker{process: process, conf: c, catalog: catalog, skips: skips}, nil
+	return &Worker{process: process, conf: c, skips: skips}, nil
 }
 
 // Run replays until ctx ends.
@@ -232,7 +218,7 @@ func (r *replayer) once(ctx context.Context) (err error) {
 			seen(s)
 		}
 	}
-	folder, err := spill.Open(r.conf.SpillDir, "apply-"+r.sub.Name+"-"+r.target.Name, r.sub.SpillBytesMax)
+	folder, err := spill.Open(r.spillDir, "apply-"+r.sub.Name+"-"+r.target.Name, r.sub.SpillBytesMax)
 	if err != nil {
 		return err
 	}
