@@ -3,20 +3,12 @@ package subscribe
 import (
 	"context"
 	"fmt"
-	"os"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"shardcdc/pipeline"
-	"shardcdc/pipeline/dsn"
-)
-
-const (
-	connectTimeout = 10 * time.Second
-	closeTimeout   = 2 * time.Second
+	"shardcdc/pipeline/connection"
 )
 
 // database is a connection for a few questions. No error of it holds a password.
@@ -26,42 +18,14 @@ type database struct {
 }
 
 func open(ctx context.Context, text string) (*database, error) {
-	expanded, err := dsn.Expand(text, os.LookupEnv)
+	conn, expanded, err := connection.Open(ctx, text, map[string]string{"application_name": "cdcctl", "search_path": ""})
 	if err != nil {
 		return nil, err
-	}
-	config, err := pgx.ParseConfig(expanded)
-	if err != nil {
-		return nil, fmt.Errorf("the DSN cannot be used: %s. Try: postgres://user@host:5432/database, or host=… dbname=…", dsn.Scrub(err.Error(), expanded))
-	}
-	config.RuntimeParams["application_name"] = "cdcctl"
-	config.RuntimeParams["search_path"] = ""
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = connectTimeout
-	}
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("no connection: %s. Try: check host, port, user, password and pg_hba.conf", strings.TrimSuffix(once(dsn.Scrub(err.Error(), expanded)), "."))
 	}
 	return &database{Conn: conn, expanded: expanded}, nil
 }
 
-// once takes out what pgx says again for each way to connect, with TLS and without: lines that were there before.
-func once(text string) string {
-	var lines []string
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" && !slices.Contains(lines, line) {
-			lines = append(lines, line)
-		}
-	}
-	return strings.Join(lines, " ")
-}
-
-func (d *database) hangUp() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	_ = d.Close(ctx) // the connection is given up whatever the goodbye says
-}
+func (d *database) hangUp() { connection.HangUp(d.Conn) }
 
 // identity tells databases apart, whatever their DSNs look like.
 type identity struct{ system, name string }

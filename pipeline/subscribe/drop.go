@@ -26,7 +26,8 @@ const (
 	defaultWait = 30 * time.Second
 	pollEvery   = 100 * time.Millisecond
 	// leaseTTL of the lease that Drop takes: it only has to outlive a moment without us.
-	leaseTTL = 5 * time.Second
+	leaseTTL       = 5 * time.Second
+	releaseTimeout = 2 * time.Second
 )
 
 func (o Options) wait() time.Duration {
@@ -85,7 +86,7 @@ func (d *drop) run(ctx context.Context) (err error) {
 		return err
 	}
 	err = d.clear(lease.Context, e.Subscription)
-	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	if released := lease.Release(release); err == nil {
 		err = released

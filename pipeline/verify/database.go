@@ -4,23 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
-	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
+	"shardcdc/pipeline/connection"
 	"shardcdc/pipeline/control"
-	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/textform"
 )
 
 // database is one session with a shard or with the target. One goroutine uses it at a time.
 type database struct {
 	name     string // "shard a", "target replica"
-	conn     *pgconn.PgConn
+	conn     *pgx.Conn
 	version  int
 	encoding string
 }
@@ -36,29 +35,13 @@ var pinned = append(textform.Settings(), [][2]string{
 	{"jit", "off"},
 }...)
 
-const (
-	connectTimeout = 10 * time.Second
-	closeTimeout   = 2 * time.Second
-)
-
 // dial connects. No error holds a password.
 func dial(ctx context.Context, name, text, application string) (*database, error) {
-	expanded, err := dsn.Expand(text, os.LookupEnv)
+	conn, _, err := connection.Open(ctx, text, map[string]string{
+		"application_name": application[:min(len(application), 63)], "client_encoding": "UTF8",
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	config, err := pgconn.ParseConfig(expanded)
-	if err != nil {
-		return nil, fmt.Errorf("%s: the DSN cannot be used: %s. Try: postgres://user@host:5432/database, or host=… dbname=…", name, dsn.Scrub(err.Error(), expanded))
-	}
-	config.RuntimeParams["application_name"] = application[:min(len(application), 63)]
-	config.RuntimeParams["client_encoding"] = "UTF8"
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = connectTimeout
-	}
-	conn, err := pgconn.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("%s: no connection: %s. Try: check host, port, user, password and pg_hba.conf", name, strings.TrimSuffix(dsn.Scrub(err.Error(), expanded), "."))
 	}
 	d := &database{name: name, conn: conn}
 	if err := d.settings(ctx); err != nil {
@@ -87,28 +70,23 @@ func (d *database) settings(ctx context.Context) error {
 	return err
 }
 
-func (d *database) hangUp() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	_ = d.conn.Close(ctx) // the connection is given up whatever the goodbye says
-	<-d.conn.CleanupDone()
-}
+func (d *database) hangUp() { connection.HangUp(d.conn) }
 
 // exec runs statements without parameters.
 func (d *database) exec(ctx context.Context, sql string) error {
-	_, err := d.conn.Exec(ctx, sql).ReadAll()
+	_, err := d.conn.PgConn().Exec(ctx, sql).ReadAll()
 	return d.wrap(err)
 }
 
 // query runs one statement and returns its rows as text; NULL is nil.
 func (d *database) query(ctx context.Context, sql string, args ...string) ([][][]byte, error) {
-	r := d.conn.ExecParams(ctx, sql, parameters(args), nil, nil, nil).Read()
+	r := d.conn.PgConn().ExecParams(ctx, sql, parameters(args), nil, nil, nil).Read()
 	return r.Rows, d.wrap(r.Err)
 }
 
 // each calls fn with every row of a result; the values are good until it returns.
 func (d *database) each(ctx context.Context, sql string, args []string, fn func(row [][]byte) error) error {
-	r := d.conn.ExecParams(ctx, sql, parameters(args), nil, nil, nil)
+	r := d.conn.PgConn().ExecParams(ctx, sql, parameters(args), nil, nil, nil)
 	var failed error
 	for failed == nil && r.NextRow() {
 		failed = fn(r.Values())

@@ -181,7 +181,7 @@ func (r *round) writeOne(ctx context.Context, s *suspect) error {
 	}
 	sql, args := s.statement(action)
 	for range times {
-		result := d.conn.ExecParams(ctx, sql, args, nil, nil, nil).Read()
+		result := d.conn.PgConn().ExecParams(ctx, sql, args, nil, nil, nil).Read()
 		var pg *pgconn.PgError
 		switch {
 		case errors.As(result.Err, &pg):
