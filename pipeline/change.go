@@ -14,6 +14,9 @@ const (
 	Delete   Op = 'D'
 	Truncate Op = 'T'
 	Message  Op = 'M' // a transactional logical message (pg_logical_emit_message)
+	// Read is a row as it was when its table was copied, not a change. PostgreSQL does not send it: it has the form of an
+	// Insert, and is made where a copied chunk enters the stream.
+	Read Op = 'C'
 )
 
 func (o Op) String() string {
@@ -28,6 +31,8 @@ func (o Op) String() string {
 		return "truncate"
 	case Message:
 		return "message"
+	case Read:
+		return "read"
 	}
 	return fmt.Sprintf("op(%q)", byte(o))
 }
@@ -95,7 +100,7 @@ const (
 // Change is one row change, truncation or logical message: a view into a pgoutput message.
 type Change struct {
 	Op         Op
-	RelationID uint32    // insert, update, delete
+	RelationID uint32    // insert, update, delete, read
 	Relation   *Relation // the same, resolved; nil after ParseChange
 	OldKind    byte      // OldNone, OldKey, OldFull
 	Old        Tuple
@@ -110,7 +115,7 @@ type Change struct {
 	LSN     LSN // message: the end of its WAL record
 }
 
-// ParseChange decodes an I, U, D, T or M message (the type byte included; not from inside a streamed block)
+// ParseChange decodes an I, U, D, T, M or C message (the type byte included; not from inside a streamed block)
 // and checks it to the last byte. Tuples of c are views into msg. The slices of *c are reused.
 func ParseChange(msg []byte, c *Change) error {
 	*c = Change{TruncateIDs: c.TruncateIDs[:0], Truncated: c.Truncated[:0]}
@@ -120,10 +125,10 @@ func ParseChange(msg []byte, c *Change) error {
 	c.Op = Op(msg[0])
 	cur := CursorOf(msg[1:])
 	switch c.Op {
-	case Insert:
+	case Insert, Read:
 		c.RelationID = cur.Uint32()
 		if k := cur.Byte(); k != 'N' {
-			return fmt.Errorf("insert: tuple kind %q, want 'N'", k)
+			return fmt.Errorf("%s: tuple kind %q, want 'N'", c.Op, k)
 		}
 		c.New = cur.tuple()
 	case Update:

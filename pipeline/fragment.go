@@ -19,7 +19,7 @@ type Fragment struct {
 	Origin string    // replication origin's name; empty for a transaction of the shard's own
 
 	// The body is the fragment's changes: pgoutput messages I, U, D, T, M as they were received (without the xid that
-	// streamed ones carry), each behind its length (4 bytes, big endian). It is in memory, in Body; or, when it is too
+	// streamed ones carry), and C (see Read), each behind its length (4 bytes, big endian). It is in memory, in Body; or, when it is too
 	// large for that, elsewhere, in Content, and Body is nil. Append adds to Body, Walk reads either.
 	Body    []byte
 	Content Content
@@ -63,6 +63,8 @@ func OpsOf(op Op) Ops {
 		return 8
 	case Message:
 		return 16
+	case Read:
+		return 32
 	}
 	return 0
 }
@@ -198,7 +200,7 @@ func (c *Change) resolve(rels map[uint32]*Relation) error {
 	}
 	var err error
 	switch c.Op {
-	case Insert, Update, Delete:
+	case Insert, Update, Delete, Read:
 		if c.Relation, err = find(c.RelationID); err != nil {
 			return err
 		}

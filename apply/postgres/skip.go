@@ -48,7 +48,7 @@ type skippedKind struct {
 
 func count(counts map[skippedKind]int, c *pipeline.Change) {
 	switch c.Op {
-	case pipeline.Insert, pipeline.Update, pipeline.Delete:
+	case pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Read:
 		counts[skippedKind{sourceName(c.Relation), c.Op}]++
 	case pipeline.Truncate:
 		for _, r := range c.Truncated {
@@ -63,7 +63,7 @@ func sourceName(r *pipeline.Relation) string { return tableName{r.Namespace, r.N
 // summary is for people: "public"."t": 2 insert, 1 delete; …
 func summary(counts map[skippedKind]int, unreadable []string) string {
 	tables := map[string][]string{}
-	for _, op := range []pipeline.Op{pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Truncate} {
+	for _, op := range []pipeline.Op{pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Truncate, pipeline.Read} {
 		for k, n := range counts {
 			if k.op == op {
 				tables[k.table] = append(tables[k.table], fmt.Sprintf("%d %s", n, op))

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/mark"
 )
 
-// OwnPrefix starts the prefix of every logical message that shardcdc writes itself.
+// OwnPrefix starts the prefix of every logical message that shardcdc writes itself. Those of package mark stay in the
+// body; the others have done their work when they are read.
 const OwnPrefix = "cdc."
 
 // Assembler puts one session's messages together. The zero value is not usable; see New.
@@ -226,7 +229,7 @@ func (a *Assembler) row(msg []byte) error {
 		}
 		msg = kept
 	case pipeline.Message:
-		if len(c.Prefix) >= len(OwnPrefix) && c.Prefix[:len(OwnPrefix)] == OwnPrefix {
+		if strings.HasPrefix(c.Prefix, OwnPrefix) && !mark.Is(c.Prefix) {
 			return nil
 		}
 	}

@@ -142,6 +142,8 @@ func (e *Encoder) change(f *pipeline.Fragment, c *pipeline.Change) error {
 	switch c.Op {
 	case pipeline.Insert:
 		err = e.row(`,"op":"insert",`, c)
+	case pipeline.Read:
+		err = e.row(`,"op":"read",`, c)
 	case pipeline.Update:
 		err = e.row(`,"op":"update",`, c)
 	case pipeline.Delete:

@@ -131,9 +131,12 @@ func (c *Catalog) Change(ctx context.Context, name string, change func(*Subscrip
 	}
 }
 
-// Delete removes a subscription, and what it was told to leave out.
+// Delete removes a subscription, what it was told to leave out, and its copies.
 func (c *Catalog) Delete(ctx context.Context, name string) error {
 	if err := deleteSkips(ctx, c.js, name); err != nil {
+		return err
+	}
+	if err := deleteCopies(ctx, c.js, name); err != nil {
 		return err
 	}
 	if err := c.kv.Purge(ctx, name); err != nil {
@@ -169,9 +172,13 @@ func (c *Catalog) List(ctx context.Context) ([]Entry, error) {
 // Watch calls changed once, and again whenever the catalog may have changed, until ctx ends or changed fails: a change
 // that could not be followed must not wait for the next one, so the caller begins anew.
 func (c *Catalog) Watch(ctx context.Context, changed func() error) error {
-	w, err := c.kv.WatchAll(ctx, jetstream.MetaOnly())
+	return watch(ctx, c.kv, ">", changed)
+}
+
+func watch(ctx context.Context, kv jetstream.KeyValue, keys string, changed func() error) error {
+	w, err := kv.Watch(ctx, keys, jetstream.MetaOnly())
 	if err != nil {
-		return fmt.Errorf("watch the catalog: %w", err)
+		return fmt.Errorf("watch %s: %w", kv.Bucket(), err)
 	}
 	defer w.Stop()
 	if err := changed(); err != nil {
@@ -181,7 +188,7 @@ func (c *Catalog) Watch(ctx context.Context, changed func() error) error {
 		select {
 		case _, ok := <-w.Updates():
 			if !ok {
-				return errors.New("watch the catalog: the watcher ended")
+				return fmt.Errorf("watch %s: the watcher ended", kv.Bucket())
 			}
 			if err := changed(); err != nil {
 				return err

@@ -58,42 +58,14 @@ func (s *Skips) Put(ctx context.Context, subscription, target string, k Skip) er
 
 // Get returns the order for one transaction; nil: there is none.
 func (s *Skips) Get(ctx context.Context, subscription, target string, csn pipeline.CSN) (*Skip, error) {
-	return s.read(ctx, skipKey(subscription, target, csn.String()))
-}
-
-func (s *Skips) read(ctx context.Context, key string) (*Skip, error) {
-	e, err := s.kv.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil, nil
-	}
-	k := &Skip{}
-	if err == nil {
-		err = json.Unmarshal(e.Value(), k)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("skip %s: %w", key, err)
-	}
-	return k, nil
+	return readOne[Skip](ctx, s.kv, skipKey(subscription, target, csn.String()))
 }
 
 // List returns every order for a target, by CSN.
 func (s *Skips) List(ctx context.Context, subscription, target string) ([]Skip, error) {
-	keys, err := keysOf(ctx, s.kv, skipKey(subscription, target, "*"))
-	if err != nil {
-		return nil, fmt.Errorf("list the skips: %w", err)
-	}
-	all := []Skip{}
-	for _, key := range keys {
-		k, err := s.read(ctx, key)
-		if err != nil {
-			return nil, err
-		}
-		if k != nil { // else it was dropped between the two reads
-			all = append(all, *k)
-		}
-	}
+	all, err := readAll[Skip](ctx, s.kv, skipKey(subscription, target, "*"))
 	slices.SortFunc(all, func(a, b Skip) int { return cmp.Compare(a.CSN, b.CSN) })
-	return all, nil
+	return all, err
 }
 
 func keysOf(ctx context.Context, kv jetstream.KeyValue, filter string) (keys []string, err error) {

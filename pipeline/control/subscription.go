@@ -48,7 +48,34 @@ type Subscription struct {
 	Retain Duration `json:"retain"`
 	// Truncate says what a target does with a TRUNCATE that reached only some shards: stop, apply, ignore.
 	Truncate string `json:"truncate"`
+	// DDL says what becomes of statements that change tables: DDLCapture, DDLStop, DDLIgnore.
+	DDL string `json:"ddl"`
+	// FollowNewTables: a new table that matches Tables joins by itself; else it is reported.
+	FollowNewTables bool `json:"follow_new_tables,omitempty"`
+	// Copy says how tables are copied.
+	Copy CopyOptions `json:"copy"`
 }
+
+// CopyOptions bound the load that copying puts on the shards.
+type CopyOptions struct {
+	Rate     int64 `json:"rate,omitempty"` // bytes of rows per second, over all shards; 0: no limit
+	Parallel int   `json:"parallel"`       // connections per shard that read
+	// Order are patterns of tables that are copied first, in this order; the rest follows, small ones first.
+	Order []string `json:"order,omitempty"`
+}
+
+// What becomes of statements that change tables.
+const (
+	DDLCapture = "capture" // event triggers on the shards put them into the stream; targets run them at their place
+	DDLStop    = "stop"    // the same, but a target stops there and says what to run
+	DDLIgnore  = "ignore"  // nothing is installed; a target stops when a row does not fit its table
+)
+
+// Defaults and limits of CopyOptions.
+const (
+	DefaultCopyParallel = 2
+	copyParallelMax     = 32
+)
 
 const subscriptionVersion = 1
 
@@ -170,6 +197,17 @@ func (s *Subscription) Validate() error {
 	default:
 		add("truncate %q is unknown. Try: stop, apply or ignore", s.Truncate)
 	}
+	switch s.DDL {
+	case DDLCapture, DDLStop, DDLIgnore:
+	default:
+		add("ddl %q is unknown. Try: capture, stop or ignore", s.DDL)
+	}
+	if s.Copy.Rate < 0 {
+		add("copy rate %d is negative. Try: 0 for no limit", s.Copy.Rate)
+	}
+	if s.Copy.Parallel < 1 || s.Copy.Parallel > copyParallelMax {
+		add("copy parallel %d is out of range, 1 to %d connections per shard", s.Copy.Parallel, copyParallelMax)
+	}
 	return errors.Join(errs...)
 }
 
@@ -178,7 +216,7 @@ func NewSubscription(name, incarnation string, created time.Time) *Subscription 
 	return &Subscription{
 		Version: subscriptionVersion, Name: name, Incarnation: incarnation, Created: created,
 		State: Active, Format: FormatInternal, MaxClockSkew: Duration(DefaultMaxClockSkew),
-		MemoryBytesMax: DefaultMemoryBytesMax, SpillBytesMax: DefaultSpillBytesMax, Truncate: "stop",
+		MemoryBytesMax: DefaultMemoryBytesMax, SpillBytesMax: DefaultSpillBytesMax, Truncate: "stop", DDL: DDLIgnore, Copy: CopyOptions{Parallel: DefaultCopyParallel},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"shardcdc/joiner/gid"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
+	"shardcdc/pipeline/mark"
 )
 
 // Spec says what subscription is wanted. The zero value of each optional field means its default.
@@ -38,7 +39,14 @@ type Spec struct {
 	GIDRules       []control.GIDRule // before the built-in ones
 	Truncate       string            // stop, apply or ignore; default stop
 	StreamBytesMax int64             // the stream refuses more; 0: no limit of its own
-	Retain         time.Duration     // messages stay this long at least, and until every target has applied them; 0: for ever
+	// CopyData: the rows that the tables hold already are copied. TargetRows says what targets do with rows that they hold
+	// already (package mark); default mark.TargetFail. Copy bounds the load; default control.DefaultCopyParallel.
+	CopyData        bool
+	TargetRows      string
+	Copy            control.CopyOptions
+	DDL             string        // default control.DDLIgnore
+	FollowNewTables bool          // see control.Subscription
+	Retain          time.Duration // messages stay this long at least, and until every target has applied them; 0: for ever
 }
 
 // Shard is a database to read.
@@ -79,6 +87,15 @@ func (s Spec) withDefaults() Spec {
 	if s.Truncate == "" {
 		s.Truncate = "stop"
 	}
+	if s.TargetRows == "" {
+		s.TargetRows = mark.TargetFail
+	}
+	if s.Copy.Parallel == 0 {
+		s.Copy.Parallel = control.DefaultCopyParallel
+	}
+	if s.DDL == "" {
+		s.DDL = control.DDLIgnore
+	}
 	return s
 }
 
@@ -89,6 +106,7 @@ func (s *Spec) subscription() *control.Subscription {
 	sub.MaxClockSkew = control.Duration(s.MaxClockSkew)
 	sub.MemoryBytesMax, sub.SpillBytesMax = s.MemoryBytesMax, s.SpillBytesMax
 	sub.Retain = control.Duration(s.Retain)
+	sub.Copy, sub.DDL, sub.FollowNewTables = s.Copy, s.DDL, s.FollowNewTables
 	for _, sh := range s.Shards {
 		sub.Shards = append(sub.Shards, control.Shard{
 			Name: sh.Name, DSN: sh.DSN, Slot: s.slot(sh.Name), OwnSlot: s.Slot == "", Publications: s.publications(), OwnPublication: len(s.Publications) == 0,

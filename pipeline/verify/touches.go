@@ -118,7 +118,7 @@ func (t *touchReader) fragment(csn pipeline.CSN, f *pipeline.Fragment) error {
 
 func (t *touchReader) change(c *pipeline.Change) error {
 	switch c.Op {
-	case pipeline.Insert, pipeline.Update, pipeline.Delete:
+	case pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Read:
 		name := tableName{c.Relation.Namespace, c.Relation.Name}
 		if ids := t.r.g.by[name]; ids != nil {
 			t.row(name, ids, c)
@@ -153,7 +153,7 @@ func (t *touchReader) row(name tableName, ids map[string]*suspect, c *pipeline.C
 	case !whole:
 	case c.Old != nil && (c.OldKind == pipeline.OldFull || p.key != nil):
 		whole = t.note(p, ids, t.old, at, false)
-	case c.Op != pipeline.Insert && p.key == nil:
+	case (c.Op == pipeline.Update || c.Op == pipeline.Delete) && p.key == nil:
 		whole = false // another row was there, and nobody tells which
 	}
 	if !whole {

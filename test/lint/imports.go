@@ -11,11 +11,11 @@ var stages = []string{"dumper", "joiner", "output", "apply"}
 // Pure packages are values with methods: no clock, context, lock, goroutine, file or network. Of output the folder itself
 // is pure (what an encoder is), and the encoders below it are; the publisher is not.
 var pure = []string{
-	"pipeline", "pipeline/wire", "dumper/pgoutput", "joiner/gid", "joiner/merge", "output", "output/json", "output/sql", "apply/schedule",
+	"pipeline", "pipeline/wire", "pipeline/mark", "dumper/pgoutput", "dumper/copier/fold", "joiner/gid", "joiner/merge", "output", "output/json", "output/sql", "apply/schedule",
 }
 
 // wiring may know several stages.
-var wiring = []string{"pipeline/node", "pipeline/subscribe", "cmd", "test"}
+var wiring = []string{"pipeline/node", "pipeline/copying", "pipeline/subscribe", "cmd", "test"}
 
 // Names that say nothing about what is inside; internal is closed to its cousins by Go's own rule.
 var emptyNames = []string{"util", "utils", "common", "manager", "helper", "helpers", "misc", "internal"}

@@ -1,0 +1,232 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"shardcdc/pipeline"
+)
+
+const copyBucket = "CDC_COPIES"
+
+// CopyKind says why tables are copied.
+type CopyKind string
+
+const (
+	CopyInitial CopyKind = "initial"   // with the subscription
+	CopyAdd     CopyKind = "add-table" // the tables join a running subscription
+	CopyResync  CopyKind = "resync"    // the tables are copied anew, in place
+)
+
+// CopyState is how far a CopyJob is.
+type CopyState string
+
+const (
+	CopyRequested CopyState = "requested" // nobody has begun
+	CopyPrepared  CopyState = "prepared"  // Tables are known; its begin mark is in the stream
+	CopyCopying   CopyState = "copying"   // chunks are being copied
+	CopyDone      CopyState = "done"      // its end mark is in the stream
+	CopyCancelled CopyState = "cancelled"
+)
+
+// CopyTableName names a table as the shards publish it.
+type CopyTableName struct {
+	Schema string `json:"schema"`
+	Name   string `json:"table"`
+}
+
+func (n CopyTableName) String() string { return n.Schema + "." + n.Name }
+
+// CopyJob is an order to copy tables, and what became of it. Its chunks are accounted for in a CopyTable per table and
+// shard.
+type CopyJob struct {
+	ID         string          `json:"id"` // rises with time
+	Kind       CopyKind        `json:"kind"`
+	State      CopyState       `json:"state"`
+	Tables     []CopyTableName `json:"tables,omitempty"` // of an initial copy known only once it is prepared
+	TargetRows string          `json:"target_rows"`      // see package mark
+	By         string          `json:"by"`               // user@host
+	Requested  time.Time       `json:"requested"`
+	Started    *time.Time      `json:"started,omitempty"`
+	Ended      *time.Time      `json:"ended,omitempty"`
+	BeginCSN   pipeline.CSN    `json:"begin_csn,omitempty"` // of its begin mark
+	EndCSN     pipeline.CSN    `json:"end_csn,omitempty"`   // of its end mark: from here on the tables are as on the source
+}
+
+// CopyTable is the ledger of one table on one shard within a job: what is done need not be copied again. The position is
+// exact: a chunk is in the stream if and only if the ledger says so, or Intent proves it.
+type CopyTable struct {
+	Job    string      `json:"job"`
+	Shard  string      `json:"shard"`
+	Schema string      `json:"schema"`
+	Name   string      `json:"table"`
+	Keyed  bool        `json:"keyed"`
+	Ranges []CopyRange `json:"ranges,omitempty"` // of a table with a key; together they are all keys
+	Redo   [][]string  `json:"redo,omitempty"`   // keys whose rows are to be copied once more, before the table is done
+	Done   bool        `json:"done"`
+
+	Rows          int64 `json:"rows"` // copied
+	Bytes         int64 `json:"bytes"`
+	RowsEstimate  int64 `json:"rows_estimate"` // of the whole table, from the statistics of the server
+	BytesEstimate int64 `json:"bytes_estimate"`
+
+	// Intent is written before a chunk is published. If the stream's checkpoint has passed it, Then is the ledger.
+	Intent *CopyIntent `json:"intent,omitempty"`
+
+	Revision uint64 `json:"-"` // that it was read or written at
+}
+
+// CopyIntent says what a ledger becomes once the chunk whose mark ends at LSN, on the ledger's shard, is in the stream. Who
+// takes a subscription over settles every intent before it publishes anything: the rows are in the stream if the
+// checkpoint's Through has reached LSN, else they never will be under this mark.
+type CopyIntent struct {
+	LSN   pipeline.LSN `json:"lsn"`
+	Chunk string       `json:"chunk"`
+	Then  *CopyTable   `json:"then"`
+}
+
+// CopyRange is a range of keys and how far it is copied.
+type CopyRange struct {
+	After   []string `json:"after,omitempty"`   // the last key copied, else the one before the range; nil: from the lowest key on
+	Through []string `json:"through,omitempty"` // the last key of the range; nil: up to the highest
+	Done    bool     `json:"done,omitempty"`
+}
+
+// Copies holds the copy jobs and their ledgers. It is no part of the catalog's entries: a change of these restarts the
+// capture.
+type Copies struct{ kv jetstream.KeyValue }
+
+// OpenCopies opens the copies and makes their bucket if it is not there.
+func OpenCopies(ctx context.Context, js jetstream.JetStream, replicas int) (*Copies, error) {
+	kv, err := openBucket(ctx, js, jetstream.KeyValueConfig{
+		Bucket: copyBucket, Description: "copies of tables by shardcdc", History: 1, Replicas: max(replicas, 1),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the copies: %w", err)
+	}
+	return &Copies{kv: kv}, nil
+}
+
+func jobKey(subscription, job string) string { return subscription + ".job." + job }
+
+// tableKey counts tables, since their names may be too long for a key.
+func tableKey(subscription, job, shard string, n int) string {
+	return subscription + ".table." + job + "." + shard + "." + strconv.Itoa(n)
+}
+
+// PutJob writes a job. It is durable when PutJob returns without an error.
+func (c *Copies) PutJob(ctx context.Context, subscription string, j *CopyJob) error {
+	return c.put(ctx, jobKey(subscription, j.ID), j)
+}
+
+// PutTable writes the ledger of the n-th table of a job on a shard. It fails if somebody else wrote it since t.Revision (0:
+// it must not be there): a node that lost its lease without knowing must not spoil the ledger of its successor.
+func (c *Copies) PutTable(ctx context.Context, subscription string, n int, t *CopyTable) error {
+	b, err := json.Marshal(t)
+	if err != nil {
+		return err
+	}
+	key := tableKey(subscription, t.Job, t.Shard, n)
+	if t.Revision == 0 {
+		t.Revision, err = c.kv.Create(ctx, key, b)
+	} else {
+		t.Revision, err = c.kv.Update(ctx, key, b, t.Revision)
+	}
+	if err != nil {
+		return fmt.Errorf("write copy %s: %w", key, err)
+	}
+	return nil
+}
+
+func (c *Copies) put(ctx context.Context, key string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if _, err = c.kv.Put(ctx, key, b); err != nil {
+		return fmt.Errorf("write copy %s: %w", key, err)
+	}
+	return nil
+}
+
+// Jobs returns every job of a subscription, the oldest first.
+func (c *Copies) Jobs(ctx context.Context, subscription string) ([]CopyJob, error) {
+	jobs, err := readAll[CopyJob](ctx, c.kv, jobKey(subscription, "*"))
+	slices.SortFunc(jobs, func(a, b CopyJob) int { return cmp.Compare(a.ID, b.ID) })
+	return jobs, err
+}
+
+// Table returns the ledger of the n-th table of a job on a shard; nil: there is none yet.
+func (c *Copies) Table(ctx context.Context, subscription, job, shard string, n int) (*CopyTable, error) {
+	return readOne[CopyTable](ctx, c.kv, tableKey(subscription, job, shard, n))
+}
+
+// Tables returns every ledger of a job.
+func (c *Copies) Tables(ctx context.Context, subscription, job string) ([]CopyTable, error) {
+	return readAll[CopyTable](ctx, c.kv, subscription+".table."+job+".*.*")
+}
+
+// Watch calls changed once, and again whenever a job of the subscription may have changed, until ctx ends or changed fails.
+func (c *Copies) Watch(ctx context.Context, subscription string, changed func() error) error {
+	return watch(ctx, c.kv, jobKey(subscription, "*"), changed)
+}
+
+func readOne[T any](ctx context.Context, kv jetstream.KeyValue, key string) (*T, error) {
+	e, err := kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, nil
+	}
+	v := new(T)
+	if err == nil {
+		err = json.Unmarshal(e.Value(), v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	return v, nil
+}
+
+func readAll[T any](ctx context.Context, kv jetstream.KeyValue, filter string) ([]T, error) {
+	keys, err := keysOf(ctx, kv, filter)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", filter, err)
+	}
+	all := []T{}
+	for _, key := range keys {
+		v, err := readOne[T](ctx, kv, key)
+		if err != nil {
+			return nil, err
+		}
+		if v != nil { // else it was dropped between the two reads
+			all = append(all, *v)
+		}
+	}
+	return all, nil
+}
+
+// deleteCopies forgets the copies of a subscription that goes away.
+func deleteCopies(ctx context.Context, js jetstream.JetStream, subscription string) error {
+	kv, err := js.KeyValue(ctx, copyBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil
+	}
+	var keys []string
+	if err == nil {
+		keys, err = keysOf(ctx, kv, subscription+".>")
+	}
+	for _, key := range keys {
+		err = errors.Join(err, kv.Purge(ctx, key))
+	}
+	if err != nil {
+		return fmt.Errorf("forget the copies of subscription %s: %w", subscription, err)
+	}
+	return nil
+}

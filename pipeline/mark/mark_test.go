@@ -1,0 +1,55 @@
+package mark_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/mark"
+)
+
+// A mark in a body is what Walk gives back.
+func TestMarksInABody(t *testing.T) {
+	begin := mark.Copy{
+		Kind: mark.Begin, Job: "j", TargetRows: mark.TargetMerge,
+		Tables: []mark.Table{{Schema: "public", Name: "t", Keyed: true}, {Schema: "s", Name: `"x`}},
+	}
+	ddl := mark.DDL{Statement: "ALTER TABLE t ADD c int", Tag: "ALTER TABLE", SearchPath: "public"}
+	f := &pipeline.Fragment{}
+	f.Append(mark.Message(mark.CopyPrefix, begin.Content(), 7))
+	f.Append(mark.Message(mark.DDLPrefix, ddl.Content(), 8))
+	n := 0
+	err := f.Walk(func(c *pipeline.Change) error {
+		n++
+		m, isCopy, err := mark.CopyOf(c)
+		if err != nil {
+			return err
+		}
+		d, isDDL, err := mark.DDLOf(c)
+		if err != nil {
+			return err
+		}
+		switch {
+		case n == 1 && (!isCopy || isDDL || c.LSN != 7 || !cmp.Equal(m, begin)):
+			t.Errorf("first: %+v", m)
+		case n == 2 && (isCopy || !isDDL || c.LSN != 8 || !cmp.Equal(d, ddl)):
+			t.Errorf("second: %+v", d)
+		}
+		return nil
+	})
+	if err != nil || n != 2 || f.Changes != 2 {
+		t.Errorf("%d changes, %v", n, err)
+	}
+}
+
+func TestUnknownMarks(t *testing.T) {
+	for _, text := range []string{"", "{}", `{"mark":"middle","job":"j"}`, `{"mark":"end","job":"j","tablets":[]}`} {
+		if _, err := mark.ParseCopy([]byte(text)); err == nil {
+			t.Errorf("%q was read", text)
+		}
+	}
+	if _, err := mark.ParseDDL([]byte(`{"sql":"x"}`)); err == nil {
+		t.Error("an unknown field was read")
+	}
+}
