@@ -261,3 +261,35 @@ func TestStatusRequests(t *testing.T) {
 		t.Fatalf("after stop: %v", err)
 	}
 }
+
+// A holder that was told to stop keeps the lease until it has finished.
+func TestLeaseWhileFinishing(t *testing.T) {
+	ctx, bus := newBus(t)
+	leases, err := control.OpenLeases(ctx, bus.JS, 1, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	working, stop := context.WithCancel(ctx)
+	lease, err := leases.Acquire(working, "capture.bank", control.Owner{Node: "n1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	renewed := func() uint64 {
+		e, err := bucket(ctx, t, bus).Get(ctx, "capture.bank")
+		if err != nil {
+			t.Fatal(err) // it has ended
+		}
+		return e.Revision()
+	}
+	first := renewed()
+	await(ctx, t, func() bool { return renewed() >= first+4 }) // more than its time
+	if err := lease.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if next, err := leases.Acquire(ctx, "capture.bank", control.Owner{Node: "n2"}); err != nil || next == nil || next.Owner.Why != "given back" {
+		t.Errorf("%+v %v", next, err)
+	} else if err := next.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+}

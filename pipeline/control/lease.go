@@ -120,12 +120,13 @@ type Lease struct {
 	// Owner says how it came to this process.
 	Owner Owner
 
-	cancel context.CancelCauseFunc
-	done   sync.WaitGroup
-	leases *Leases
-	key    string
-	value  []byte
-	rev    uint64
+	cancel  context.CancelCauseFunc
+	handing chan struct{} // closed when the holder has finished
+	done    sync.WaitGroup
+	leases  *Leases
+	key     string
+	value   []byte
+	rev     uint64
 }
 
 // ErrLeaseLost is the cause of a Lease's Context when it could not be renewed in time.
@@ -145,7 +146,7 @@ func (l *Leases) Acquire(ctx context.Context, key string, o Owner) (*Lease, erro
 	}
 	o.TTL = Duration(l.ttl)
 	o.From, o.Why = l.story(ctx, key, last, o.Incarnation)
-	ls := &Lease{leases: l, key: key, rev: last.rev, Owner: o}
+	ls := &Lease{leases: l, key: key, rev: last.rev, Owner: o, handing: make(chan struct{})}
 	if ls.value, err = json.Marshal(o); err != nil {
 		return nil, err
 	}
@@ -164,6 +165,9 @@ func (l *Leases) Acquire(ctx context.Context, key string, o Owner) (*Lease, erro
 	return ls, nil
 }
 
+// finishMax is how long a holder that was told to stop keeps the lease while it finishes. One that hangs then loses it.
+const finishMax = 10 * time.Second
+
 // renew extends the lease at a third of its time, and gives it up when two thirds have passed without success:
 // before anyone else can have it.
 func (ls *Lease) renew() {
@@ -171,15 +175,21 @@ func (ls *Lease) renew() {
 	ttl := ls.leases.ttl
 	tick := time.NewTicker(ttl / 3)
 	defer tick.Stop()
-	good := time.Now()
+	good, told := time.Now(), time.Time{}
 	for {
 		select {
 		case <-tick.C:
-		case <-ls.Context.Done():
+		case <-ls.handing:
+			return
+		}
+		if ls.Context.Err() != nil && told.IsZero() {
+			told = time.Now()
+		}
+		if !told.IsZero() && time.Since(told) > finishMax {
 			return
 		}
 		started := time.Now()
-		ctx, cancel := context.WithTimeout(ls.Context, ttl/3)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ls.Context), ttl/3)
 		err := ls.extend(ctx)
 		cancel()
 		if err == nil {
@@ -238,6 +248,7 @@ func (ls *Lease) Release(ctx context.Context) error { return ls.HandOver(ctx, "g
 func (ls *Lease) HandOver(ctx context.Context, why string) error {
 	lost := ls.Context.Err() != nil && errors.Is(context.Cause(ls.Context), ErrLeaseLost)
 	ls.cancel(context.Canceled)
+	close(ls.handing)
 	ls.done.Wait()
 	if lost {
 		return nil
