@@ -47,6 +47,8 @@ type CaptureStatus struct {
 	OldestUnfinished *Prepared `json:"oldest_unfinished,omitempty"`
 	WaitsFor         []string  `json:"waits_for,omitempty"` // a sentence per shard that holds others up
 
+	Catchup
+
 	Shards []ShardStatus `json:"shards"`
 }
 
@@ -102,6 +104,8 @@ type ApplyStatus struct {
 	// Skipped counts the transactions that it was told to leave out, ever. The worker does not say it: whoever shows it
 	// reads it from Skips.
 	Skipped int `json:"skipped"`
+
+	Replay
 }
 
 // Large is how far a target is with a transaction larger than memory. Nobody sees anything of it there before its end.
