@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nuid"
+
+	"shardcdc/pipeline"
 )
 
 // Kinds of Catchup.
@@ -27,10 +29,10 @@ type Catchup struct {
 // Replay is how far a worker is with what the stream held when it began, as sequences of the stream. It stays as it was
 // when it got there.
 type Replay struct {
-	Start   uint64  `json:"replay_start"`
-	Current uint64  `json:"replay_current"`
-	End     uint64  `json:"replay_end"`
-	Percent float64 `json:"replay_percent"`
+	Start   pipeline.Seq `json:"replay_start"`
+	Current pipeline.Seq `json:"replay_current"`
+	End     pipeline.Seq `json:"replay_end"`
+	Percent float64      `json:"replay_percent"`
 }
 
 // NewCopyJob is an order to copy tables that nobody has begun. Its ID rises with time.
