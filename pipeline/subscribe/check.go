@@ -29,10 +29,15 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 		findings = append(findings, shards[i].findings...)
 	}
 	tables := published(shards)
+	targetRows := ""
+	if spec.CopyData {
+		targetRows = spec.TargetRows
+		findings = append(findings, keyless(tables)...)
+	}
 	findings = append(findings, twins(spec.Shards, shards)...)
 	findings = append(findings, clocks(spec.Shards, shards, spec.MaxClockSkew)...)
 	for i := range spec.Targets {
-		wait.Go(func() { targets[i] = checkTarget(ctx, &spec.Targets[i], tables, shards) })
+		wait.Go(func() { targets[i] = checkTarget(ctx, &spec.Targets[i], tables, shards, targetRows) })
 	}
 	wait.Wait()
 	for _, t := range targets {
@@ -75,6 +80,11 @@ func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
 	}
 	if err != nil {
 		fault(err)
+	}
+	if spec.CopyData {
+		if err := c.checkCopyable(ctx, db, about); err != nil {
+			fault(err)
+		}
 	}
 	names, err := checkNames(ctx, db, spec, shard.Name)
 	for _, f := range names {

@@ -67,6 +67,7 @@ type creation struct {
 
 	made   []bool // per shard: provisioned by us
 	stream bool   // made, or perhaps made
+	job    bool   // of the copy: written, or perhaps written
 	entry  bool   // written, or perhaps written
 }
 
@@ -77,7 +78,7 @@ func (c *creation) run(ctx context.Context) error {
 	return c.finish(ctx)
 }
 
-// finish makes the stream and, at last, the entry.
+// finish makes the stream, the order to copy and, at last, the entry.
 func (c *creation) finish(ctx context.Context) error {
 	c.stream = true
 	err := jetstream.CreateStream(ctx, c.bus.JS, jetstream.StreamConfig{
@@ -86,11 +87,43 @@ func (c *creation) finish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := c.orderCopy(ctx); err != nil {
+		return err
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	c.entry = true
 	return c.catalog.Create(ctx, c.sub) // the commit point
+}
+
+// orderCopy writes the job of the initial copy. The stream is ours, so nobody else is making a subscription of this name:
+// jobs that are there were left behind by a Create that died.
+func (c *creation) orderCopy(ctx context.Context) error {
+	copies, err := control.OpenCopies(ctx, c.bus.JS, c.bus.Replicas)
+	if err != nil {
+		return err
+	}
+	if err := copies.Forget(ctx, c.sub.Name); err != nil || !c.spec.CopyData {
+		return err
+	}
+	c.job = true
+	return copies.PutJob(ctx, c.sub.Name, control.NewCopyJob(control.CopyInitial, nil, c.spec.TargetRows, c.spec.By))
+}
+
+// undoJob removes the order to copy, before the stream, by which the name is ours.
+func (c *creation) undoJob(ctx context.Context) []error {
+	if !c.job {
+		return nil
+	}
+	copies, err := control.OpenCopies(ctx, c.bus.JS, c.bus.Replicas)
+	if err == nil {
+		err = copies.Forget(ctx, c.sub.Name)
+	}
+	if err != nil {
+		return []error{err}
+	}
+	return nil
 }
 
 // provision prepares all shards at the same time.
@@ -120,6 +153,7 @@ func (c *creation) undo(ctx context.Context, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	left := c.undoEntry(ctx)
+	left = append(left, c.undoJob(ctx)...)
 	left = append(left, c.undoStream(ctx)...)
 	errs := make([]error, len(c.sub.Shards))
 	var wait sync.WaitGroup

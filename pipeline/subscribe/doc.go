@@ -7,8 +7,8 @@
 //
 // # Create
 //
-//	validate ─► check ─► provision every shard ─► create the stream ─► write the catalog entry
-//	                         │                          │                      │
+//	validate ─► check ─► provision every shard ─► create the stream, order the copy ─► write the catalog entry
+//	                         │                                 │                              │
 //	                         └──────────── on any failure: undo what this call made, last first
 //
 // Nothing looks at a slot or a stream before the catalog names them, so the entry is the commit point: until it is

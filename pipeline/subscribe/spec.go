@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nuid"
 
+	"shardcdc/dumper"
 	"shardcdc/joiner/gid"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
@@ -42,6 +43,7 @@ type Spec struct {
 	// CopyData: the rows that the tables hold already are copied. TargetRows says what targets do with rows that they hold
 	// already (package mark); default mark.TargetFail. Copy bounds the load; default control.DefaultCopyParallel.
 	CopyData        bool
+	By              string // who asks for the copy: user@host
 	TargetRows      string
 	Copy            control.CopyOptions
 	DDL             string        // default control.DDLIgnore
@@ -174,10 +176,36 @@ func (s *Spec) faults() Faults {
 	if s.StreamBytesMax < 0 {
 		faults = append(faults, faultf("", "--stream-bytes-max 100GiB, or 0 for no limit", "stream_bytes_max %d is negative", s.StreamBytesMax))
 	}
+	faults = append(faults, s.copyFaults()...)
 	if s.SlotTimeout < time.Second {
 		faults = append(faults, faultf("", "--slot-timeout 30s", "slot_timeout %s is too short, at least 1s", s.SlotTimeout))
 	}
 	return faults
+}
+
+func (s *Spec) copyFaults() (faults Faults) {
+	if err := checkTargetRows(s.TargetRows); err != nil {
+		faults = append(faults, FaultOf("", err))
+	}
+	for _, p := range s.Copy.Order {
+		if pattern, err := dumper.ParsePattern(p); err != nil {
+			faults = append(faults, FaultOf("copy order", err))
+		} else if pattern.Exclude {
+			faults = append(faults, faultf("copy order", "without the -; what matches no pattern is copied last", "%q excludes", p))
+		}
+	}
+	if s.FollowNewTables && len(s.Publications) > 0 {
+		faults = append(faults, faultf("", "ALTER PUBLICATION … ADD TABLE and cdcctl resync, when a table comes", "new tables cannot be followed with a given publication: who made it says what it holds"))
+	}
+	return faults
+}
+
+func checkTargetRows(rows string) error {
+	switch rows {
+	case mark.TargetFail, mark.TargetTruncate, mark.TargetMerge:
+		return nil
+	}
+	return fmt.Errorf("if_target_has_rows %q is unknown. Try: fail, truncate or merge", rows)
 }
 
 // connectionFaults: a password would be stored where many can read it.

@@ -16,6 +16,7 @@ type table struct {
 	permanent    bool     // neither unlogged nor of an extension: what a wildcard may choose
 	columns      []string // that are sent
 	above        []string // quoted names of the partitioned tables that it is a partition of
+	key          []string // by which a copied row is found; only known where it was looked for
 }
 
 func (t table) quoted() string { return pgx.Identifier{t.schema, t.name}.Sanitize() }

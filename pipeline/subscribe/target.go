@@ -23,8 +23,9 @@ SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), current_
 // parameterVersionMin is the first PostgreSQL that can grant the setting of a parameter.
 const parameterVersionMin = 150000
 
-// checkTarget looks whether changes can be replayed there. tables are what the shards publish.
-func checkTarget(ctx context.Context, t *control.Target, tables []table, shards []shardCheck) []Finding {
+// checkTarget looks whether changes can be replayed there. tables are what the shards publish; targetRows says what a copy
+// does with rows that are there already, and is empty when nothing is copied.
+func checkTarget(ctx context.Context, t *control.Target, tables []table, shards []shardCheck, targetRows string) []Finding {
 	about := "target " + t.Name
 	db, err := open(ctx, t.DSN)
 	if err != nil {
@@ -45,6 +46,13 @@ func checkTarget(ctx context.Context, t *control.Target, tables []table, shards 
 	lacking, err := readTargetTables(ctx, db, tables)
 	if err != nil {
 		return append(findings, FaultOf(about, err))
+	}
+	if targetRows != "" {
+		found, err := checkTargetCopy(ctx, db, about, targetRows, tables)
+		findings = append(findings, found...)
+		if err != nil {
+			findings = append(findings, FaultOf(about, err))
+		}
 	}
 	if findings = append(findings, lacking.findings(about, role)...); len(findings) > 0 || len(tables) == 0 {
 		return findings

@@ -27,7 +27,8 @@ LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
 LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
 ORDER BY w.schema, w.name`
 
-// published puts together what all shards publish: every table once, with the columns that any of them has.
+// published puts together what all shards publish: every table once, with the columns that any of them has,
+// and with a key if all of them have one.
 func published(shards []shardCheck) []table {
 	all := map[string]table{}
 	for _, s := range shards {
@@ -35,6 +36,9 @@ func published(shards []shardCheck) []table {
 			columns := append(slices.Clone(all[t.quoted()].columns), t.columns...)
 			slices.Sort(columns)
 			t.columns = slices.Compact(columns)
+			if before, seen := all[t.quoted()]; seen && len(before.key) == 0 {
+				t.key = nil
+			}
 			all[t.quoted()] = t
 		}
 	}

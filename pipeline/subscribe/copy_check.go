@@ -1,0 +1,179 @@
+package subscribe
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardcdc/pipeline/mark"
+)
+
+// wanted is a table as the queries below take it.
+type wanted struct {
+	Schema  string   `json:"schema"`
+	Name    string   `json:"name"`
+	Columns []string `json:"columns"`
+}
+
+func wantedOf(tables []table) []wanted {
+	all := make([]wanted, len(tables))
+	for i, t := range tables {
+		all[i] = wanted{Schema: t.schema, Name: t.name, Columns: slices.Concat([]string{}, t.columns)}
+	}
+	return all
+}
+
+// copyableSQL: may every row and every sent column be read, and which key are the rows found by? The key is that of the
+// replica identity; of an identity without one, the primary key or any unique index that could be one.
+const copyableSQL = `
+SELECT w.schema, w.name,
+  pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND (pg_catalog.has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
+    SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND w.columns ? a.attname::text
+      AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))),
+  pg_catalog.row_security_active(c.oid),
+  coalesce((SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, nr)
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE k.nr <= i.indnkeyatts ORDER BY k.nr)
+    FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+      AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE true END
+      AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
+    ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1), '{}')
+FROM jsonb_to_recordset($1) AS w(schema text, name text, columns jsonb)
+JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
+ORDER BY w.schema, w.name`
+
+// checkCopyable looks whether the shard's tables can be copied, and notes their keys.
+func (c *shardCheck) checkCopyable(ctx context.Context, db *database, about string) error {
+	rows, err := db.Query(ctx, copyableSQL, wantedOf(c.tables))
+	if err != nil {
+		return fmt.Errorf("look whether the tables can be copied: %w", err)
+	}
+	var (
+		t                table
+		readable, hidden bool
+		unreadable, part []table
+	)
+	_, err = pgx.ForEachRow(rows, []any{&t.schema, &t.name, &readable, &hidden, &t.key}, func() error {
+		if !readable {
+			unreadable = append(unreadable, t)
+		}
+		if hidden {
+			part = append(part, t)
+		}
+		for i := range c.tables {
+			if c.tables[i].quoted() == t.quoted() {
+				c.tables[i].key = slices.Clone(t.key)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look whether the tables can be copied: %w", err)
+	}
+	role := db.Config().User
+	if len(unreadable) > 0 {
+		c.findings = append(c.findings, faultf(about, grantSelect(unreadable)+" TO "+pgx.Identifier{role}.Sanitize()+"; or --copy-data=false",
+			"role %s may not read tables, so their rows cannot be copied: %s", role, list(unreadable, table.plain)))
+	}
+	if len(part) > 0 {
+		c.findings = append(c.findings, faultf(about, "ALTER ROLE "+pgx.Identifier{role}.Sanitize()+" BYPASSRLS; or --copy-data=false",
+			"role %s sees only those rows that policies let it see, so a copy would be incomplete: %s", role, list(part, table.plain)))
+	}
+	return nil
+}
+
+// grantSelect is the statement that lets tables be read, without to whom. Many tables are given by their schemas.
+func grantSelect(tables []table) string {
+	schemas := map[string]bool{}
+	names := make([]string, len(tables))
+	for i, t := range tables {
+		names[i], schemas[t.schema] = t.quoted(), true
+	}
+	on := strings.Join(names, ", ")
+	if len(tables) > namesMax {
+		on = "ALL TABLES IN SCHEMA " + strings.Join(quotedSorted(schemas), ", ")
+	}
+	return "GRANT USAGE ON SCHEMA " + strings.Join(quotedSorted(schemas), ", ") + " TO …; GRANT SELECT ON " + on
+}
+
+// keyless notes the tables whose copy is one chunk per shard.
+func keyless(tables []table) []Finding {
+	without := slices.DeleteFunc(slices.Clone(tables), func(t table) bool { return len(t.key) > 0 })
+	if len(without) == 0 {
+		return nil
+	}
+	return []Finding{{
+		Severity: Warning, About: "copy", Try: "a primary key, if they are large",
+		What: "tables have no key: " + list(without, table.plain) + "; the rows of each shard are copied in one piece, which begins anew after a crash",
+	}}
+}
+
+// keyedSQL lists the tables that exist and have no key made of columns that are sent.
+const keyedSQL = `
+SELECT w.schema, w.name
+FROM jsonb_to_recordset($1) AS w(schema text, name text, columns jsonb)
+JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_index i
+  WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+    AND NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, nr)
+      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE k.nr <= i.indnkeyatts AND NOT w.columns ? a.attname::text))
+ORDER BY w.schema, w.name`
+
+// checkTargetCopy looks whether rows can be copied into the tables of a target. Those that lack rights or are not there
+// are told of elsewhere.
+func checkTargetCopy(ctx context.Context, db *database, about, targetRows string, tables []table) (findings []Finding, err error) {
+	keyed := slices.DeleteFunc(slices.Clone(tables), func(t table) bool { return len(t.key) == 0 })
+	rows, err := db.Query(ctx, keyedSQL, wantedOf(keyed))
+	if err != nil {
+		return nil, fmt.Errorf("look at the keys of the tables: %w", err)
+	}
+	lacking, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t table, err error) {
+		return t, row.Scan(&t.schema, &t.name)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look at the keys of the tables: %w", err)
+	}
+	if len(lacking) > 0 {
+		i := slices.IndexFunc(keyed, func(t table) bool { return t.quoted() == lacking[0].quoted() })
+		columns := make([]string, len(keyed[i].key))
+		for k, name := range keyed[i].key {
+			columns[k] = pgx.Identifier{name}.Sanitize()
+		}
+		findings = append(findings, faultf(about, "the key that the shards have: ALTER TABLE "+lacking[0].quoted()+" ADD PRIMARY KEY ("+strings.Join(columns, ", ")+")",
+			"tables have a key on the shards and none there, by which a copied row could be found: %s", list(lacking, table.plain)))
+	}
+	if targetRows != mark.TargetFail {
+		return findings, nil
+	}
+	filled, err := db.filled(ctx, tables)
+	if len(filled) > 0 {
+		findings = append(findings, faultf(about, "TRUNCATE them there; or --if-target-has-rows truncate, which empties them, or merge, which writes over rows with the same key and keeps the others",
+			"tables hold rows there already: %s", list(filled, table.plain)))
+	}
+	return findings, err
+}
+
+// filled lists the tables that hold rows.
+func (d *database) filled(ctx context.Context, tables []table) (filled []table, err error) {
+	for _, t := range tables {
+		var readable, found bool
+		if err := d.QueryRow(ctx, `SELECT coalesce((SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')), false)`, t.schema, t.name).Scan(&readable); err != nil {
+			return nil, fmt.Errorf("look for rows in %s: %w", t.plain(), err)
+		}
+		if !readable {
+			continue
+		}
+		if err := d.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.quoted()+")").Scan(&found); err != nil {
+			return nil, fmt.Errorf("look for rows in %s: %w", t.plain(), err)
+		}
+		if found {
+			filled = append(filled, t)
+		}
+	}
+	return filled, nil
+}
