@@ -34,6 +34,8 @@ type Config struct {
 	FragmentBytes int
 	// BatchMax bounds the number of transactions in a batch; 0 means no bound.
 	BatchMax int
+	// Alone, if set, says of a transaction that it must be the only one of its batch.
+	Alone func(*pipeline.Transaction) bool
 }
 
 // Merger is the state machine. Its methods must not be called at the same time.
@@ -153,7 +155,7 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 	if m.failure != nil {
 		return b, false
 	}
-	size, weight, complete := int64(0), 0, true
+	size, weight, complete, closed := int64(0), 0, true, false
 	for {
 		first, ok := m.tree.Min()
 		if !ok || first.tx.CSN > w {
@@ -161,10 +163,12 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 		}
 		n := first.tx.Bytes()
 		count := len(b.Transactions)
-		if count > 0 && (size+n > int64(bytesMax) || count == m.conf.BatchMax) {
+		alone := m.conf.Alone != nil && m.conf.Alone(&first.tx)
+		if count > 0 && (closed || alone || size+n > int64(bytesMax) || count == m.conf.BatchMax) {
 			complete = false
 			break
 		}
+		closed = alone
 		m.tree.DeleteMin()
 		size += n
 		for _, f := range first.tx.Fragments {

@@ -34,8 +34,14 @@ const (
 	CopyPrepared  CopyState = "prepared"  // Tables are known; its begin mark is in the stream
 	CopyCopying   CopyState = "copying"   // chunks are being copied
 	CopyDone      CopyState = "done"      // its end mark is in the stream
-	CopyCancelled CopyState = "cancelled"
+	CopyCancelled CopyState = "cancelled" // before anybody began
+	CopyFailed    CopyState = "failed"    // it cannot be done; nothing of it is in the stream
 )
+
+// Ended says that nothing more will be done.
+func (s CopyState) Ended() bool {
+	return s == CopyDone || s == CopyCancelled || s == CopyFailed
+}
 
 // CopyTableName names a table as the shards publish it.
 type CopyTableName struct {
@@ -46,7 +52,7 @@ type CopyTableName struct {
 func (n CopyTableName) String() string { return n.Schema + "." + n.Name }
 
 // CopyJob is an order to copy tables, and what became of it. Its chunks are accounted for in a CopyTable per table and
-// shard.
+// shard. Until it is prepared it may be cancelled; from then on only the node that captures writes it.
 type CopyJob struct {
 	ID         string          `json:"id"` // rises with time
 	Kind       CopyKind        `json:"kind"`
@@ -59,6 +65,23 @@ type CopyJob struct {
 	Ended      *time.Time      `json:"ended,omitempty"`
 	BeginCSN   pipeline.CSN    `json:"begin_csn,omitempty"` // of its begin mark
 	EndCSN     pipeline.CSN    `json:"end_csn,omitempty"`   // of its end mark: from here on the tables are as on the source
+	Error      string          `json:"error,omitempty"`     // why it failed
+
+	// Keyed says of each of Tables whether its rows have a key on every shard that has it.
+	Keyed []bool `json:"keyed,omitempty"`
+	// Intent is written before the begin or end mark is published.
+	Intent *CopyJobIntent `json:"intent,omitempty"`
+
+	Revision uint64 `json:"-"` // that it was read or written at
+}
+
+// CopyJobIntent says what a job becomes once its mark that ends at LSN on shard 0 is in the stream; see CopyIntent.
+// LSN 0: the mark is the stream's first transaction.
+type CopyJobIntent struct {
+	LSN   pipeline.LSN `json:"lsn"`
+	CSN   pipeline.CSN `json:"csn"`
+	State CopyState    `json:"state"` // CopyPrepared, CopyDone
+	At    time.Time    `json:"at"`
 }
 
 // CopyTable is the ledger of one table on one shard within a job: what is done need not be copied again. The position is
@@ -122,38 +145,41 @@ func tableKey(subscription, job, shard string, n int) string {
 	return subscription + ".table." + job + "." + shard + "." + strconv.Itoa(n)
 }
 
-// PutJob writes a job. It is durable when PutJob returns without an error.
+// ErrTaken says that somebody else wrote a job or a ledger since it was read.
+var ErrTaken = errors.New("somebody else wrote it meanwhile")
+
+// PutJob writes a job. It is durable when PutJob returns without an error. It fails with ErrTaken if somebody else wrote it
+// since j.Revision (0: it must not be there).
 func (c *Copies) PutJob(ctx context.Context, subscription string, j *CopyJob) error {
-	return c.put(ctx, jobKey(subscription, j.ID), j)
+	return c.put(ctx, jobKey(subscription, j.ID), j, &j.Revision)
 }
 
-// PutTable writes the ledger of the n-th table of a job on a shard. It fails if somebody else wrote it since t.Revision (0:
-// it must not be there): a node that lost its lease without knowing must not spoil the ledger of its successor.
+// PutTable writes the ledger of the n-th table of a job on a shard. It fails with ErrTaken if somebody else wrote it since
+// t.Revision (0: it must not be there): a node that lost its lease without knowing must not spoil the ledger of its
+// successor.
 func (c *Copies) PutTable(ctx context.Context, subscription string, n int, t *CopyTable) error {
-	b, err := json.Marshal(t)
-	if err != nil {
-		return err
-	}
-	key := tableKey(subscription, t.Job, t.Shard, n)
-	if t.Revision == 0 {
-		t.Revision, err = c.kv.Create(ctx, key, b)
-	} else {
-		t.Revision, err = c.kv.Update(ctx, key, b, t.Revision)
-	}
-	if err != nil {
-		return fmt.Errorf("write copy %s: %w", key, err)
-	}
-	return nil
+	return c.put(ctx, tableKey(subscription, t.Job, t.Shard, n), t, &t.Revision)
 }
 
-func (c *Copies) put(ctx context.Context, key string, v any) error {
+// put writes v if its revision is still the given one, which becomes the new one.
+func (c *Copies) put(ctx context.Context, key string, v any, revision *uint64) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	if _, err = c.kv.Put(ctx, key, b); err != nil {
+	next := uint64(0)
+	if *revision == 0 {
+		next, err = c.kv.Create(ctx, key, b)
+	} else {
+		next, err = c.kv.Update(ctx, key, b, *revision)
+	}
+	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		err = ErrTaken
+	}
+	if err != nil {
 		return fmt.Errorf("write copy %s: %w", key, err)
 	}
+	*revision = next
 	return nil
 }
 
@@ -174,10 +200,21 @@ func (c *Copies) Tables(ctx context.Context, subscription, job string) ([]CopyTa
 	return readAll[CopyTable](ctx, c.kv, subscription+".table."+job+".*.*")
 }
 
+// Job returns a job; nil: there is none.
+func (c *Copies) Job(ctx context.Context, subscription, id string) (*CopyJob, error) {
+	return readOne[CopyJob](ctx, c.kv, jobKey(subscription, id))
+}
+
 // Watch calls changed once, and again whenever a job of the subscription may have changed, until ctx ends or changed fails.
 func (c *Copies) Watch(ctx context.Context, subscription string, changed func() error) error {
 	return watch(ctx, c.kv, jobKey(subscription, "*"), changed)
 }
+
+// revised is what remembers the revision that it was read at.
+type revised interface{ readAt(revision uint64) }
+
+func (j *CopyJob) readAt(revision uint64)   { j.Revision = revision }
+func (t *CopyTable) readAt(revision uint64) { t.Revision = revision }
 
 func readOne[T any](ctx context.Context, kv jetstream.KeyValue, key string) (*T, error) {
 	e, err := kv.Get(ctx, key)
@@ -190,6 +227,9 @@ func readOne[T any](ctx context.Context, kv jetstream.KeyValue, key string) (*T,
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	if v, ok := any(v).(revised); ok {
+		v.readAt(e.Revision())
 	}
 	return v, nil
 }

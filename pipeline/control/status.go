@@ -49,6 +49,11 @@ type CaptureStatus struct {
 
 	Catchup
 
+	// Copy is the copy of tables that runs, or the last one; nil: there never was one.
+	Copy *CopyStatus `json:"copy,omitempty"`
+	// NewTables match the subscription's patterns and are not published, "schema.table" each.
+	NewTables []string `json:"new_tables,omitempty"`
+
 	Shards []ShardStatus `json:"shards"`
 }
 
