@@ -72,13 +72,43 @@ type Table struct {
 
 func (t Table) String() string { return t.Schema + "." + t.Name }
 
-// DDL is the content of a mark of DDLPrefix: a statement that changed what tables look like, as a shard ran it.
+// DDL is the content of a mark of DDLPrefix: one statement that changed what tables look like, as a shard ran it. Every
+// subscription whose triggers are on the shard writes its own.
 type DDL struct {
+	Subscription string `json:"subscription"` // whose triggers wrote it; it means nothing to others
+	// Statement is what the client sent, or what a function or DO block executed. Several statements in one text each have
+	// a mark with the whole text; Tag and Nth say which of them this one is.
 	Statement  string `json:"statement"`
 	Tag        string `json:"tag"`         // PostgreSQL's command tag: ALTER TABLE, …
+	Nth        int    `json:"nth"`         // among those of this tag that the client's message has run so far, from 1
 	SearchPath string `json:"search_path"` // as it was where the statement ran
-	// Objects are the names of what was changed or dropped, with their schemas.
-	Objects []string `json:"objects,omitempty"`
+	// Nested: the statement was executed by another one (a function, a DO block), so Nth does not count in it.
+	Nested bool `json:"nested,omitempty"`
+	// Inexact: why Statement is not the text of the command, but of what caused it.
+	Inexact string `json:"inexact,omitempty"`
+	// Settings are those of the shard's session that the meaning of the statement may depend on.
+	Settings map[string]string `json:"settings,omitempty"`
+	Objects  []DDLObject       `json:"objects,omitempty"` // what was changed or dropped
+	// Filled names partitions of the table that was changed that hold rows, if it may have got one: schema and name.
+	Filled []Table `json:"filled,omitempty"`
+}
+
+// Types of a DDLObject.
+const (
+	DDLTable  = "table"
+	DDLColumn = "column" // of a table; after a RENAME its new name
+	DDLIndex  = "index"  // of a table
+	DDLType   = "type"   // enum, domain, composite type
+	DDLSchema = "schema"
+)
+
+// DDLObject is something that a statement changed, under the name that it has then; or dropped.
+type DDLObject struct {
+	Type    string `json:"type"`
+	Schema  string `json:"schema"`
+	Name    string `json:"name"`             // of a column: its table's
+	Column  string `json:"column,omitempty"` // DDLColumn
+	Dropped bool   `json:"dropped,omitempty"`
 }
 
 // Content is the mark as it is written.

@@ -15,7 +15,10 @@ func TestMarksInABody(t *testing.T) {
 		Kind: mark.Begin, Job: "j", TargetRows: mark.TargetMerge,
 		Tables: []mark.Table{{Schema: "public", Name: "t", Keyed: true}, {Schema: "s", Name: `"x`}},
 	}
-	ddl := mark.DDL{Statement: "ALTER TABLE t ADD c int", Tag: "ALTER TABLE", SearchPath: "public"}
+	ddl := mark.DDL{
+		Subscription: "s", Statement: "ALTER TABLE t ADD c int", Tag: "ALTER TABLE", Nth: 1, SearchPath: "public",
+		Objects: []mark.DDLObject{{Type: mark.DDLTable, Schema: "public", Name: "t"}},
+	}
 	f := &pipeline.Fragment{}
 	f.Append(mark.Message(mark.CopyPrefix, begin.Content(), 7))
 	f.Append(mark.Message(mark.DDLPrefix, ddl.Content(), 8))
