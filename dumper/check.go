@@ -55,6 +55,27 @@ func Check(ctx context.Context, spec CheckSpec) ([]Finding, error) {
 	return c.findings, nil
 }
 
+// CheckTables looks only at whether tables can be published: of a shard that is captured already.
+func CheckTables(ctx context.Context, dsn string, tables []string) ([]Finding, error) {
+	conn, err := dial(ctx, dsn, "check", false)
+	if err != nil {
+		return nil, err
+	}
+	defer hangUp(conn)
+	row, err := queryRow(ctx, conn, 1, "SELECT current_setting('server_version_num')")
+	if err != nil {
+		return nil, err
+	}
+	c := &checking{conn: conn, spec: CheckSpec{DSN: dsn, Tables: tables}}
+	if c.version, err = strconv.Atoi(row[0]); err != nil {
+		return nil, fmt.Errorf("server_version_num: %w", err)
+	}
+	if err := c.tables(ctx); err != nil {
+		return c.findings, fmt.Errorf("check the tables: %w", err)
+	}
+	return c.findings, nil
+}
+
 type checking struct {
 	conn     *pgconn.PgConn
 	spec     CheckSpec

@@ -57,3 +57,11 @@ func (c *Copies) Forget(ctx context.Context, subscription string) error {
 	}
 	return nil
 }
+
+// DeleteJob removes a job that nobody has begun, so that it has no ledgers.
+func (c *Copies) DeleteJob(ctx context.Context, subscription, job string) error {
+	if err := c.kv.Purge(ctx, jobKey(subscription, job)); err != nil {
+		return fmt.Errorf("delete copy job %s of subscription %s: %w", job, subscription, err)
+	}
+	return nil
+}

@@ -67,7 +67,7 @@ type creation struct {
 
 	made   []bool // per shard: provisioned by us
 	stream bool   // made, or perhaps made
-	job    bool   // of the copy: written, or perhaps written
+	job    string // of the copy: written, or perhaps written
 	entry  bool   // written, or perhaps written
 }
 
@@ -107,18 +107,19 @@ func (c *creation) orderCopy(ctx context.Context) error {
 	if err := copies.Forget(ctx, c.sub.Name); err != nil || !c.spec.CopyData {
 		return err
 	}
-	c.job = true
-	return copies.PutJob(ctx, c.sub.Name, control.NewCopyJob(control.CopyInitial, nil, c.spec.TargetRows, c.spec.By))
+	job := control.NewCopyJob(control.CopyInitial, nil, c.spec.TargetRows, c.spec.By)
+	c.job = job.ID
+	return copies.PutJob(ctx, c.sub.Name, job)
 }
 
-// undoJob removes the order to copy, before the stream, by which the name is ours.
+// undoJob removes the order to copy.
 func (c *creation) undoJob(ctx context.Context) []error {
-	if !c.job {
+	if c.job == "" {
 		return nil
 	}
 	copies, err := control.OpenCopies(ctx, c.bus.JS, c.bus.Replicas)
 	if err == nil {
-		err = copies.Forget(ctx, c.sub.Name)
+		err = copies.DeleteJob(ctx, c.sub.Name, c.job)
 	}
 	if err != nil {
 		return []error{err}

@@ -1,0 +1,255 @@
+package subscribe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"shardcdc/dumper"
+	"shardcdc/pipeline/control"
+)
+
+// TablesSpec names tables of a subscription that is there, and says what becomes of them.
+type TablesSpec struct {
+	Subscription string
+	Tables       []string // patterns, as in Spec
+	CopyData     bool     // AddTables: rows that are there are copied; else the tables join from now on
+	TargetRows   string   // see Spec; of AddTables mark.TargetFail by default
+	By           string   // user@host
+}
+
+// TablesChange is what became of tables.
+type TablesChange struct {
+	Subscription string                  `json:"subscription"`
+	Tables       []control.CopyTableName `json:"tables"`
+	Job          string                  `json:"job,omitempty"` // that copies them
+}
+
+// Names lists the tables.
+func (c *TablesChange) Names() string {
+	names := make([]string, len(c.Tables))
+	for i, t := range c.Tables {
+		names[i] = t.String()
+	}
+	return strings.Join(names, ", ")
+}
+
+// member is what a shard publishes for the subscription, and which of its tables the patterns mean.
+type member struct{ published, meant []table }
+
+// changing is a change of the tables of a subscription under way.
+type changing struct {
+	bus     *control.Bus
+	catalog *control.Catalog
+	spec    TablesSpec
+	sub     *control.Subscription
+	choice  selection
+	members []member
+}
+
+func change(ctx context.Context, bus *control.Bus, spec TablesSpec) (*changing, error) {
+	c := &changing{bus: bus, spec: spec}
+	var faults Faults
+	for _, text := range spec.Tables {
+		p, err := dumper.ParsePattern(text)
+		if err != nil {
+			faults = append(faults, FaultOf("", err))
+		}
+		c.choice = append(c.choice, p)
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	if !slices.ContainsFunc(c.choice, func(p dumper.Pattern) bool { return !p.Exclude }) {
+		return nil, fmt.Errorf("no table is named. Try: schema.table, or a pattern like app.order_*")
+	}
+	var err error
+	if c.catalog, err = control.OpenCatalog(ctx, bus.JS, bus.Replicas); err != nil {
+		return nil, err
+	}
+	e, err := c.catalog.Get(ctx, spec.Subscription)
+	if err != nil {
+		return nil, err
+	}
+	if c.sub = e.Subscription; c.sub.State == control.Dropping {
+		return nil, fmt.Errorf("subscription %s is being dropped. Try: cdcctl drop-subscription %s, which goes on", c.sub.Name, c.sub.Name)
+	}
+	return c, c.look(ctx)
+}
+
+// look asks every shard what it publishes and which tables are meant.
+func (c *changing) look(ctx context.Context) error {
+	c.members = make([]member, len(c.sub.Shards))
+	return c.each(func(i int) error {
+		m, sh := &c.members[i], &c.sub.Shards[i]
+		db, err := open(ctx, sh.DSN)
+		if err != nil {
+			return err
+		}
+		defer db.hangUp()
+		if m.published, err = shardTables(ctx, db, &Spec{Publications: sh.Publications}); err != nil {
+			return err
+		}
+		m.meant, err = shardTables(ctx, db, &Spec{Tables: c.spec.Tables})
+		return err
+	})
+}
+
+// each does something with every shard, at the same time.
+func (c *changing) each(do func(i int) error) error {
+	errs := make([]error, len(c.members))
+	var wait sync.WaitGroup
+	for i := range c.members {
+		wait.Go(func() {
+			if err := do(i); err != nil {
+				errs[i] = fmt.Errorf("shard %s: %w", c.sub.Shards[i].Name, err)
+			}
+		})
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+func namesOf(tables []table) (all []control.CopyTableName) {
+	for _, t := range tables {
+		if n := (control.CopyTableName{Schema: t.schema, Name: t.name}); !slices.Contains(all, n) {
+			all = append(all, n)
+		}
+	}
+	slices.SortFunc(all, func(a, b control.CopyTableName) int { return strings.Compare(a.String(), b.String()) })
+	return all
+}
+
+// has says whether a table, or one that it is a partition of, is among tables.
+func has(tables []table, t table) bool {
+	return slices.ContainsFunc(tables, func(p table) bool { return p.quoted() == t.quoted() || slices.Contains(t.above, p.quoted()) })
+}
+
+func (c *changing) result(tables []control.CopyTableName) TablesChange {
+	return TablesChange{Subscription: c.sub.Name, Tables: tables}
+}
+
+// given is the error for tables of publications that are not ours.
+func (c *changing) given(verb, after string) error {
+	for _, sh := range c.sub.Shards {
+		if !sh.OwnPublication {
+			return fmt.Errorf("subscription %s uses publications that were given (%s), which only their owner changes. Try: ALTER PUBLICATION %s %s TABLE … on every shard%s",
+				c.sub.Name, quoteAll(sh.Publications), pgx.Identifier{sh.Publications[0]}.Sanitize(), verb, after)
+		}
+	}
+	return nil
+}
+
+// alter changes the own publication of a shard: the tables join, or leave.
+func alter(ctx context.Context, sh *control.Shard, verb string, tables []table) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	db, err := open(ctx, sh.DSN)
+	if err != nil {
+		return err
+	}
+	defer db.hangUp()
+	if _, err := db.Exec(ctx, "SET lock_timeout = '30s'"); err != nil {
+		return fmt.Errorf("alter publication %s: %w", sh.Publications[0], err)
+	}
+	quoted := make([]string, len(tables))
+	for i, t := range tables {
+		quoted[i] = "ONLY " + t.quoted()
+	}
+	sql := fmt.Sprintf("ALTER PUBLICATION %s %s TABLE %s", pgx.Identifier{sh.Publications[0]}.Sanitize(), verb, strings.Join(quoted, ", "))
+	if _, err := db.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("%s: %w. Try: the same again once nobody holds a lock on the tables", sql, err)
+	}
+	return nil
+}
+
+// copying is an error when a job that is not done copies one of the tables already.
+func (c *changing) copying(ctx context.Context, copies *control.Copies, tables []control.CopyTableName) error {
+	jobs, err := copies.Jobs(ctx, c.sub.Name)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if j.State == control.CopyDone || j.State == control.CopyCancelled {
+			continue
+		}
+		for _, t := range tables {
+			if slices.Contains(j.Tables, t) || j.Kind == control.CopyInitial && len(j.Tables) == 0 {
+				return fmt.Errorf("table %s is being copied already (%s, asked for by %s). Try: cdcctl status %s --watch, and again when it is done", t, j.Kind, j.By, c.sub.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// order writes a job.
+func (c *changing) order(ctx context.Context, copies *control.Copies, kind control.CopyKind, tables []control.CopyTableName) (TablesChange, error) {
+	job := control.NewCopyJob(kind, tables, c.spec.TargetRows, c.spec.By)
+	out := c.result(tables)
+	if err := copies.PutJob(ctx, c.sub.Name, job); err != nil {
+		return out, err
+	}
+	out.Job = job.ID
+	return out, nil
+}
+
+// check looks whether the tables can be published (unless they are) and copied, on the shards and on the targets.
+func (c *changing) check(ctx context.Context, pick func(*member) []table, published bool) (Notes, error) {
+	shards := make([]shardCheck, len(c.members))
+	err := c.each(func(i int) error {
+		sh, s, about := &c.sub.Shards[i], &shards[i], "shard "+c.sub.Shards[i].Name
+		if s.tables = pick(&c.members[i]); len(s.tables) == 0 {
+			return nil
+		}
+		if !published {
+			quoted := make([]string, len(s.tables))
+			for i, t := range s.tables {
+				quoted[i] = t.quoted()
+			}
+			looked, err := dumper.CheckTables(ctx, sh.DSN, quoted)
+			for _, f := range looked {
+				s.findings = append(s.findings, Finding{Severity: severity(f.Severity), About: about, What: f.What, Try: f.Try})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if !c.spec.CopyData {
+			return nil
+		}
+		db, err := open(ctx, sh.DSN)
+		if err != nil {
+			return err
+		}
+		defer db.hangUp()
+		return s.checkCopyable(ctx, db, about)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return split(c.findings(ctx, shards))
+}
+
+func (c *changing) findings(ctx context.Context, shards []shardCheck) (findings []Finding) {
+	for _, s := range shards {
+		findings = append(findings, s.findings...)
+	}
+	tables, targetRows := published(shards), ""
+	if c.spec.CopyData {
+		targetRows = c.spec.TargetRows
+		findings = append(findings, keyless(tables)...)
+	}
+	targets := make([][]Finding, len(c.sub.Targets))
+	var wait sync.WaitGroup
+	for i := range c.sub.Targets {
+		wait.Go(func() { targets[i] = checkTarget(ctx, &c.sub.Targets[i], tables, nil, targetRows) })
+	}
+	wait.Wait()
+	return append(findings, slices.Concat(targets...)...)
+}
