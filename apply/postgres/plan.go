@@ -37,24 +37,18 @@ type param struct {
 // plansMax limits the table versions in memory; the least that can happen above it is that all are read again.
 const plansMax = 4096
 
-// resolve makes sure that every table of a fragment has a plan. It runs before the group's pipeline, since it
-// asks the catalog.
-func (s *session) resolve(ctx context.Context, f *pipeline.Fragment) error {
-	for _, use := range f.Relations {
-		if s.plans[use.Relation] != nil {
-			continue
+// resolve makes a plan for a version of a table. It asks the catalog, so no pipeline may be open.
+func (s *session) resolve(ctx context.Context, r *pipeline.Relation) error {
+	raw := string(r.Raw[5:]) // behind the type byte and the OID, which each shard has its own of
+	p := s.plansByRaw[raw]
+	if p == nil {
+		var err error
+		if p, err = s.plan(ctx, r); err != nil {
+			return classify(err, nil)
 		}
-		raw := string(use.Relation.Raw[5:]) // behind the type byte and the OID, which each shard has its own of
-		p := s.plansByRaw[raw]
-		if p == nil {
-			var err error
-			if p, err = s.plan(ctx, use.Relation); err != nil {
-				return err
-			}
-			s.plansByRaw[raw] = p
-		}
-		s.plans[use.Relation] = p
+		s.plansByRaw[raw] = p
 	}
+	s.plans[r] = p
 	return nil
 }
 
@@ -107,7 +101,13 @@ func (s *session) forget() {
 	if len(s.plans) <= plansMax {
 		return
 	}
+	s.unlearn()
+}
+
+// unlearn forgets what was learned about tables, because they may have changed. Statements stay prepared on the server
+// until they are the oldest; their plans are no longer found.
+func (s *session) unlearn() {
+	clear(s.tables)
 	clear(s.plans)
-	// Statements stay prepared on the server until they are the oldest; their plans are no longer found.
 	clear(s.plansByRaw)
 }
