@@ -38,7 +38,13 @@ type Options struct {
 	Skew        time.Duration     // max_clock_skew of the subscription; 0: the default
 	Retain      time.Duration     // of the subscription; 0: for ever
 	Tables      string            // SQL that makes tables beside the bank's, in every database
+	OnTarget    string            // instead of Tables, on the target
+	Patterns    []string          // of the tables in the subscription; default public.*
 	Settings    map[string]string // of every database
+	// Copy makes the subscription copy the rows that are there: those that Before put there, say.
+	Copy Copy
+	// Before is called when the databases are there, and the subscription is not.
+	Before func(*Cluster)
 	// Servers of this test alone, the shards' and then the target's, instead of those that the tests share.
 	Servers []*throwaway.Server
 }
@@ -102,6 +108,9 @@ func New(t *testing.T, o Options) *Cluster {
 		t.FailNow()
 	}
 	c.startNATS()
+	if o.Before != nil {
+		o.Before(c)
+	}
 	c.subscribe()
 	t.Cleanup(c.tell) // while everything still runs, the proxies too
 	return c
@@ -125,6 +134,9 @@ func (c *Cluster) makeDatabase(s *throwaway.Server) {
 		c.t.Error(err)
 	}
 	sql := c.options.Tables
+	if s == c.Target && c.options.OnTarget != "" {
+		sql = c.options.OnTarget
+	}
 	for name, value := range c.options.Settings {
 		sql += fmt.Sprintf("; ALTER DATABASE %s SET %s = '%s'", c.database, name, value)
 	}
@@ -160,7 +172,7 @@ func (c *Cluster) TargetDSN() string { return c.Target.DSNFor(c.database) }
 
 func (c *Cluster) subscribe() {
 	c.t.Helper()
-	spec := subscribe.Spec{Name: c.database, Format: c.options.Format, MaxClockSkew: c.options.Skew, Retain: c.options.Retain}
+	spec := subscribe.Spec{Name: c.database, Format: c.options.Format, Tables: c.options.Patterns, MaxClockSkew: c.options.Skew, Retain: c.options.Retain}
 	if c.options.Format == "" {
 		spec.Targets = []control.Target{{Name: TargetName, DSN: c.viaProxy(c.TargetDSN(), c.Target, &c.TargetProxy)}}
 	}
@@ -169,6 +181,10 @@ func (c *Cluster) subscribe() {
 		spec.Shards = append(spec.Shards, subscribe.Shard{Name: ShardName(i), DSN: c.viaProxy(c.ShardDSN(i), s, &c.ShardProxies[i])})
 	}
 	c.audit = newAuditor()
+	if c.options.Copy != NoCopy {
+		c.subscribeWithCopy(spec)
+		return
+	}
 	var err error
 	if c.Sub, _, err = subscribe.Create(c.Ctx, c.Bus, spec); err != nil {
 		c.t.Fatal(err)

@@ -23,18 +23,24 @@ var buildCdcctl = sync.OnceValues(func() (path string, err error) {
 // Cdcctl runs cdcctl and returns what it prints; exit code 1 is not an error: status has it when something is wrong.
 func (c *Cluster) Cdcctl(args ...string) string {
 	c.t.Helper()
-	path, err := buildCdcctl()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	cmd := exec.CommandContext(c.Ctx, path, append(args, "--nats", c.url)...)
-	cmd.Env = append(cmd.Environ(), "CDC_CONFIG=")
-	out, err := cmd.CombinedOutput()
+	out, err := c.cdcctl(args...)
 	var exit *exec.ExitError
 	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == 1) {
 		c.t.Fatalf("cdcctl %v: %v\n%s", args, err, out)
 	}
-	return string(out)
+	return out
+}
+
+// cdcctl runs it and returns all that it prints.
+func (c *Cluster) cdcctl(args ...string) (string, error) {
+	path, err := buildCdcctl()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(c.Ctx, path, append(args, "--nats", c.url)...)
+	cmd.Env = append(cmd.Environ(), "CDC_CONFIG=")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // Says waits until the status that cdcctl prints for people holds every one of the texts, and returns it.
