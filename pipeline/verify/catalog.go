@@ -133,10 +133,11 @@ func describeTable(ctx context.Context, d *database, name tableName) (*described
 }
 
 // What publications send of a table: generated columns not before version 18, whatever the view says. Several
-// publications of one table have the same column list, and their row filters are alternatives.
+// publications of one table have the same column list, and their row filters are alternatives. A table without columns has
+// one row, without a name.
 const sentSQL = `
-SELECT pg_catalog.unnest(attnames), rowfilter IS NULL, coalesce(rowfilter, '')
-FROM pg_catalog.pg_publication_tables WHERE pubname = ANY ($1::name[]) AND schemaname = $2 AND tablename = $3`
+SELECT a.name, rowfilter IS NULL, coalesce(rowfilter, '')
+FROM pg_catalog.pg_publication_tables LEFT JOIN LATERAL pg_catalog.unnest(attnames) a(name) ON true WHERE pubname = ANY ($1::name[]) AND schemaname = $2 AND tablename = $3`
 
 const sendsGenerated = 180000
 
