@@ -62,13 +62,7 @@ func (s Snapshot) String() string {
 // Sees says whether a committed transaction is visible. A fragment's 32-bit number means the 64-bit one that is nearest to
 // XMax: PostgreSQL itself lets no two that are in use be further apart than that.
 func (s Snapshot) Sees(xid pipeline.XID) bool {
-	if s.XMax == 0 {
-		return false
-	}
-	full := s.XMax + uint64(int64(int32(uint32(xid)-uint32(s.XMax))))
-	if int64(full) < 0 { // before the first transaction of the cluster: of another history
-		return false
-	}
+	full := s.full(xid)
 	switch {
 	case full >= s.XMax:
 		return false
@@ -77,6 +71,18 @@ func (s Snapshot) Sees(xid pipeline.XID) bool {
 	}
 	_, running := slices.BinarySearch(s.Running, full)
 	return !running
+}
+
+// seesThrough says that every transaction up to this one, in the order of their numbers, has ended.
+func (s Snapshot) seesThrough(xid pipeline.XID) bool { return s.full(xid) < s.XMin }
+
+// full is the 64-bit number nearest to XMax.
+func (s Snapshot) full(xid pipeline.XID) uint64 {
+	away := int64(int32(uint32(xid) - uint32(s.XMax)))
+	if away < 0 && s.XMax < uint64(-away) {
+		return uint64(xid) // there was nothing before the first epoch
+	}
+	return s.XMax + uint64(away)
 }
 
 // equal says whether both see the same.
