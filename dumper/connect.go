@@ -74,6 +74,15 @@ func dial(ctx context.Context, rawDSN, slot string, replication bool) (*pgconn.P
 	return conn, nil
 }
 
+// Connect opens an ordinary session on a shard, named after the slot, with the settings that every session has here. The
+// caller ends it with end, which does not wait for long.
+func Connect(ctx context.Context, rawDSN, slot string) (conn *pgconn.PgConn, end func(), err error) {
+	if conn, err = dial(ctx, rawDSN, slot, false); err != nil {
+		return nil, nil, err
+	}
+	return conn, func() { hangUp(conn) }, nil
+}
+
 // applicationName is cut as PostgreSQL cuts it (NAMEDATALEN), so that it compares with what the server shows.
 func applicationName(slot string) string {
 	name := "cdc " + slot
