@@ -25,6 +25,16 @@ type Bank struct {
 // OpenBank loads the accounts and lets the traffic run. A law that is broken on the target ends every wait of the bank.
 func (c *Cluster) OpenBank(conf bank.Config) *Bank {
 	c.t.Helper()
+	b := c.OpenBankUnwatched(conf)
+	if c.options.Format == "" {
+		b.StartWatch()
+	}
+	return b
+}
+
+// OpenBankUnwatched is OpenBank for a target that does not obey the laws yet: see StartWatch.
+func (c *Cluster) OpenBankUnwatched(conf bank.Config) *Bank {
+	c.t.Helper()
 	conf.Shards, conf.Seed = c.ShardDSNs(), c.Seed
 	if conf.PerSecond == 0 {
 		conf.PerSecond = 300
@@ -37,14 +47,16 @@ func (c *Cluster) OpenBank(conf bank.Config) *Bank {
 		c.t.Fatal(err)
 	}
 	b.broken, b.fail = context.WithCancelCause(context.Background())
-	if c.options.Format == "" {
-		watching, unwatch := context.WithCancel(context.Background())
-		b.Watch = b.Bank.Watch(c.TargetDSN())
-		b.unwatch, b.watched = unwatch, b.run(func() error { return b.Watch.Run(watching) })
-	}
 	b.StartTraffic()
 	c.t.Cleanup(b.close)
 	return b
+}
+
+// StartWatch looks at the target from now on.
+func (b *Bank) StartWatch() {
+	watching, unwatch := context.WithCancel(context.Background())
+	b.Watch = b.Bank.Watch(b.c.TargetDSN())
+	b.unwatch, b.watched = unwatch, b.run(func() error { return b.Watch.Run(watching) })
 }
 
 // run runs fn and gives its error to everybody who waits for the bank.
@@ -158,15 +170,7 @@ func (b *Bank) StopTraffic() {
 // the stream holds each transaction once. No traffic runs; it may go on afterwards.
 func (c *Cluster) Verify(b *Bank) Audit {
 	c.t.Helper()
-	c.WaitApplied()
-	if err := b.Watch.Last(c.Ctx); err != nil {
-		if b.broken.Err() != nil {
-			err = context.Cause(b.broken)
-		}
-		c.t.Fatal(err)
-	}
-	c.Equal()
-	a := c.Audit()
+	a := c.VerifyCopied(b)
 	// A commit whose answer was lost is in the stream and was not counted.
 	st := b.Stats()
 	if committed := st.Transactions + c.Extra; a.Transactions < committed || a.Transactions > committed+2*st.Broken {
@@ -175,11 +179,38 @@ func (c *Cluster) Verify(b *Bank) Audit {
 	return a
 }
 
+// VerifyCopied is Verify where the bank is older than the stream, so that its transactions cannot be counted there.
+func (c *Cluster) VerifyCopied(b *Bank) Audit {
+	c.t.Helper()
+	c.WaitApplied()
+	if err := b.Watch.Last(c.Ctx); err != nil {
+		if b.broken.Err() != nil {
+			err = context.Cause(b.broken)
+		}
+		c.t.Fatal(err)
+	}
+	c.Equal()
+	return c.Audit()
+}
+
 // Finish ends the traffic, verifies, and ends the watch.
 func (c *Cluster) Finish(b *Bank) {
 	c.t.Helper()
 	b.StopTraffic()
-	a := c.Verify(b)
+	b.finish(c.Verify(b))
+}
+
+// FinishCopied is Finish where the bank is older than the stream.
+func (c *Cluster) FinishCopied(b *Bank) {
+	c.t.Helper()
+	b.StopTraffic()
+	b.finish(c.VerifyCopied(b))
+}
+
+// finish ends the watch.
+func (b *Bank) finish(a Audit) {
+	c := b.c
+	c.t.Helper()
 	b.unwatch()
 	err := b.end(b.watched, "the watch")
 	b.watched = nil

@@ -42,7 +42,8 @@ type Options struct {
 	Patterns    []string          // of the tables in the subscription; default public.*
 	Settings    map[string]string // of every database
 	// Copy makes the subscription copy the rows that are there: those that Before put there, say.
-	Copy Copy
+	Copy     Copy
+	CopyArgs []string // more flags of create-subscription
 	// Before is called when the databases are there, and the subscription is not.
 	Before func(*Cluster)
 	// Servers of this test alone, the shards' and then the target's, instead of those that the tests share.

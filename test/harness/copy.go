@@ -2,10 +2,13 @@ package harness
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"shardcdc/apply"
+	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/subscribe"
 )
@@ -36,6 +39,7 @@ func (c *Cluster) subscribeWithCopy(spec subscribe.Spec) {
 	if spec.Format != "" {
 		args = append(args, "--format", spec.Format)
 	}
+	args = append(args, c.options.CopyArgs...)
 	if spec.Retain != 0 {
 		args = append(args, "--retain", spec.Retain.String())
 	}
@@ -99,4 +103,104 @@ func (c *Cluster) Try(args ...string) (string, error) {
 		return out, fmt.Errorf("cdcctl %v: %w\n%s", args, err, out)
 	}
 	return out, nil
+}
+
+// CopyEnds waits until the copy that runs is in the stream.
+func (c *Cluster) CopyEnds() (st control.CopyStatus) {
+	c.t.Helper()
+	Until(c.Ctx, c.t, "the copy ends", func() (bool, string) {
+		all, ok := c.Capture()
+		if !ok || all.Copy == nil {
+			return false, "no node answers, or it knows of no copy: " + all.Error
+		}
+		st = *all.Copy
+		if st.State == control.CopyFailed {
+			c.t.Fatalf("the copy failed: %s", st.Error)
+		}
+		return st.State == control.CopyDone && st.Queued == 0,
+			fmt.Sprintf("%s %s: %d rows of %d, %d of %d parts; %v; node %s %s", st.Kind, st.State, st.Rows, st.RowsEstimate, st.CurrentIndex, st.TotalIndex, st.Waiting, all.State, all.Error)
+	})
+	return st
+}
+
+// Copied waits until so many rows are copied, or the copy has ended: then it returns false.
+func (c *Cluster) Copied(rows int64) (more bool) {
+	c.t.Helper()
+	Until(c.Ctx, c.t, fmt.Sprintf("%d rows are copied", rows), func() (bool, string) {
+		st, ok := c.Capture()
+		if !ok || st.Copy == nil {
+			return false, "no node answers, or it knows of no copy: " + st.Error
+		}
+		more = !st.Copy.State.Ended()
+		return !more || st.Copy.Rows >= rows, fmt.Sprintf("%s, %d are; %v; %s", st.Copy.State, st.Copy.Rows, st.Copy.Waiting, st.Error)
+	})
+	return more
+}
+
+// Consistent waits until the target has everything up to the end of the copy.
+func (c *Cluster) Consistent() control.CopyStatus {
+	c.t.Helper()
+	st := c.CopyEnds()
+	if st.ConsistentFrom == 0 {
+		c.t.Fatalf("the copy is done, and no csn is named from which on it is consistent: %+v", st)
+	}
+	Until(c.Ctx, c.t, "the target has the end of the copy", func() (bool, string) {
+		worker, ok := c.ApplyStatus()
+		return ok && worker.AppliedCSN >= st.ConsistentFrom, fmt.Sprintf("it is at csn %s of %s: %s %s", worker.AppliedCSN, st.ConsistentFrom, worker.State, worker.Error)
+	})
+	return st
+}
+
+// Reads counts the copied rows in the stream, per table.
+func (c *Cluster) Reads() map[string]int64 {
+	c.t.Helper()
+	stream := apply.NewStream(c.Bus.JS, c.Sub.Name)
+	info, err := stream.Describe(c.Ctx)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	reader, err := stream.Open(c.Ctx, 0)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer reader.Close()
+	counts := map[string]int64{}
+	for at := pipeline.Seq(0); at < info.Last; {
+		u, err := reader.Next(c.Ctx)
+		if err == nil {
+			at = u.Seq
+			err = u.Finish()
+		}
+		var abandoned *apply.Abandoned
+		if errors.As(err, &abandoned) {
+			at = abandoned.Seq
+			continue
+		}
+		if err == nil && u.Unit != nil {
+			err = countReads(u, counts)
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return counts
+}
+
+func countReads(u apply.Unit, counts map[string]int64) error {
+	for _, tx := range u.Unit.Transactions {
+		for _, f := range tx.Fragments {
+			if !f.Ops.Has(pipeline.Read) {
+				continue
+			}
+			if err := f.Walk(func(ch *pipeline.Change) error {
+				if ch.Op == pipeline.Read {
+					counts[ch.Relation.Namespace+"."+ch.Relation.Name]++
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
