@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,8 @@ type alteration struct {
 	memory, spill, stream byteSize
 	skew, retain          time.Duration
 	truncate              string
+	copying               copyFlags
+	follow                bool
 }
 
 func (a *alteration) add(f *pflag.FlagSet) {
@@ -30,7 +33,9 @@ func (a *alteration) add(f *pflag.FlagSet) {
 	f.DurationVar(&a.skew, "max-clock-skew", 0, "the most by which the shards' clocks may differ; more stops the subscription")
 	f.DurationVar(&a.retain, "retain", 0, "messages stay in the stream this long at least, and until every target has applied them; 0: for ever")
 	f.StringVar(&a.truncate, "truncate", "", "what a target does with a TRUNCATE that not every shard ran: stop, apply or ignore")
-	cli.TypedOnly(f, "memory-bytes-max", "spill-bytes-max", "stream-bytes-max", "max-clock-skew", "retain", "truncate")
+	a.copying.add(f)
+	f.BoolVar(&a.follow, "follow-new-tables", false, followHelp)
+	cli.TypedOnly(f, "memory-bytes-max", "spill-bytes-max", "stream-bytes-max", "max-clock-skew", "retain", "truncate", "copy-rate", "copy-parallel", "copy-order", "follow-new-tables")
 }
 
 // streamChanges says whether the limit of the stream is to change. The stream has it, and nobody else.
@@ -49,6 +54,10 @@ func (a *alteration) said() string {
 		{"max-clock-skew", a.skew},
 		{"retain", a.retain},
 		{"truncate", a.truncate},
+		{"copy-rate", &a.copying.rate},
+		{"copy-parallel", a.copying.parallel},
+		{"copy-order", &a.copying.order},
+		{"follow-new-tables", a.follow},
 	} {
 		if a.flags.Changed(flag.name) {
 			said = append(said, fmt.Sprintf("--%s %s", flag.name, flag.value))
@@ -74,6 +83,13 @@ func (a *alteration) change(sub *control.Subscription) error {
 	if a.flags.Changed("truncate") {
 		sub.Truncate = a.truncate
 	}
+	if a.flags.Changed("follow-new-tables") {
+		sub.FollowNewTables = a.follow
+		if a.follow && slices.ContainsFunc(sub.Shards, func(s control.Shard) bool { return !s.OwnPublication }) {
+			return fmt.Errorf("subscription %s uses publications that were given: who made them says what they hold. Try: ALTER PUBLICATION … ADD TABLE and cdcctl resync, when a table comes", sub.Name)
+		}
+	}
+	a.changeCopy(&sub.Copy)
 	if sub.State == control.Dropping {
 		return fmt.Errorf("subscription %s is being dropped. Try: cdcctl drop-subscription %s, which goes on", sub.Name, sub.Name)
 	}
@@ -84,6 +100,18 @@ func (a *alteration) change(sub *control.Subscription) error {
 		return cli.UsageError{Err: err}
 	}
 	return nil
+}
+
+func (a *alteration) changeCopy(o *control.CopyOptions) {
+	if a.flags.Changed("copy-rate") {
+		o.Rate = int64(a.copying.rate)
+	}
+	if a.flags.Changed("copy-parallel") {
+		o.Parallel = a.copying.parallel
+	}
+	if a.flags.Changed("copy-order") {
+		o.Order = a.copying.order
+	}
 }
 
 // apply changes the stream and the entry, after it made sure that nothing is wrong with either.

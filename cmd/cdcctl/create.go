@@ -11,6 +11,7 @@ import (
 
 	"shardcdc/cmd/cli"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/mark"
 	"shardcdc/pipeline/subscribe"
 )
 
@@ -23,6 +24,29 @@ type specFlags struct {
 	retain                    time.Duration
 	memory, spill, stream     byteSize
 	copyData                  bool
+	targetRows                string
+	copying                   copyFlags
+	followNewTables           bool
+}
+
+// copyFlags bound the load that copying puts on the shards.
+type copyFlags struct {
+	rate     byteSize
+	parallel int
+	order    nameList
+}
+
+const followHelp = "a new table that matches --tables joins by itself within seconds, and is copied; else cdcctl status names it"
+
+func (c *copyFlags) add(f *pflag.FlagSet) {
+	f.Var(&c.rate, "copy-rate", "rows copied per second, in bytes over all shards, like 20MB; 0: no limit")
+	f.IntVar(&c.parallel, "copy-parallel", control.DefaultCopyParallel, "connections per shard that read rows to copy")
+	f.Var(&c.order, "copy-order", "patterns of tables to copy first, in this order; the rest follows, small ones first")
+}
+
+// addTargetRows adds the flag that says what becomes of rows that a target holds.
+func addTargetRows(f *pflag.FlagSet, value *string, fallback string) {
+	f.StringVar(value, "if-target-has-rows", fallback, "what a target does with rows that the tables hold there: fail (it waits until they are gone), truncate, or merge (copied rows take the place of those with the same key, others stay)")
 }
 
 // defaultRetain is time to look at what was applied, or to apply it once more elsewhere.
@@ -35,6 +59,8 @@ func (s *specFlags) addSources(f *pflag.FlagSet) {
 	f.Var(&s.publications, "publication", "use this publication of every shard instead of making one for --tables (repeatable)")
 	f.StringVar(&s.slot, "slot", "", "use this slot of every shard instead of making one; it must be of pgoutput with two_phase")
 	f.StringArrayVar(&s.targets, "target", nil, "DSN, or NAME=DSN, of a database to replay on (repeatable)")
+	f.BoolVar(&s.copyData, "copy-data", true, "copy the rows that the tables hold already; false: the stream begins with the transactions from now on")
+	addTargetRows(f, &s.targetRows, mark.TargetFail)
 	f.DurationVar(&s.maxClockSkew, "max-clock-skew", control.DefaultMaxClockSkew, "the most by which the shards' clocks may differ; more stops the subscription")
 }
 
@@ -49,7 +75,8 @@ func (s *specFlags) addRest(f *pflag.FlagSet) {
 	f.Var(&s.stream, "stream-bytes-max", "size of the stream in JetStream at which publishing waits; 0: as much as the server has")
 	f.DurationVar(&s.retain, "retain", defaultRetain, "messages stay in the stream this long at least, and until every target has applied them; 0, and without a --target: for ever")
 	f.DurationVar(&s.slotTimeout, "slot-timeout", subscribe.DefaultSlotTimeout, "how long making a slot may wait for open and prepared transactions")
-	f.BoolVar(&s.copyData, "copy-data", false, "copy the rows that the tables hold already; not in this release, so only false is accepted")
+	s.copying.add(f)
+	f.BoolVar(&s.followNewTables, "follow-new-tables", false, followHelp)
 }
 
 // spec puts the flags together; its error is a usage error that lists every fault.
@@ -57,6 +84,8 @@ func (s *specFlags) spec(name string) (subscribe.Spec, error) {
 	spec := subscribe.Spec{
 		Name: name, Tables: s.tables, Publications: s.publications, Slot: s.slot, SlotTimeout: s.slotTimeout, Format: s.format,
 		MaxClockSkew: s.maxClockSkew, MemoryBytesMax: int64(s.memory), SpillBytesMax: int64(s.spill), Truncate: s.truncate, StreamBytesMax: int64(s.stream),
+		CopyData: s.copyData, TargetRows: s.targetRows, By: person(), FollowNewTables: s.followNewTables,
+		Copy: control.CopyOptions{Rate: int64(s.copying.rate), Parallel: s.copying.parallel, Order: s.copying.order},
 	}
 	if len(s.targets) > 0 {
 		spec.Retain = s.retain // without targets nobody here knows what consumers have read
@@ -89,9 +118,6 @@ func (s *specFlags) spec(name string) (subscribe.Spec, error) {
 		}
 		spec.GIDRules = append(spec.GIDRules, control.GIDRule{Pattern: strings.TrimSpace(pattern), Template: strings.TrimSpace(template)})
 	}
-	if s.copyData {
-		fault(fmt.Errorf("--copy-data=true: the initial copy is not in this release. Try: --copy-data=false, with tables that are empty on the shards, or whose rows the target holds already"))
-	}
 	if missing := len(faults) > 0 && len(spec.Shards) == 0; !missing {
 		faults = append(faults, subscribe.FaultsOf(spec.Validate())...)
 	}
@@ -106,6 +132,7 @@ func createCommand() *cobra.Command {
 		nats  cli.NATS
 		flags specFlags
 		out   output
+		wait  bool
 	)
 	cmd := &cobra.Command{
 		Use:   "create-subscription NAME",
@@ -114,7 +141,10 @@ func createCommand() *cobra.Command {
 cdcctl check) and all faults are listed; nothing is changed then. Each shard gets a publication and a replication
 slot, both named cdc_NAME, unless they are given. Whatever fails later, or a ctrl-C, takes back what was made.
 
-What the tables hold at this moment is not copied: the stream begins with the transactions from now on.
+The rows that the tables hold are copied through the stream, in chunks, while everything else flows (--copy-data). A node
+does it; this command returns when the copy is ordered, or with --wait when every target has all rows. Until then
+the targets are not consistent, which cdcctl status says. The tables have to be there, empty unless
+--if-target-has-rows says otherwise. Without --copy-data the stream begins with the transactions from now on.
 
 Passwords never stand in a DSN that is stored. Put them into the passfile of the user that runs cdcd, or write
 ${VAR} in the DSN and set VAR in the environment of cdcd and cdcctl.
@@ -136,11 +166,7 @@ Exit codes: 0 made; 1 not made, nothing is left behind unless the message names 
 			}
 			return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, _ *control.Catalog) error {
 				sub, notes, err := subscribe.Create(ctx, bus, spec)
-				for _, n := range notes {
-					if n.Severity != subscribe.Info {
-						fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", n.Severity, n)
-					}
-				}
+				printNotes(cmd, notes)
 				if err != nil {
 					return err
 				}
@@ -148,17 +174,32 @@ Exit codes: 0 made; 1 not made, nothing is left behind unless the message names 
 					return err
 				}
 				if asJSON {
-					return writeJSON(cmd.OutOrStdout(), shown(sub))
+					err = writeJSON(cmd.OutOrStdout(), shown(sub))
+				} else {
+					err = printCreated(cmd, sub)
 				}
-				return printCreated(cmd, sub)
+				if err != nil || !wait || !spec.CopyData {
+					return err
+				}
+				return awaitCopy(ctx, cmd, bus, sub, "", asJSON)
 			})
 		},
 	}
 	flags.addSources(cmd.Flags())
 	flags.addRest(cmd.Flags())
+	cmd.Flags().BoolVar(&wait, "wait", false, "show how far the copy is, and return when every target has all rows; ctrl-C ends the waiting only")
 	out.add(cmd.Flags())
 	nats.Add(cmd.Flags(), cli.DefaultURL)
 	return cmd
+}
+
+// printNotes shows what the checks found and did not mind.
+func printNotes(cmd *cobra.Command, notes subscribe.Notes) {
+	for _, n := range notes {
+		if n.Severity != subscribe.Info {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", n.Severity, n)
+		}
+	}
 }
 
 func printCreated(cmd *cobra.Command, sub *control.Subscription) error {

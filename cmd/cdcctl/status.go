@@ -236,7 +236,36 @@ func printCapture(w io.Writer, sub *control.Subscription, c *control.CaptureStat
 	for _, text := range waitsFor(c) {
 		fmt.Fprintln(w, "  waits for  ", text)
 	}
+	if text := catchupText(&c.Catchup); text != "" {
+		fmt.Fprintln(w, "  catching up", text)
+	}
+	if c.Copy != nil {
+		if err := printCopy(w, c.Copy, terminal(w), now); err != nil {
+			return err
+		}
+	}
+	if len(c.NewTables) > 0 && !sub.FollowNewTables {
+		fmt.Fprintf(w, "  new tables  %s: not captured. Try: cdcctl add-table %s %s\n", firstOf(c.NewTables, newTablesMax), sub.Name, c.NewTables[0])
+	}
 	return printShards(w, c.Shards)
+}
+
+// newTablesMax is how many new tables status names.
+const newTablesMax = 10
+
+func firstOf(names []string, limit int) string {
+	if more := len(names) - limit; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:limit], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}
+
+// catchupText is empty when there is nothing to catch up with.
+func catchupText(c *control.Catchup) string {
+	if c.Type == "" || c.Percent >= 100 {
+		return ""
+	}
+	return fmt.Sprintf("%s, %.1f %%, %s left", c.Type, c.Percent, c.RemainingTime)
 }
 
 // waitsFor is what the others wait for. Of a shard that is not connected this is said first: nothing comes before it is.
@@ -299,6 +328,19 @@ func printShards(w io.Writer, shards []control.ShardStatus) error {
 	return nil
 }
 
+// consistency says whether a target is as the shards were at some CSN; empty: no table was ever copied.
+func consistency(a *control.ApplyStatus) string {
+	switch {
+	case len(a.Copying) == 1:
+		return "not yet consistent: table " + a.Copying[0] + " is being copied"
+	case len(a.Copying) > 1:
+		return fmt.Sprintf("not yet consistent: %d tables are being copied (%s)", len(a.Copying), firstOf(a.Copying, newTablesMax))
+	case a.ConsistentFrom != 0:
+		return fmt.Sprintf("consistent from csn %s on", a.ConsistentFrom)
+	}
+	return ""
+}
+
 func printApply(w io.Writer, apply []control.ApplyStatus, state control.State) error {
 	lines := []string{cells("  TARGET", "STATE", "NODE", "APPLIED CSN", "SEQUENCE", "LAG", "TRANSACTIONS", "CHANGES")}
 	missing := false
@@ -316,6 +358,12 @@ func printApply(w io.Writer, apply []control.ApplyStatus, state control.State) e
 	for _, a := range apply {
 		if a.Error != "" {
 			fmt.Fprintf(w, "  target %s: %s\n", a.Target, oneLine(a.Error))
+		}
+		if text := consistency(&a); text != "" {
+			fmt.Fprintf(w, "  target %s: %s\n", a.Target, text)
+		}
+		if a.Replay.End > 0 && a.Replay.Percent < 100 {
+			fmt.Fprintf(w, "  target %s: %.1f %% of what the stream held is replayed, sequence %d of %d\n", a.Target, a.Replay.Percent, a.Replay.Current, a.Replay.End)
 		}
 		if a.Waiting != "" {
 			fmt.Fprintf(w, "  target %s: %s\n", a.Target, a.Waiting)

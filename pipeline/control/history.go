@@ -33,6 +33,10 @@ const (
 	Resumed EventKind = "resumed"
 	Dropped EventKind = "dropped"
 	Skipped EventKind = "skipped"
+	// Tables joined, left, or are copied anew.
+	TablesAdded   EventKind = "tables_added"
+	TablesRemoved EventKind = "tables_removed"
+	Resynced      EventKind = "tables_resynced"
 	// Repaired is the only act that writes into tables of a target.
 	Repaired EventKind = "repaired"
 )

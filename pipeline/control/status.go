@@ -111,6 +111,11 @@ type ApplyStatus struct {
 	Skipped int `json:"skipped"`
 
 	Replay
+
+	// Copying are the tables of which rows may be missing: the target is not consistent before none is left.
+	Copying []string `json:"copying,omitempty"`
+	// ConsistentFrom is the CSN at which that was so the last time; 0: no table was ever copied.
+	ConsistentFrom pipeline.CSN `json:"consistent_from,omitempty"`
 }
 
 // Large is how far a target is with a transaction larger than memory. Nobody sees anything of it there before its end.

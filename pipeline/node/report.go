@@ -16,6 +16,7 @@ type captureReport struct {
 	st         control.CaptureStatus
 	running    *capture
 	ended      bool               // running has; its shards are shown as they were
+	catchup    catchup            // of running
 	publishing pipeline.Timestamp // earliest commit of the batch that is being published; 0: none is
 }
 
@@ -32,6 +33,7 @@ func (r *captureReport) start(c *capture, last pipeline.CSN) {
 	r.running, r.ended, r.publishing = c, false, 0
 	r.st.Epoch, r.st.StreamSeq, r.st.PublishedCSN = c.pub.Epoch(), c.pub.LastSeq(), last
 	r.st.Stalled = ""
+	r.catchup = newCatchup(time.Now(), c.joiner.Status().Published)
 	if r.st.State != "failed" {
 		r.st.State, r.st.Since = "running", time.Now()
 	}
@@ -134,7 +136,15 @@ func (r *captureReport) status() control.CaptureStatus {
 		st.Shards = append(st.Shards, out)
 	}
 	st.LagSeconds = lag(publishing, j.WaitingSince, now)
+	st.Catchup = r.caughtUp(now, &st)
 	return st
+}
+
+// caughtUp looks how far it is with what was there before it began.
+func (r *captureReport) caughtUp(now time.Time, st *control.CaptureStatus) control.Catchup {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.catchup.look(now, st.Shards, st.LagSeconds, st.Copy)
 }
 
 func prepared(sub *control.Subscription, p merge.Prepared) *control.Prepared {

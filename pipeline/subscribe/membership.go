@@ -176,7 +176,7 @@ func (c *changing) copying(ctx context.Context, copies *control.Copies, tables [
 		return err
 	}
 	for _, j := range jobs {
-		if j.State == control.CopyDone || j.State == control.CopyCancelled {
+		if j.State.Ended() {
 			continue
 		}
 		for _, t := range tables {

@@ -2,6 +2,7 @@ package subscribe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -174,7 +175,7 @@ func (c *changing) ordered(ctx context.Context, copies *control.Copies, tables [
 		return nil, err
 	}
 	for _, j := range jobs {
-		if j.Kind != control.CopyAdd || j.State == control.CopyDone || j.State == control.CopyCancelled {
+		if j.Kind != control.CopyAdd || j.State.Ended() {
 			continue
 		}
 		for _, t := range j.Tables {
@@ -204,7 +205,7 @@ func (c *changing) withdraw(ctx context.Context, copies *control.Copies) error {
 		if j.Tables = left; len(left) == 0 {
 			j.State = control.CopyCancelled
 		}
-		if err := copies.PutJob(ctx, c.sub.Name, &j); err != nil {
+		if err := copies.PutJob(ctx, c.sub.Name, &j); err != nil && !errors.Is(err, control.ErrTaken) { // taken: it has begun
 			return err
 		}
 	}
