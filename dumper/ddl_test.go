@@ -166,15 +166,16 @@ func TestDDLMarkOfAnotherUser(t *testing.T) {
 	exec(t, s.conn, "CREATE ROLE someone"+s.src.Slot, `CREATE SCHEMA "App"`, `GRANT CREATE, USAGE ON SCHEMA "App" TO someone`+s.src.Slot)
 	s.marks()
 	exec(t, s.conn, "SET ROLE someone"+s.src.Slot, `SET search_path = "$user", "App"; SET TimeZone = 'Asia/Tokyo'`,
-		"SET session_replication_role = DEFAULT", "CREATE TABLE mine (a int)")
+		"CREATE TABLE mine (a int)")
 	if _, err := s.conn.Exec(t.Context(), "ALTER TABLE mine ADD b int"); err != nil { // as a prepared statement
 		t.Fatal(err)
 	}
+	exec(t, s.conn, "RESET ROLE")
 	got := s.marks()
 	if len(got) != 2 || got[0].SearchPath != `someone`+s.src.Slot+`, "App"` || got[0].Settings["TimeZone"] != "Asia/Tokyo" || got[1].Statement != "ALTER TABLE mine ADD b int" {
 		t.Errorf("%+v", got)
 	}
-	exec(t, s.conn, "RESET ROLE; DROP TABLE \"App\".mine; REVOKE ALL ON SCHEMA \"App\" FROM someone"+s.src.Slot, "DROP ROLE someone"+s.src.Slot)
+	exec(t, s.conn, "DROP TABLE \"App\".mine; REVOKE ALL ON SCHEMA \"App\" FROM someone"+s.src.Slot, "DROP ROLE someone"+s.src.Slot)
 	s.marks()
 	// As a replication worker would.
 	exec(t, s.conn, "RESET ALL; SET session_replication_role = replica; ALTER TABLE t ADD b int")
