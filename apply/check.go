@@ -19,6 +19,7 @@ func (r *run) checkStream(ctx context.Context) error {
 		return fmt.Errorf("look at the stream: %w", err)
 	}
 	r.stream = info
+	r.update(func(s *Status) { s.StreamSeq = info.Last })
 	switch p := r.progress; {
 	case p.StreamID == "":
 		r.progress.StreamID = info.ID

@@ -34,6 +34,14 @@ type Status struct {
 	Blocked      BlockedAt     // while the state is Stuck
 	Waiting      string        // what the target does that takes it so long; empty: it answers
 	Large        Large         // the transactions larger than memory that are being applied; zero: there are none
+
+	Copying        []string     // tables that are being copied; see Copies
+	Incomplete     bool         // there are such tables, so the target is not what the source ever was
+	ConsistentFrom pipeline.CSN // when not Incomplete: from here on it is; 0: nothing was ever copied
+	CopiedRows     uint64       // applied since the start; they are among Rows, too
+
+	StartSeq  pipeline.Seq // Applied.Seq when the worker began
+	StreamSeq pipeline.Seq // of the last message that the stream is known to hold
 }
 
 // BlockedAt is where a worker is stuck; each may be unknown.

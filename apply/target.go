@@ -21,6 +21,9 @@ type Session interface {
 	// Progress reads how far the target is; the zero Progress when nothing was ever applied.
 	Progress(ctx context.Context) (Progress, error)
 
+	// Copies says which tables are being copied, as of the last Progress or Apply.
+	Copies() Copies
+
 	// Streams says whether Apply can replay the transaction while its rows still arrive: reading every fragment once,
 	// in order. It looks at the head only.
 	Streams(tx *pipeline.Transaction) bool
@@ -72,6 +75,14 @@ type Progress struct {
 }
 
 func (p Progress) String() string { return fmt.Sprintf("csn %s, stream sequence %d", p.CSN, p.Seq) }
+
+// Copies is what a target knows about tables that are copied to it.
+type Copies struct {
+	// Tables that are being copied, "schema.table" of the source, sorted: rows are missing on the target.
+	Tables []string
+	// ConsistentFrom is the CSN at which the last copy was complete; 0: none ever was.
+	ConsistentFrom pipeline.CSN
+}
 
 // Transactions calls fn with every transaction of the group, in order.
 func (g *Group) Transactions(fn func(*pipeline.Transaction) error) error {

@@ -82,6 +82,7 @@ type Worker struct {
 	failures int  // attempts since the last commit
 	alone    bool // the last attempt was blocked: one unit per transaction, so that what comes before gets through
 	began    time.Time
+	started  bool     // a target was opened
 	dead     Progress // behind the parts of an abandoned unit that the last attempt met
 }
 
@@ -163,7 +164,7 @@ func (w *Worker) attempt(ctx context.Context) error {
 		return err
 	}
 	run.written = run.progress
-	w.update(func(s *Status) { s.Applied = run.progress })
+	w.opened(run)
 	if err := run.checkStream(opening); err != nil {
 		return err
 	}
@@ -176,6 +177,23 @@ func (w *Worker) attempt(ctx context.Context) error {
 		return fmt.Errorf("open the stream behind sequence %d: %w", run.progress.Seq, err)
 	}
 	return run.replay(ctx, reader)
+}
+
+// opened shows where the target is.
+func (w *Worker) opened(r *run) {
+	if !w.started {
+		w.started = true
+		w.update(func(s *Status) { s.StartSeq = r.progress.Seq })
+	}
+	w.update(func(s *Status) { s.Applied = r.progress })
+	r.showCopies()
+}
+
+func (r *run) showCopies() {
+	c := r.session.Copies()
+	r.update(func(s *Status) {
+		s.Copying, s.Incomplete, s.ConsistentFrom = c.Tables, len(c.Tables) > 0, c.ConsistentFrom
+	})
 }
 
 // run is the state of one attempt.
@@ -375,14 +393,26 @@ func (r *run) apply(ctx context.Context, g Group, to *Progress) error {
 		_ = g.Transactions(func(tx *pipeline.Transaction) error {
 			s.Transactions++
 			s.Rows += uint64(tx.Changes())
+			s.CopiedRows += copiedRows(tx)
 			s.CommitTime = tx.CommitTime.Time()
 			return nil
 		})
 	})
+	r.showCopies()
 	if r.cfg.Observer.OnApplied != nil {
 		r.cfg.Observer.OnApplied(Applied{Progress: *to, Units: g.Units, CommittedAt: at})
 	}
 	return nil
+}
+
+// copiedRows counts them: in a fragment that has any, all but the mark are such rows.
+func copiedRows(tx *pipeline.Transaction) (n uint64) {
+	for _, f := range tx.Fragments {
+		if f.Ops.Has(pipeline.Read) {
+			n += uint64(max(f.Changes-1, 0))
+		}
+	}
+	return n
 }
 
 func (r *run) seen(units []Unit) {
@@ -390,6 +420,7 @@ func (r *run) seen(units []Unit) {
 		s.Applied = r.written
 		for i := range units {
 			s.Watermark = max(s.Watermark, units[i].Watermark)
+			s.StreamSeq = max(s.StreamSeq, units[i].Seq+pipeline.Seq(units[i].Pending))
 		}
 	})
 }

@@ -22,6 +22,7 @@ type fakeTarget struct {
 	applied  []pipeline.CSN
 	groups   [][]pipeline.CSN
 	open     int
+	copies   Copies
 	direct   int                 // groups whose rows arrived meanwhile
 	bytes    int64               // of rows
 	streams  bool                // it can replay rows while they arrive
@@ -46,6 +47,8 @@ func (s *fakeSession) Close(context.Context) {
 }
 
 func (s *fakeSession) Progress(context.Context) (Progress, error) { return s.progress, nil }
+
+func (s *fakeSession) Copies() Copies { return s.copies }
 
 func (s *fakeSession) Streams(tx *pipeline.Transaction) bool { return s.streams }
 

@@ -16,6 +16,7 @@ func (n tableName) String() string { return quote(n.schema) + "." + quote(n.name
 // table is a table of the target, as it was when it was read.
 type table struct {
 	name        tableName
+	oid         string
 	partitioned bool
 	columns     map[string]*column
 	keys        [][]*column // of each unique index on NOT NULL columns, checked at once; the primary key first
@@ -76,7 +77,7 @@ func (s *session) table(ctx context.Context, name tableName) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{name: name, partitioned: kind == "p", columns: map[string]*column{}}
+	t := &table{name: name, oid: oid, partitioned: kind == "p", columns: map[string]*column{}}
 	rows, err := s.query(ctx, columnsSQL, oid)
 	if err != nil {
 		return nil, fmt.Errorf("columns of %s: %w", name, err)

@@ -82,7 +82,7 @@ func TestSQL(t *testing.T) {
 		got  *statement
 		want string
 	}{
-		{p.insertSQL(), `INSERT INTO "s"."t" ("id", "a""b", "k") OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3)`},
+		{p.insertSQL(false), `INSERT INTO "s"."t" ("id", "a""b", "k") OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3)`},
 		{p.updateSQL([]byte("-sg"), locator{key: []int{0}}), `UPDATE ONLY "s"."t" AS t SET "a""b" = $1 WHERE t."id" = $2::integer AND t."k"::text IS NOT DISTINCT FROM $3::public.citext::text`},
 		{p.updateSQL([]byte("---"), locator{key: []int{2}}), `SELECT FROM ONLY "s"."t" AS t WHERE t."k" OPERATOR("public".=) $1::public.citext`},
 		{p.deleteSQL(whole), `DELETE FROM ONLY "s"."t" AS t WHERE t.ctid = (SELECT ctid FROM ONLY "s"."t" AS s WHERE s."k" OPERATOR("public".=) $1::public.citext AND ` +

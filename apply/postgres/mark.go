@@ -18,7 +18,11 @@ func (w *writer) message(tx *pipeline.Transaction, f *pipeline.Fragment, c *pipe
 
 // mark does what a mark says, at its place in the transaction.
 func (w *writer) mark(tx *pipeline.Transaction, f *pipeline.Fragment, c *pipeline.Change) error {
-	return nil
+	m, ok, err := mark.CopyOf(c)
+	if !ok || err != nil {
+		return err
+	}
+	return w.aside(func(ctx context.Context) error { return w.s.copyMark(ctx, tx.CSN, f.Shard, &m, false) })
 }
 
 // aside runs fn inside of the target transaction but outside of the pipeline: everything that was sent is done, and its

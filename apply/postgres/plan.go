@@ -12,10 +12,12 @@ import (
 // plan is how the changes of one version of a source's table become statements on a table of the target.
 type plan struct {
 	relation *pipeline.Relation
+	source   tableName
 	table    *table
 	columns  []*column // of the target, in the source's order
 	identity []int     // the source's replica identity: places in columns
 	full     []int     // the target's key that locates a row under REPLICA IDENTITY FULL; nil: the whole row does
+	upsert   []int     // the target's key by which a row is here already, while the table is copied; nil: there is none
 	prepared map[string]*statement
 }
 
@@ -24,6 +26,7 @@ type statement struct {
 	name   string
 	sql    string
 	params []param
+	guards bool // an UPDATE that looks that columns are as sent; see colGuard
 	plan   *plan
 	key    string // in plan.prepared
 }
@@ -62,7 +65,7 @@ func (s *session) plan(ctx context.Context, r *pipeline.Relation) (*plan, error)
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{relation: r, table: t, prepared: map[string]*statement{}}
+	p := &plan{relation: r, source: tableName{r.Namespace, r.Name}, table: t, prepared: map[string]*statement{}}
 	for i, c := range r.Columns {
 		target := t.columns[c.Name]
 		if target == nil {
@@ -76,12 +79,16 @@ func (s *session) plan(ctx context.Context, r *pipeline.Relation) (*plan, error)
 			p.identity = append(p.identity, i)
 		}
 	}
-	p.full = p.keyOfTarget()
+	keys := p.keysOfTarget()
+	if len(keys) > 0 {
+		p.full = keys[0]
+	}
+	p.upsert = p.keyToUpsert(keys)
 	return p, nil
 }
 
-// keyOfTarget is the first key of the target whose columns the source sends all.
-func (p *plan) keyOfTarget() []int {
+// keysOfTarget are the keys of the target whose columns the source sends all, as places in columns.
+func (p *plan) keysOfTarget() (keys [][]int) {
 	for _, key := range p.table.keys {
 		var at []int
 		for _, c := range key {
@@ -90,10 +97,26 @@ func (p *plan) keyOfTarget() []int {
 			}
 		}
 		if len(at) == len(key) {
-			return at
+			keys = append(keys, at)
 		}
 	}
-	return nil
+	return keys
+}
+
+// keyToUpsert chooses a key of the target that two rows of the source cannot share: one that contains the source's
+// identity, the shortest first. Where that is not known (the whole row, or nothing) the target's first key has to be one of
+// the source.
+func (p *plan) keyToUpsert(keys [][]int) (best []int) {
+	if len(p.identity) == 0 {
+		return p.full
+	}
+	for _, key := range keys {
+		contains := !slices.ContainsFunc(p.identity, func(i int) bool { return !slices.Contains(key, i) })
+		if contains && (best == nil || len(key) < len(best)) {
+			best = key
+		}
+	}
+	return best
 }
 
 // forget drops what was learned, at the limit.

@@ -23,9 +23,11 @@ CREATE TABLE IF NOT EXISTS cdc.progress (
 	csn bigint NOT NULL,
 	stream_seq bigint NOT NULL,
 	stream_time bigint NOT NULL,
+	consistent_from bigint NOT NULL DEFAULT 0,
 	updated timestamptz NOT NULL);
 COMMENT ON TABLE cdc.progress IS 'How far each subscription is applied; changes together with the data. Do not edit.';
 COMMENT ON COLUMN cdc.progress.stream_time IS 'When the stream stored message stream_seq, in ns since 1970';
+COMMENT ON COLUMN cdc.progress.consistent_from IS 'CSN at which the last copy of tables was complete here; while cdc.copying has rows, another one is not';
 CREATE TABLE IF NOT EXISTS cdc.skipped (
 	subscription text NOT NULL,
 	csn bigint NOT NULL,
@@ -35,19 +37,31 @@ CREATE TABLE IF NOT EXISTS cdc.skipped (
 	changes text NOT NULL,
 	passed timestamptz NOT NULL);
 COMMENT ON TABLE cdc.skipped IS 'Transactions that were left out on request, with the changes that are missing here.';
+CREATE TABLE IF NOT EXISTS cdc.copying (
+	subscription text NOT NULL,
+	table_schema text NOT NULL,
+	table_name text NOT NULL,
+	job text NOT NULL,
+	keyed boolean NOT NULL,
+	merge boolean NOT NULL,
+	arrived integer[] NOT NULL,
+	PRIMARY KEY (subscription, table_schema, table_name));
+COMMENT ON TABLE cdc.copying IS 'Tables that are being copied, by their names on the shards: rows are still missing here. Do not edit.';
+COMMENT ON COLUMN cdc.copying.merge IS 'The table kept rows from before the copy';
+COMMENT ON COLUMN cdc.copying.arrived IS 'Of a table without a key: the shards whose rows are here';
 `
 
 // makeTables creates what is absent: a role without the right to create may use what is there.
 func (s *session) makeTables(ctx context.Context) error {
-	there, err := s.query(ctx, "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'cdc' AND c.relname IN ('progress', 'skipped')")
+	there, err := s.query(ctx, "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'cdc' AND c.relname IN ('progress', 'skipped', 'copying')")
 	if err != nil {
 		return classify(fmt.Errorf("look for cdc.progress: %w", err), nil)
 	}
-	if len(there) < 2 {
+	if len(there) < 3 {
 		// The lock is for two workers that begin at the same time; CREATE IF NOT EXISTS does not see the other.
 		_, err := s.conn.Exec(ctx, "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('cdc.progress', 0));"+makeTablesSQL+"COMMIT").ReadAll()
 		if err != nil {
-			return blockedIfRight(fmt.Errorf("create cdc.progress and cdc.skipped on the target: %w", err),
+			return blockedIfRight(fmt.Errorf("create cdc.progress, cdc.skipped and cdc.copying on the target: %w", err),
 				fmt.Sprintf("as its owner: GRANT CREATE ON DATABASE … TO %[1]s; GRANT CREATE ON SCHEMA cdc TO %[1]s, if that is there", quote(s.user())))
 		}
 	}
@@ -90,7 +104,10 @@ func (s *session) Progress(ctx context.Context) (p apply.Progress, err error) {
 	if p.Stamp, err = strconv.ParseInt(string(rows[0][3]), 10, 64); err != nil {
 		return p, fmt.Errorf("read cdc.progress: %w", err)
 	}
-	return p, nil
+	if s.copies.consistentFrom, err = pipeline.ParseCSN(string(rows[0][4])); err != nil {
+		return p, fmt.Errorf("read cdc.progress: %w", err)
+	}
+	return p, s.readCopies(ctx)
 }
 
 // lockEvery is the time between two tries to lock the progress.
@@ -99,7 +116,7 @@ const lockEvery = 100 * time.Millisecond
 func (s *session) lockProgress(ctx context.Context) ([][][]byte, error) {
 	began := time.Now()
 	for {
-		rows, err := s.query(ctx, "SELECT stream_id, csn::text, stream_seq::text, stream_time::text FROM cdc.progress WHERE subscription = $1 FOR UPDATE NOWAIT", s.cfg.Subscription)
+		rows, err := s.query(ctx, "SELECT stream_id, csn::text, stream_seq::text, stream_time::text, consistent_from::text FROM cdc.progress WHERE subscription = $1 FOR UPDATE NOWAIT", s.cfg.Subscription)
 		var pg *pgconn.PgError
 		if !errors.As(err, &pg) || pg.Code != "55P03" || time.Since(began) > s.cfg.LockTimeout {
 			return rows, err

@@ -18,7 +18,7 @@ func (w *writer) readChunk() error {
 		if err != nil {
 			return w.failed(e, err)
 		}
-		if e.what == sync {
+		if e.what == chunkEnd {
 			if _, ok := result.(*pgconn.PipelineSync); !ok {
 				return fmt.Errorf("read from the target: %T where the end of a chunk was expected", result)
 			}
@@ -61,8 +61,10 @@ func (w *writer) check(e *expected, result any) error {
 	switch rows := tag.RowsAffected(); {
 	case e.what == progress && rows != 1:
 		return w.fenced()
-	case e.what == oneRow && rows != 1:
+	case e.what == oneRow && rows != 1, e.what == upToOneRow && rows > 1:
 		return e.change.wrongRows(rows)
+	case e.what == noRow && rows != 0:
+		return e.change.plan.unwritable(&e.change)
 	}
 	return nil
 }
@@ -96,8 +98,8 @@ func (w *writer) failed(e *expected, err error) error {
 func (c *change) wrongRows(rows int64) error {
 	b := &apply.Blocked{CSN: c.csn, Table: c.plan.table.name.String(), Row: c.plan.rowText(c)}
 	switch {
-	case c.op == pipeline.Insert:
-		b.Problem = "the insert was swallowed on the target"
+	case c.op == pipeline.Insert, c.op == pipeline.Read:
+		b.Problem = fmt.Sprintf("the %s was swallowed on the target", c.op)
 		b.Try = "drop the trigger ENABLEd REPLICA or ALWAYS, or the rule, that does it; it goes on by itself"
 	case rows == 0:
 		b.Problem = fmt.Sprintf("%s: the row is not on the target%s", c.op, c.plan.guarded())

@@ -22,7 +22,7 @@ func (s *session) insert(p *plan, now row) (*statement, error) {
 		}
 	}
 	s.state = append(s.state[:0], 'I')
-	return s.statement(p, p.insertSQL), nil
+	return s.statement(p, func() *statement { return p.insertSQL(false) }), nil
 }
 
 // update finds the statement for an UPDATE.
@@ -152,8 +152,8 @@ func (p *plan) rowText(c *change) string {
 			return "" // the whole row is no name
 		}
 	}
-	if len(key) == 0 && len(p.table.keys) > 0 {
-		key = p.keyOfTarget()
+	if len(key) == 0 {
+		key = p.full
 	}
 	values := tuple.Values(nil)
 	if len(key) == 0 || len(values) != len(p.columns) {

@@ -54,7 +54,8 @@ type session struct {
 	plans      map[*pipeline.Relation]*plan
 	plansByRaw map[string]*plan // by the R message behind the OID: shards with equal tables share statements
 	statements []*statement     // prepared, the oldest first
-	serial     int              // of the last statement's name
+	copies     copies
+	serial     int // of the last statement's name
 
 	old, now row    // scratch of one change
 	state    []byte // scratch of a statement's key

@@ -13,17 +13,23 @@ import (
 
 	"shardcdc/apply"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/mark"
 )
 
 // skip leaves a transaction out, and writes down what is missing now. Rows that cannot be read are a reason to skip, so
-// they are no error here.
+// they are no error here. The marks of a copy count all the same: else what comes later would not be understood.
 func (w *writer) skip(tx *pipeline.Transaction, skip apply.Skip) error {
 	counts := map[skippedKind]int{}
 	var unreadable []string
+	var marks []func(context.Context) error
 	for _, f := range tx.Fragments {
 		err := f.Walk(func(c *pipeline.Change) error {
 			count(counts, c)
-			return nil
+			m, ok, err := mark.CopyOf(c)
+			if ok && err == nil {
+				marks = append(marks, func(ctx context.Context) error { return w.s.copyMark(ctx, tx.CSN, f.Shard, &m, true) })
+			}
+			return err
 		})
 		var read *apply.ReadError
 		if errors.As(err, &read) {
@@ -37,6 +43,11 @@ func (w *writer) skip(tx *pipeline.Transaction, skip apply.Skip) error {
 		[]byte(w.s.cfg.Subscription), number(uint64(tx.CSN)), []byte(skip.Reason), []byte(skip.By),
 		[]byte(skip.At.UTC().Format(time.RFC3339Nano)), []byte(summary(counts, unreadable)),
 	}, expected{what: skipping, change: change{csn: tx.CSN}})
+	for _, m := range marks {
+		if err := w.aside(m); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -107,7 +107,7 @@ func TestSkipNeedsItsRecord(t *testing.T) {
 	w.open()
 	w.session.Close(t.Context())
 	w.session = nil
-	w.target.exec("GRANT USAGE ON SCHEMA cdc TO scribe; GRANT ALL ON cdc.progress TO scribe")
+	w.target.exec("GRANT USAGE ON SCHEMA cdc TO scribe; GRANT ALL ON cdc.progress, cdc.copying TO scribe")
 	w.cfg.DSN = strings.Replace(server.DSNFor(w.target.name), "postgres@", "scribe:p@", 1)
 	g := w.groupOpen(w.capture())
 	g.Skips = map[pipeline.CSN]apply.Skip{1: {CSN: 1, Reason: "r", By: "b", At: time.Now()}}

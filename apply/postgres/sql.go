@@ -41,16 +41,21 @@ func (b *builder) statement() *statement {
 	return &statement{sql: b.String(), params: b.params, plan: b.plan}
 }
 
-// insertSQL: every column that the source sent, but what the target computes.
-func (p *plan) insertSQL() *statement {
-	b := &builder{plan: p}
-	b.WriteString("INSERT INTO " + p.table.name.String())
-	var at []int
+// written are the columns that the source sent, but for what the target computes.
+func (p *plan) written() (at []int) {
 	for i, c := range p.columns {
 		if !c.generated {
 			at = append(at, i)
 		}
 	}
+	return at
+}
+
+// insertSQL: every column that is written. upsert: a row that has the key takes the values.
+func (p *plan) insertSQL(upsert bool) *statement {
+	b := &builder{plan: p}
+	b.WriteString("INSERT INTO " + p.table.name.String())
+	at := p.written()
 	if len(at) == 0 {
 		b.WriteString(" DEFAULT VALUES")
 		return b.statement()
@@ -65,6 +70,9 @@ func (p *plan) insertSQL() *statement {
 		b.value(false, i, false)
 	}
 	b.WriteString(")")
+	if upsert {
+		b.onConflict(at)
+	}
 	return b.statement()
 }
 
@@ -96,13 +104,17 @@ func (p *plan) updateSQL(columns []byte, l locator) *statement {
 		b.WriteString("SELECT FROM " + p.table.from() + " AS t")
 	}
 	b.locate(l, " FROM ", set == 0)
+	guards := false
 	for i, what := range columns {
 		if what == colGuard {
 			b.WriteString(" AND ")
 			b.exact("t.", i, false)
+			guards = true
 		}
 	}
-	return b.statement()
+	st := b.statement()
+	st.guards = guards
+	return st
 }
 
 func (p *plan) deleteSQL(l locator) *statement {

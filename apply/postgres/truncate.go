@@ -87,7 +87,11 @@ func (s *session) decide(tables []*found) (o order, err error) {
 	o.last = map[place]int{}
 	byFlags := map[byte][]*found{}
 	for _, x := range tables {
-		if len(x.shards) < s.cfg.Shards {
+		all, none := s.here(x)
+		if none {
+			continue
+		}
+		if !all {
 			switch s.cfg.Truncate {
 			case TruncateIgnore:
 				continue
@@ -107,6 +111,22 @@ func (s *session) decide(tables []*found) (o order, err error) {
 		}
 	}
 	return o, nil
+}
+
+// here compares the shards that emptied a table with those whose rows are in it. Of a table without a key that is being
+// copied, a shard's rows are here once they have arrived; what it did before is contained in them.
+func (s *session) here(x *found) (all, none bool) {
+	cp := s.copies.of(x.plan)
+	if cp == nil || cp.keyed {
+		return len(x.shards) == s.cfg.Shards, false
+	}
+	n := 0
+	for shard := range x.shards {
+		if cp.counts(shard) {
+			n++
+		}
+	}
+	return n == len(cp.arrived), n == 0
 }
 
 func (x *found) partial(cfg *Config) error {

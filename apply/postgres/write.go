@@ -33,8 +33,10 @@ const (
 	anything what = iota // any success will do
 	progress             // the compare-and-swap: one row
 	oneRow
-	skipping // writing down that a transaction is left out
-	sync
+	upToOneRow // of a table that is being copied: the row may not be here yet
+	noRow      // a look for what must not be
+	skipping   // writing down that a transaction is left out
+	chunkEnd
 )
 
 // writer sends one group's statements and checks their results, in order. Its memory is two chunks: results are read
@@ -54,6 +56,9 @@ type writer struct {
 	rows    int   // sent
 	rowSize int64 // of these
 	report  apply.Report
+
+	careful bool // see apply.Group
+	once    bool // rows can be read once only: they still arrive
 }
 
 // chunksMax: one chunk is being filled and sent while the server works on the other.
@@ -66,7 +71,7 @@ func (s *session) Apply(ctx context.Context, g apply.Group) error {
 
 func (s *session) apply(ctx context.Context, g *apply.Group) error {
 	s.forget()
-	w := &writer{ctx: ctx, s: s, p: s.conn.StartPipeline(ctx), report: g.Report}
+	w := &writer{ctx: ctx, s: s, p: s.conn.StartPipeline(ctx), report: g.Report, careful: g.Careful, once: g.End != nil}
 	if err := w.group(g); err != nil {
 		return err
 	}
@@ -202,6 +207,12 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 		if moved != nil && moved[n].each == nil && moved[n].all != chosen {
 			continue // a large one need not be read
 		}
+		if f.Ops.Has(pipeline.Read) {
+			if err := w.rowsOf(tx, f); err != nil {
+				return at(tx.CSN, malformed(err))
+			}
+			continue
+		}
 		i := -1
 		err := f.Walk(func(c *pipeline.Change) error {
 			i++
@@ -215,13 +226,14 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 			if err != nil {
 				return err
 			}
-			if order.wiped(n, i, p.table) {
+			cp := w.s.copies.of(p)
+			if order.wiped(n, i, p.table) || !cp.counts(f.Shard) {
 				return nil
 			}
 			if f.Content != nil {
 				w.keep(c)
 			}
-			return w.change(tx.CSN, p, c)
+			return w.change(tx.CSN, p, c, cp.lenient())
 		})
 		if err != nil {
 			return at(tx.CSN, malformed(err))
@@ -267,36 +279,49 @@ type sendError struct{ error }
 
 func (e *sendError) Unwrap() error { return e.error }
 
-func (w *writer) change(csn pipeline.CSN, p *plan, c *pipeline.Change) error {
+// change sends one row's change. lenient: the row may be missing, or be here already.
+func (w *writer) change(csn pipeline.CSN, p *plan, c *pipeline.Change, lenient bool) error {
 	s := w.s
 	s.old, s.now = c.Old.Values(s.old[:0]), c.New.Values(s.now[:0])
+	ch := change{op: c.Op, csn: csn, plan: p, oldKind: c.OldKind, old: c.Old, new: c.New}
+	w.rows++
+	w.rowSize += int64(len(c.Old) + len(c.New))
+	if lenient {
+		return w.leniently(ch)
+	}
 	var (
 		st  *statement
 		err error
 	)
 	switch c.Op {
-	case pipeline.Insert:
+	case pipeline.Insert, pipeline.Read:
 		st, err = s.insert(p, s.now)
 	case pipeline.Update:
 		st, err = s.update(p, c.OldKind, s.old, s.now)
 	case pipeline.Delete:
 		st, err = s.delete(p, c.OldKind, s.old)
 	default:
-		err = &apply.Fatal{Problem: fmt.Sprintf("a change of kind %s cannot be applied", c.Op), Try: "run a newer version"}
+		err = unknownKind(c.Op)
 	}
 	if err != nil {
 		return err
 	}
-	ch := change{op: c.Op, csn: csn, plan: p, oldKind: c.OldKind, old: c.Old, new: c.New}
+	return w.row(st, oneRow, ch)
+}
+
+func unknownKind(op pipeline.Op) error {
+	return &apply.Fatal{Problem: fmt.Sprintf("a change of kind %s cannot be applied", op), Try: "run a newer version"}
+}
+
+// row sends a statement for one row, with the values of s.old and s.now.
+func (w *writer) row(st *statement, want what, ch change) error {
 	if st.name == "" {
 		w.prepare(st, ch)
 	}
 	w.bind(st)
 	w.p.SendQueryPrepared(st.name, w.params, w.formats, nil)
-	w.expect(expected{what: oneRow, change: ch})
-	w.rows++
-	w.rowSize += int64(len(c.Old) + len(c.New))
-	if w.bytes < s.cfg.ChunkBytes {
+	w.expect(expected{what: want, change: ch})
+	if w.bytes < w.s.cfg.ChunkBytes {
 		return nil
 	}
 	if err := w.sync(); err != nil {
@@ -365,7 +390,7 @@ func (w *writer) sync() error {
 	if w.report.Sent != nil {
 		w.report.Sent(w.rows, w.rowSize)
 	}
-	w.expect(expected{what: sync})
+	w.expect(expected{what: chunkEnd})
 	w.chunks++
 	w.bytes = 0
 	return nil
