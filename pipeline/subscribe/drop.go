@@ -20,6 +20,8 @@ type Options struct {
 	Force bool
 	// Wait bounds how long the processes that work for the subscription may take to let go. Default 30 s.
 	Wait time.Duration
+
+	everything bool // also what says on a target what it lacks: cdc.skipped
 }
 
 const (
@@ -165,9 +167,9 @@ func (d *drop) clearShards(ctx context.Context, sub *control.Subscription) error
 func (d *drop) clearTargets(ctx context.Context, sub *control.Subscription) error {
 	return d.parallel(len(sub.Targets), func(i int) error {
 		t := &sub.Targets[i]
-		removed, err := forgetProgress(ctx, t, d.name)
+		removed, err := forgetProgress(ctx, t, d.name, d.options.everything)
 		d.removed(removed...)
-		return d.orLeave(ctx, err, "target %s: the row of %s in cdc.progress", t.Name, d.name)
+		return d.orLeave(ctx, err, "target %s: the rows of %s in the tables of schema cdc", t.Name, d.name)
 	})
 }
 

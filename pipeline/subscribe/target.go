@@ -2,12 +2,10 @@ package subscribe
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardcdc/pipeline/control"
 )
@@ -90,75 +88,4 @@ func targetRights(ctx context.Context, db *database, about string) (user string,
 			"role %s may not set session_replication_role, so triggers would fire a second time", user))
 	}
 	return user, findings, nil
-}
-
-// forgetProgressSQL is one transaction. The advisory lock is the one under which apply workers make cdc.progress, so the
-// table is not dropped between another subscription's worker making it and writing its row.
-const (
-	lockProgressSQL = "SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock(hashtextextended('cdc.progress', 0))"
-	// dropProgressSQL drops what apply workers made, when nothing else is there and we may. cdc.skipped stays when it has
-	// rows: they say what this database lacks.
-	dropProgressSQL = `
-DO $$BEGIN
-  IF to_regclass('cdc.progress') IS NOT NULL AND pg_has_role((SELECT relowner FROM pg_class WHERE oid = 'cdc.progress'::regclass), 'USAGE') THEN
-    LOCK TABLE cdc.progress IN ACCESS EXCLUSIVE MODE;
-    IF NOT EXISTS (SELECT FROM cdc.progress) THEN
-      DROP TABLE cdc.progress;
-      IF to_regclass('cdc.skipped') IS NOT NULL AND pg_has_role((SELECT relowner FROM pg_class WHERE oid = 'cdc.skipped'::regclass), 'USAGE') THEN
-        LOCK TABLE cdc.skipped IN ACCESS EXCLUSIVE MODE;
-        IF NOT EXISTS (SELECT FROM cdc.skipped) THEN
-          DROP TABLE cdc.skipped;
-        END IF;
-      END IF;
-      IF pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = 'cdc'), 'USAGE')
-         AND NOT EXISTS (SELECT FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = 'cdc'::regnamespace) THEN
-        DROP SCHEMA cdc RESTRICT;
-      END IF;
-    END IF;
-  END IF;
-END$$`
-)
-
-// forgetProgress deletes the subscription's progress on a target, and with the last row the tables and their schema.
-func forgetProgress(ctx context.Context, t *control.Target, subscription string) (removed []string, err error) {
-	about := "target " + t.Name
-	db, err := open(ctx, t.DSN)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", about, err)
-	}
-	defer db.hangUp()
-	err = pgx.BeginFunc(ctx, db.Conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, lockProgressSQL, pgx.QueryExecModeSimpleProtocol); err != nil {
-			return err
-		}
-		var there bool
-		if err := tx.QueryRow(ctx, "SELECT to_regclass('cdc.progress') IS NOT NULL").Scan(&there); err != nil || !there {
-			return err
-		}
-		tag, err := tx.Exec(ctx, "DELETE FROM cdc.progress WHERE subscription = $1", subscription)
-		if err != nil {
-			return err
-		}
-		if tag.RowsAffected() > 0 {
-			removed = append(removed, about+": progress of "+subscription)
-		}
-		if _, err := tx.Exec(ctx, dropProgressSQL); err != nil {
-			return err
-		}
-		if err := tx.QueryRow(ctx, "SELECT to_regnamespace('cdc') IS NOT NULL").Scan(&there); err != nil {
-			return err
-		}
-		if !there {
-			removed = append(removed, about+": schema cdc")
-		}
-		return nil
-	})
-	if err != nil {
-		var pg *pgconn.PgError
-		if errors.As(err, &pg) && pg.Code == "42501" {
-			return nil, fmt.Errorf("%s: remove the progress of %s: %w. Try: GRANT DELETE ON cdc.progress TO %s", about, subscription, err, pgx.Identifier{db.Config().User}.Sanitize())
-		}
-		return nil, fmt.Errorf("%s: remove the progress of %s: %w", about, subscription, err)
-	}
-	return removed, nil
 }
