@@ -30,7 +30,7 @@ DECLARE
   objects jsonb := '[]';
   filled jsonb := '[]';
   statement text := current_query();
-  nested boolean := false;
+  nested boolean;
   inexact text;
   context text;
   at CONSTANT text := extract(epoch FROM statement_timestamp())::text;
@@ -42,7 +42,13 @@ BEGIN
     note := jsonb_build_object('at', at, 'n', '{}'::jsonb, 'dropped', '[]'::jsonb);
   END IF;
   IF event = 'ddl_command_end' THEN
-    note := jsonb_set(note, ARRAY['n', tag], to_jsonb(coalesce((note #>> ARRAY['n', tag])::int, 0) + 1));
+    -- What stands behind the frames of our own is what called the statement.
+    GET DIAGNOSTICS context = PG_CONTEXT;
+    context := regexp_replace(context, '^.*?PL/pgSQL function cdc\.@name@\(\) line [0-9]+ at PERFORM(?:\n|$)', '');
+    nested := context <> '';
+    IF NOT nested THEN
+      note := jsonb_set(note, ARRAY['n', tag], to_jsonb(coalesce((note #>> ARRAY['n', tag])::int, 0) + 1));
+    END IF;
     objects := note->'dropped';
     note := jsonb_set(note, '{dropped}', '[]');
   END IF;
@@ -121,11 +127,7 @@ BEGIN
   IF jsonb_array_length(objects) = 0 THEN
     RETURN;
   END IF;
-  GET DIAGNOSTICS context = PG_CONTEXT;
-  -- What stands behind the frames of our own is what called the statement.
-  context := regexp_replace(context, '^.*?PL/pgSQL function cdc\.@name@\(\) line [0-9]+ at PERFORM(?:\n|$)', '');
-  IF context <> '' THEN
-    nested := true;
+  IF nested THEN
     IF context ~ '^SQL statement "' THEN
       statement := (regexp_match(context, '^SQL statement "(.*?)"(?:\n(?:PL/pgSQL function |SQL function |SQL statement "|PL/)|$)'))[1];
     ELSE
@@ -133,7 +135,7 @@ BEGIN
     END IF;
   END IF;
   PERFORM pg_logical_emit_message(true, 'cdc.ddl', convert_to(jsonb_strip_nulls(jsonb_build_object(
-    'subscription', @subscription@, 'statement', statement, 'tag', tag, 'nth', (note #>> ARRAY['n', tag])::int,
+    'subscription', @subscription@, 'statement', statement, 'tag', tag, 'nth', CASE WHEN nested THEN 0 ELSE (note #>> ARRAY['n', tag])::int END,
     'search_path', replace(path, '"$user"', quote_ident(role)), 'nested', nullif(nested, false), 'inexact', inexact,
     'settings', jsonb_build_object('TimeZone', current_setting('TimeZone'), 'DateStyle', current_setting('DateStyle'),
       'IntervalStyle', current_setting('IntervalStyle'), 'standard_conforming_strings', current_setting('standard_conforming_strings')),

@@ -127,11 +127,15 @@ func TestDDLMarks(t *testing.T) {
 		}},
 		// What runs inside of functions.
 		{"DO $$BEGIN ALTER TABLE t ADD x int; EXECUTE 'ALTER TABLE t ADD \"y\ny\" text DEFAULT ''a\"b'''; END$$", []string{
-			"ALTER TABLE 1: ALTER TABLE t ADD x int -> table public.t nested",
-			"ALTER TABLE 2: ALTER TABLE t ADD \"y\ny\" text DEFAULT 'a\"b' -> table public.t nested",
+			"ALTER TABLE 0: ALTER TABLE t ADD x int -> table public.t nested",
+			"ALTER TABLE 0: ALTER TABLE t ADD \"y\ny\" text DEFAULT 'a\"b' -> table public.t nested",
+		}},
+		{"DO $$BEGIN ALTER TABLE t DROP x; END$$; ALTER TABLE t ADD w int", []string{
+			"ALTER TABLE 0: ALTER TABLE t DROP x -> -column public.t.x table public.t nested",
+			"ALTER TABLE 1: DO $$BEGIN ALTER TABLE t DROP x; END$$; ALTER TABLE t ADD w int -> table public.t",
 		}},
 		{"CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'ALTER TABLE t ADD z int'; SELECT f()", []string{
-			"ALTER TABLE 1: CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'ALTER TABLE t ADD z int'; SELECT f() -> table public.t nested inexact: it was run by something that does not show its statements: SQL function \"f\" statement 1",
+			"ALTER TABLE 0: CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'ALTER TABLE t ADD z int'; SELECT f() -> table public.t nested inexact: it was run by something that does not show its statements: SQL function \"f\" statement 1",
 		}},
 		// Nothing to do with the subscription.
 		{"CREATE TEMP TABLE tt (a int); ALTER TABLE tt ADD b int; CREATE TYPE pg_temp.e AS ENUM ('a'); DROP TABLE tt", nil},
