@@ -13,7 +13,7 @@ func TestAlter(t *testing.T) {
 	w := newWorld(t)
 	w.startNode()
 	w.startWorker()
-	w.run(0, "create-subscription", "small", "--shard", "a="+w.a, "--shard", "b="+w.b, "--target", w.target, "--stream-bytes-max", "64kB")
+	w.create("small", "--shard", "a="+w.a, "--shard", "b="+w.b, "--target", w.target, "--stream-bytes-max", "64kB")
 	w.sql(w.a, "INSERT INTO accounts SELECT n, repeat('x', 1000), 1 FROM generate_series(1, 1000) n")
 	w.until("the stream is full", func() bool {
 		return strings.Contains(w.run(0, "status", "small").out, "Try: cdcctl alter-subscription small --stream-bytes-max BYTES")
@@ -40,7 +40,7 @@ func TestAlter(t *testing.T) {
 	w.wants(w.run(0, "history", "small").out, "--stream-bytes-max 64MiB", "--retain 6h0m0s --truncate apply")
 	w.run(0, "drop-subscription", "small")
 
-	w.run(0, "create-subscription", "feed", "--shard", "a="+w.a)
+	w.create("feed", "--shard", "a="+w.a)
 	w.wants(w.run(1, "alter-subscription", "feed", "--retain", "6h").err, "subscription feed has no target", "Try: nats stream purge CDC_feed --seq N")
 	w.run(0, "alter-subscription", "feed", "--retain", "0")
 	w.run(0, "drop-subscription", "feed")

@@ -18,8 +18,11 @@ import (
 )
 
 var (
-	cdcctlCommands = []string{"create-subscription", "alter-subscription", "drop-subscription", "pause", "resume", "skip", "list", "status", "nodes", "history", "tail", "wait", "verify", "check"}
-	cdcdCommands   = []string{"all", "node", "apply", "demo"}
+	cdcctlCommands = []string{
+		"create-subscription", "alter-subscription", "drop-subscription", "pause", "resume", "skip", "add-table", "remove-table", "resync",
+		"list", "status", "nodes", "history", "tail", "wait", "verify", "check", "uninstall",
+	}
+	cdcdCommands = []string{"all", "node", "apply", "demo"}
 )
 
 // rewrite is datadriven's flag.

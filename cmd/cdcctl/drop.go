@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +18,7 @@ func dropCommand() *cobra.Command {
 		nats    cli.NATS
 		out     output
 		options subscribe.Options
+		dryRun  bool
 	)
 	cmd := &cobra.Command{
 		Use:   "drop-subscription NAME",
@@ -28,11 +28,13 @@ create-subscription made (given ones stay), forgets the progress on the targets,
 entry, and prints what was removed and what was kept. The targets' data stays, and so does the table cdc.skipped of a
 target that was told to leave something out.
 
+With --dry-run it only lists what would be removed and what would stay (and exits with 1 if it could not look everywhere).
+
 When a shard or a target cannot be reached, the subscription stays in state dropping and the command fails; repeat it,
 and it goes on. With --force it forgets what cannot be reached and lists what is left behind, and where.
 
 Exit codes: 0 removed; 1 not everything was removed, or there is no such subscription; 2 called in a wrong way.`,
-		Example: "  cdcctl drop-subscription bank\n  cdcctl drop-subscription bank --force   # a shard is gone for good",
+		Example: "  cdcctl drop-subscription bank --dry-run\n  cdcctl drop-subscription bank\n  cdcctl drop-subscription bank --force   # a shard is gone for good",
 		Args:    cli.Args(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			asJSON, err := out.json()
@@ -40,6 +42,10 @@ Exit codes: 0 removed; 1 not everything was removed, or there is no such subscri
 				return err
 			}
 			return session(cmd, &nats, func(ctx context.Context, bus *control.Bus, catalog *control.Catalog) error {
+				if dryRun {
+					p, err := subscribe.PreviewDrop(ctx, bus, args[0])
+					return shownPreview(cmd, p, asJSON, err)
+				}
 				before, err := catalog.Get(ctx, args[0])
 				if err != nil && !errors.Is(err, control.ErrNotFound) {
 					return err
@@ -55,15 +61,17 @@ Exit codes: 0 removed; 1 not everything was removed, or there is no such subscri
 					err = record(ctx, bus, before.Subscription, control.Event{Kind: control.Dropped, Why: leftBehind(dropped)})
 				}
 				result := dropResult{Dropped: dropped, Kept: kept}
-				if printed := result.print(cmd, args[0], asJSON, err == nil); err == nil {
+				if printed := result.print(cmd, asJSON); err == nil {
 					err = printed
+				}
+				if err == nil && !asJSON {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "Subscription %s is gone.\n", args[0])
 				}
 				return err
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&options.Force, "force", false, "forget shards and targets that cannot be reached")
-	cmd.Flags().DurationVar(&options.Wait, "timeout", 30*time.Second, "how long its node and workers may take to let go")
+	addLeaving(cmd, &options, &dryRun)
 	out.add(cmd.Flags())
 	nats.Add(cmd.Flags(), cli.DefaultURL)
 	return cmd
@@ -96,7 +104,7 @@ type dropResult struct {
 	Kept []string `json:"kept,omitempty"` // what is there on purpose
 }
 
-func (d *dropResult) print(cmd *cobra.Command, name string, asJSON, done bool) error {
+func (d *dropResult) print(cmd *cobra.Command, asJSON bool) error {
 	w := cmd.OutOrStdout()
 	if asJSON {
 		if d.Removed == nil {
@@ -112,9 +120,6 @@ func (d *dropResult) print(cmd *cobra.Command, name string, asJSON, done bool) e
 	}
 	for _, l := range d.Left {
 		fmt.Fprintln(w, "LEFT BEHIND", l)
-	}
-	if done {
-		fmt.Fprintf(w, "Subscription %s is gone.\n", name)
 	}
 	return nil
 }

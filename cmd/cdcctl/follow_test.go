@@ -14,7 +14,7 @@ import (
 // status --watch shows again and again, until ctrl-C, which is no failure.
 func TestWatch(t *testing.T) {
 	w := newWorld(t)
-	w.run(0, "create-subscription", "seen", "--shard", "a="+w.a)
+	w.create("seen", "--shard", "a="+w.a)
 	cmd := w.command("status", "seen", "--watch", "-o", "json")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -46,7 +46,7 @@ func TestWatch(t *testing.T) {
 func TestFollow(t *testing.T) {
 	w := newWorld(t)
 	w.startNode()
-	w.run(0, "create-subscription", "flow", "--shard", "a="+w.a)
+	w.create("flow", "--shard", "a="+w.a)
 	w.run(0, "resume", "flow")
 	w.sql(w.a, "INSERT INTO accounts VALUES (0, 'before', 1)")
 	w.run(0, "wait", "flow", "--for", "published")
@@ -82,7 +82,7 @@ func TestFollow(t *testing.T) {
 // A node that does not let go: pause and drop-subscription say so in time, and go on when it has.
 func TestWaitsForTheNode(t *testing.T) {
 	w := newWorld(t)
-	w.run(0, "create-subscription", "held", "--shard", "a="+w.a)
+	w.create("held", "--shard", "a="+w.a)
 	leases, err := control.OpenLeases(t.Context(), w.bus.JS, 1, 2*time.Second)
 	if err != nil {
 		t.Fatal(err)

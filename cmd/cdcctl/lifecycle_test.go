@@ -11,7 +11,7 @@ import (
 
 func TestLifecycle(t *testing.T) {
 	w := newWorld(t)
-	r := w.run(0, "create-subscription", "bank", "--shard", "a="+w.a, "--shard", "b="+w.b, "--target", w.target)
+	r := w.create("bank", "--shard", "a="+w.a, "--shard", "b="+w.b, "--target", w.target)
 	w.wants(r.out, "cdc_bank", "Subscription bank is made")
 	w.wants(w.run(1, "create-subscription", "bank", "--shard", "a="+w.a).err, "subscription bank exists already. Try: cdcctl status bank")
 	w.wants(w.run(0, "status", "bank").out, "bank: no node runs it. Try: cdcd node", "no worker", "Try: cdcd apply")
@@ -124,8 +124,8 @@ csn  a
 func TestFormatsReadTheSame(t *testing.T) {
 	w := newWorld(t)
 	w.startNode()
-	w.run(0, "create-subscription", "raw", "--shard", "a="+w.a, "--shard", "b="+w.b)
-	w.run(0, "create-subscription", "feed", "--shard", "a="+w.a, "--shard", "b="+w.b, "--format", "json")
+	w.create("raw", "--shard", "a="+w.a, "--shard", "b="+w.b)
+	w.create("feed", "--shard", "a="+w.a, "--shard", "b="+w.b, "--format", "json")
 	w.run(0, "resume", "raw")
 	w.run(0, "resume", "feed")
 	w.transfer("xfer-2")

@@ -31,7 +31,7 @@ Exit codes: 0 done, 1 failed, 2 called in a wrong way.`,
 	root.AddCommand(
 		createCommand(), alterCommand(), dropCommand(), pauseCommand(), resumeCommand(), skipCommand(),
 		addTableCommand(), removeTableCommand(), resyncCommand(),
-		listCommand(), statusCommand(), nodesCommand(), historyCommand(), tailCommand(), waitCommand(), verifyCommand(), checkCommand(),
+		listCommand(), statusCommand(), nodesCommand(), historyCommand(), tailCommand(), waitCommand(), verifyCommand(), checkCommand(), uninstallCommand(),
 	)
 	return root
 }

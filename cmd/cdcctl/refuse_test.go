@@ -38,7 +38,7 @@ func TestNoPasswordIsShown(t *testing.T) {
 	w := newWorld(t)
 	w.env = append(w.env, "CDC_TEST_SECRET=swordfish")
 	dsn := strings.Replace(w.a, "postgres@127.0.0.1", "postgres:${CDC_TEST_SECRET}@127.0.0.1", 1)
-	r := w.run(0, "create-subscription", "quiet", "--shard", "a="+dsn)
+	r := w.create("quiet", "--shard", "a="+dsn)
 	all := r.out + r.err
 	for _, args := range [][]string{
 		{"list"}, {"list", "-o", "json"}, {"status", "quiet"}, {"status", "quiet", "-o", "json"}, {"check", "quiet"}, {"drop-subscription", "quiet"},
@@ -72,7 +72,7 @@ func TestGivenSlotAndPublication(t *testing.T) {
 	w.until("the slot is free", func() bool {
 		return w.query(w.a, "SELECT active::text FROM pg_replication_slots WHERE slot_name = 'given'") == "false"
 	})
-	w.run(0, "create-subscription", "s", "--shard", "a="+w.a, "--slot", "given", "--publication", "p")
+	w.create("s", "--shard", "a="+w.a, "--slot", "given", "--publication", "p")
 	w.startNode()
 	w.run(0, "resume", "s")
 	w.sql(w.a, "INSERT INTO accounts VALUES (1, 'Alice', 1)")
@@ -108,7 +108,7 @@ func (w *world) read(slot, publication string) (stop func()) {
 func TestExcludedTables(t *testing.T) {
 	w := newWorld(t)
 	w.sql(w.a, "CREATE TABLE audit (id int)", "CREATE TABLE orders_1 (id int PRIMARY KEY)", `CREATE TABLE "Orders" (id int PRIMARY KEY)`)
-	w.run(0, "create-subscription", "some", "--shard", "a="+w.a, "--tables", `public.*,-public.audit,-public."Orders"`)
+	w.create("some", "--shard", "a="+w.a, "--tables", `public.*,-public.audit,-public."Orders"`)
 	if got := w.query(w.a, "SELECT tablename::text FROM pg_publication_tables ORDER BY 1"); got != "accounts orders_1" {
 		t.Errorf("published: %q", got)
 	}
@@ -131,7 +131,7 @@ func TestDropWithoutAShard(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.run(0, "create-subscription", "part", "--shard", "a="+w.a, "--shard", "own="+own.DSN())
+	w.create("part", "--shard", "a="+w.a, "--shard", "own="+own.DSN())
 	stop()
 	r := w.run(1, "drop-subscription", "part")
 	w.wants(r.err, "subscription part stays in state dropping", "shard own", "--force")
@@ -144,7 +144,7 @@ func TestDropWithoutAShard(t *testing.T) {
 	w.wants(w.run(0, "drop-subscription", "part").out, "removed shard own: slot cdc_part_own")
 	w.nothingLeft()
 
-	w.run(0, "create-subscription", "part", "--shard", "a="+w.a, "--shard", "own="+own.DSN())
+	w.create("part", "--shard", "a="+w.a, "--shard", "own="+own.DSN())
 	stop()
 	var dropped subscribe.Dropped
 	w.decode(w.run(0, "drop-subscription", "part", "--force", "-o", "json").out, &dropped)
@@ -157,7 +157,7 @@ func TestDropWithoutAShard(t *testing.T) {
 // A lost Create may leave a stream without an entry; dropping the name removes it.
 func TestDropLeftoverStream(t *testing.T) {
 	w := newWorld(t)
-	w.run(0, "create-subscription", "ghost", "--shard", "a="+w.a)
+	w.create("ghost", "--shard", "a="+w.a)
 	catalog, err := control.OpenCatalog(t.Context(), w.bus.JS, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -207,7 +207,7 @@ func TestCheck(t *testing.T) {
 
 func TestCheckExistingFindsWhatIsGone(t *testing.T) {
 	w := newWorld(t)
-	w.run(0, "create-subscription", "worn", "--shard", "a="+w.a, "--shard", "b="+w.b)
+	w.create("worn", "--shard", "a="+w.a, "--shard", "b="+w.b)
 	w.sql(w.a, "SELECT pg_drop_replication_slot('cdc_worn_a')")
 	w.sql(w.b, "DROP PUBLICATION cdc_worn")
 	if err := w.bus.JS.DeleteStream(t.Context(), "CDC_worn"); err != nil {

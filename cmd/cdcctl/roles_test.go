@@ -32,8 +32,8 @@ func TestSampleRoles(t *testing.T) {
 	a, b, target := as(w.a, "cdc"), as(w.b, "cdc"), as(w.target, "cdc_apply")
 	w.startNode()
 	w.startWorker()
-	w.run(0, "create-subscription", "low", "--shard", "a="+a, "--target", target)
-	w.run(0, "create-subscription", "given", "--shard", "b="+b, "--publication", "p", "--target", target)
+	w.create("low", "--shard", "a="+a, "--target", target)
+	w.create("given", "--shard", "b="+b, "--publication", "p", "--target", target)
 	replayed := func(name string) {
 		t.Helper()
 		w.run(0, "resume", name)

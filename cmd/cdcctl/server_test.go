@@ -151,6 +151,13 @@ func (w *world) run(code int, args ...string) result {
 	return r
 }
 
+// create makes a subscription whose stream begins with the transactions from now on: what is copied would be in the way of
+// a test about something else.
+func (w *world) create(args ...string) result {
+	w.Helper()
+	return w.run(0, append([]string{"create-subscription", "--copy-data=false"}, args...)...)
+}
+
 // wants checks that a text has all parts.
 func (w *world) wants(text string, parts ...string) {
 	w.Helper()

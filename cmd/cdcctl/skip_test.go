@@ -14,7 +14,7 @@ func TestSkip(t *testing.T) {
 	w := newWorld(t)
 	w.startNode()
 	stopWorker := w.startWorker()
-	w.run(0, "create-subscription", "bank", "--shard", "a="+w.a, "--target", w.target)
+	w.create("bank", "--shard", "a="+w.a, "--target", w.target)
 	w.run(0, "resume", "bank")
 	w.sql(w.a, "INSERT INTO accounts VALUES (1, 'Alice', 1)")
 	w.run(0, "wait", "bank", "--for", "applied")
@@ -67,7 +67,7 @@ func TestHistoryOfASubscription(t *testing.T) {
 	w := newWorld(t)
 	w.wants(w.run(0, "history").out, "Nothing happened yet.")
 	w.wants(w.run(0, "nodes").out, "No process answers. Try: cdcd node and cdcd apply")
-	w.run(0, "create-subscription", "past", "--shard", "a="+w.a, "--target", w.target)
+	w.create("past", "--shard", "a="+w.a, "--target", w.target)
 	w.wants(w.run(0, "nodes").out, "past", "capture", "apply to target1", "nobody")
 	stopNode, stopWorker := w.startNode(), w.startWorker()
 	w.run(0, "resume", "past") // it is active: nothing to record
@@ -86,7 +86,7 @@ func TestHistoryOfASubscription(t *testing.T) {
 	stopNode()
 	stopWorker()
 	w.run(0, "drop-subscription", "past")
-	w.run(0, "create-subscription", "next", "--shard", "a="+w.a)
+	w.create("next", "--shard", "a="+w.a)
 	w.run(0, "drop-subscription", "next")
 	var acts []string
 	for _, e := range w.events("past") {

@@ -69,6 +69,7 @@ in a wrong way.`,
 	cmd.Flags().BoolVar(&copyData, "copy-data", true, "copy the rows that the tables hold; false: only what changes from now on")
 	addTargetRows(cmd.Flags(), &targetRows, mark.TargetFail)
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return when the copy is ordered, not when every target has all rows")
+	cli.TypedOnly(cmd.Flags(), "copy-data", "if-target-has-rows")
 	out.add(cmd.Flags())
 	nats.Add(cmd.Flags(), cli.DefaultURL)
 	return cmd
@@ -143,6 +144,7 @@ wrong way.`,
 	cmd.Flags().Var(&tables, "table", "tables or patterns like public.*, with commas between or repeated; - in front excludes")
 	cmd.Flags().StringVar(&targetRows, "if-target-has-rows", mark.TargetTruncate, "truncate: the tables are emptied first; merge: copied rows take the place of those with the same key, others stay")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "return when the copy is ordered, not when every target has all rows")
+	cli.TypedOnly(cmd.Flags(), "table", "if-target-has-rows")
 	out.add(cmd.Flags())
 	nats.Add(cmd.Flags(), cli.DefaultURL)
 	return cmd

@@ -17,7 +17,7 @@ func TestVerify(t *testing.T) {
 	for _, dsn := range []string{w.a, w.b, w.target} {
 		w.sql(dsn, "CREATE TABLE notes (id int PRIMARY KEY, body text)")
 	}
-	w.run(0, "create-subscription", "bank", "--shard", "a="+w.a, "--shard", "b="+w.b, "--target", w.target)
+	w.create("bank", "--shard", "a="+w.a, "--shard", "b="+w.b, "--target", w.target)
 	w.sql(w.a, "INSERT INTO notes VALUES (2, 'two')")
 	w.wants(w.run(1, "verify", "bank").err, "target target1 was never fed from subscription bank", "Try: cdcd apply")
 	w.startNode()
