@@ -30,8 +30,9 @@ const (
 type CopyState string
 
 const (
-	CopyRequested CopyState = "requested" // nobody has begun
-	CopyPrepared  CopyState = "prepared"  // Tables are known; its begin mark is in the stream
+	CopyRequested CopyState = "requested" // nobody has begun; it may be changed and cancelled
+	CopyPlanned   CopyState = "planned"   // Tables and Keyed are known and stay; its begin mark may come any time
+	CopyPrepared  CopyState = "prepared"  // its begin mark is in the stream
 	CopyCopying   CopyState = "copying"   // chunks are being copied
 	CopyDone      CopyState = "done"      // its end mark is in the stream
 	CopyCancelled CopyState = "cancelled" // before anybody began
@@ -52,7 +53,8 @@ type CopyTableName struct {
 func (n CopyTableName) String() string { return n.Schema + "." + n.Name }
 
 // CopyJob is an order to copy tables, and what became of it. Its chunks are accounted for in a CopyTable per table and
-// shard. Until it is prepared it may be cancelled; from then on only the node that captures writes it.
+// shard. What is requested may be changed and cancelled; from then on only the node that
+// captures writes it.
 type CopyJob struct {
 	ID         string          `json:"id"` // rises with time
 	Kind       CopyKind        `json:"kind"`
@@ -92,6 +94,7 @@ type CopyTable struct {
 	Schema string      `json:"schema"`
 	Name   string      `json:"table"`
 	Keyed  bool        `json:"keyed"`
+	Key    []string    `json:"key,omitempty"`    // its columns, if it is keyed
 	Ranges []CopyRange `json:"ranges,omitempty"` // of a table with a key; together they are all keys
 	Redo   [][]string  `json:"redo,omitempty"`   // keys whose rows are to be copied once more, before the table is done
 	Done   bool        `json:"done"`

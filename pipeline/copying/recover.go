@@ -1,0 +1,177 @@
+package copying
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/mark"
+)
+
+// Recover finds out where the copy stands, before anything is published by this writer; at is the stream's checkpoint, and
+// fresh says that there is no unit in the stream yet. Whoever wrote before cannot publish any more, so what the checkpoint
+// says of an intent is final; and once Recover returns, whoever wrote before cannot write a ledger either.
+//
+// first, if it is not nil, has to be published before everything else, and Published is to follow.
+func (e *Engine) Recover(ctx context.Context, at pipeline.Checkpoint, fresh bool) (first *pipeline.Batch, err error) {
+	jobs, err := e.conf.Copies.Jobs(ctx, e.conf.Sub.Name)
+	if err != nil {
+		return nil, err
+	}
+	e.jobs = jobs
+	job := next(jobs, nil)
+	if job == nil {
+		return nil, e.recall(ctx, jobs)
+	}
+	e.take(job)
+	if err := e.settle(ctx, at, fresh); err != nil {
+		return nil, fmt.Errorf("go on with copy job %s: %w", job.ID, err)
+	}
+	if fresh && e.job.Kind == control.CopyInitial {
+		return e.genesis(ctx, at)
+	}
+	return nil, nil
+}
+
+// recall takes the last job, for the status.
+func (e *Engine) recall(ctx context.Context, jobs []control.CopyJob) error {
+	if len(jobs) == 0 {
+		return nil
+	}
+	e.take(&jobs[len(jobs)-1])
+	return e.installLedgers(ctx)
+}
+
+// settle makes of every intent what became of it, and writes the job and every ledger that is not done once more, so that
+// nobody who read them before can write them.
+func (e *Engine) settle(ctx context.Context, at pipeline.Checkpoint, fresh bool) error {
+	err := untilOurs(func() error {
+		job, err := e.conf.Copies.Job(ctx, e.conf.Sub.Name, e.job.ID)
+		if err != nil || job == nil {
+			return errors.Join(err, missing(job == nil))
+		}
+		if i := job.Intent; i != nil {
+			if !fresh && at.Shards[0].Through >= i.LSN {
+				*job = settledJob(*job)
+			}
+			job.Intent = nil
+		}
+		if job.State == control.CopyRequested { // it is others' to change
+			e.job = job
+			return nil
+		}
+		e.job = job
+		return e.conf.Copies.PutJob(ctx, e.conf.Sub.Name, job)
+	})
+	if err != nil {
+		return err
+	}
+	ledgers, err := e.conf.Copies.Tables(ctx, e.conf.Sub.Name, e.job.ID)
+	if err != nil {
+		return err
+	}
+	for _, l := range ledgers {
+		if err := e.settleLedger(ctx, l.Shard, control.CopyTableName{Schema: l.Schema, Name: l.Name}, at); err != nil {
+			return err
+		}
+	}
+	return e.installLedgers(ctx)
+}
+
+func missing(is bool) error {
+	if !is {
+		return nil
+	}
+	return errors.New("it was deleted meanwhile")
+}
+
+// untilOurs tries again as long as somebody else was faster: whoever wrote before may do so once more at the same moment.
+func untilOurs(write func() error) error {
+	for {
+		if err := write(); !errors.Is(err, control.ErrTaken) {
+			return err
+		}
+	}
+}
+
+func (e *Engine) settleLedger(ctx context.Context, shard string, name control.CopyTableName, at pipeline.Checkpoint) error {
+	s := e.shardNamed(shard)
+	n := slices.Index(e.job.Tables, name)
+	if s == nil || n < 0 {
+		return fmt.Errorf("the ledger of table %s on shard %s does not belong to the job", name, shard)
+	}
+	return untilOurs(func() error {
+		l, err := e.conf.Copies.Table(ctx, e.conf.Sub.Name, e.job.ID, shard, n)
+		if err != nil || l == nil || l.Done && l.Intent == nil {
+			return err
+		}
+		next := *l
+		if i := l.Intent; i != nil {
+			if at.Shards[s.id].Through >= i.LSN {
+				next = *i.Then
+			}
+			next.Intent, next.Revision = nil, l.Revision
+		}
+		return e.conf.Copies.PutTable(ctx, e.conf.Sub.Name, n, &next)
+	})
+}
+
+func (e *Engine) shardNamed(name string) *shard {
+	for _, s := range e.shards {
+		if s.conf.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// installLedgers makes the parts from what is written, and follows their tables from the first batch on.
+func (e *Engine) installLedgers(ctx context.Context) error {
+	ledgers, err := e.conf.Copies.Tables(ctx, e.conf.Sub.Name, e.job.ID)
+	if err != nil {
+		return err
+	}
+	for i := range ledgers {
+		l := &ledgers[i]
+		s, n := e.shardNamed(l.Shard), slices.Index(e.job.Tables, control.CopyTableName{Schema: l.Schema, Name: l.Name})
+		if s == nil || n < 0 { // of a job that ended before the subscription was changed
+			continue
+		}
+		s.install(newPart(s, n, l))
+		if l.Done {
+			e.counting.started++
+		}
+	}
+	return nil
+}
+
+// genesis plans the initial copy of a stream in which nothing is, and makes its begin mark the first transaction.
+func (e *Engine) genesis(ctx context.Context, at pipeline.Checkpoint) (*pipeline.Batch, error) {
+	job := e.job
+	if job.State == control.CopyRequested {
+		tables, err := e.look(ctx, job)
+		if err != nil {
+			return nil, fmt.Errorf("plan the initial copy: %w", err)
+		}
+		next := e.planOf(job, tables)
+		job = &next
+	}
+	now := time.Now().UTC()
+	job.Intent = &control.CopyJobIntent{CSN: 1, State: control.CopyPrepared, At: now}
+	if err := e.conf.Copies.PutJob(ctx, e.conf.Sub.Name, job); err != nil {
+		return nil, fmt.Errorf("plan the initial copy: %w", err)
+	}
+	e.job = job
+	e.settling = append(e.settling, settlement{job: job})
+	start := at.Shards[0].Through
+	f := &pipeline.Fragment{Start: start, End: start, Time: pipeline.TimestampOf(now)}
+	m := markOfJob(job, mark.Begin)
+	f.Append(mark.Message(mark.CopyPrefix, m.Content(), start))
+	tx := &pipeline.Transaction{CSN: 1, CommitTime: f.Time, Fragments: []*pipeline.Fragment{f}}
+	at.Last, at.Watermark = 1, 1
+	return &pipeline.Batch{Transactions: []*pipeline.Transaction{tx}, Checkpoint: at}, e.at(ctx, BeginIntended)
+}
