@@ -18,6 +18,7 @@ import (
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/copying"
 	"shardcdc/pipeline/spill"
 )
 
@@ -53,6 +54,7 @@ type capture struct {
 	pub       *jetstream.Publisher
 	dumpers   []*dumper.Dumper
 	later     later // LazyAcks: positions that may be confirmed later
+	copying   *copying.Engine
 	retention retention
 	spill     *spill.Folder // bodies that memory has no room for
 }
@@ -85,6 +87,10 @@ func (c *capture) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.spill.Close()) }()
+	if err := c.prepareCopy(ctx, &at, !ok); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.copying.Close()) }()
 	if err := c.assemble(at); err != nil {
 		return err
 	}
@@ -97,12 +103,33 @@ func (c *capture) run(ctx context.Context) (err error) {
 		group.Go(func() error { return d.Run(ctx) })
 	}
 	group.Go(func() error { return c.publish(ctx) })
+	group.Go(func() error { return c.copying.Run(ctx) })
 	group.Go(func() error { return c.watchClocks(ctx) })
 	group.Go(func() error { return c.watchRetention(ctx) })
 	if c.node.conf.Durability == LazyAcks {
 		group.Go(func() error { return c.confirmLater(ctx) })
 	}
 	return group.Wait()
+}
+
+// prepareCopy finds out where the copy of tables stands. On a new stream its begin may be the first transaction: at moves on.
+func (c *capture) prepareCopy(ctx context.Context, at *pipeline.Checkpoint, fresh bool) (err error) {
+	c.copying, err = copying.New(copying.Config{
+		Sub: c.sub, Copies: c.node.copies, Epoch: c.pub.Epoch(), SpillDir: c.node.spillDir,
+		Log: c.node.conf.Log.With("subscription", c.sub.Name), At: c.node.conf.copyAt,
+	})
+	if err != nil {
+		return err
+	}
+	first, err := c.copying.Recover(ctx, *at, fresh)
+	if err != nil || first == nil {
+		return err
+	}
+	if err := c.pub.Publish(ctx, first); err != nil {
+		return err
+	}
+	*at = first.Checkpoint
+	return c.copying.Published(ctx)
 }
 
 func newEncoder(sub *control.Subscription) (output.Encoder, error) {
@@ -144,6 +171,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	conf := merge.Config{
 		Shards: len(c.sub.Shards), MaxClockSkew: time.Duration(c.sub.MaxClockSkew), GlobalID: rules.Global,
 		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: fragmentBytes, DatesBehind: datesBehind,
+		Alone: copying.Alone,
 	}
 	if c.sub.Format == control.FormatJSON {
 		conf.BatchMax = unitCountMax
@@ -182,6 +210,9 @@ func (c *capture) publish(ctx context.Context) error {
 			return err
 		}
 		c.report.publishes(&batch)
+		if err := c.copying.Pass(ctx, &batch); err != nil {
+			return err
+		}
 		if err := c.pub.Publish(ctx, &batch); err != nil {
 			return err
 		}
@@ -190,6 +221,9 @@ func (c *capture) publish(ctx context.Context) error {
 		}
 		c.confirm(c.joiner.Durable(&batch.Checkpoint))
 		c.report.published(&batch, c.pub.LastSeq())
+		if err := c.copying.Published(ctx); err != nil {
+			return err
+		}
 		if err := c.trim(ctx); err != nil {
 			return err
 		}

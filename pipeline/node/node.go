@@ -12,6 +12,7 @@ import (
 
 	"shardcdc/output/jetstream"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/copying"
 	"shardcdc/pipeline/pause"
 )
 
@@ -28,6 +29,8 @@ type Config struct {
 	RetryMax      time.Duration // 0: 10 s
 	SpillDir      string        // large transactions are kept here until they are published; empty: DefaultSpillDir()
 	Log           *slog.Logger
+
+	copyAt func(context.Context, copying.Point) error // see copying.Config; for tests
 }
 
 // DefaultSpillDir is a folder of this user in the system's temporary one.
@@ -38,7 +41,8 @@ func DefaultSpillDir() string {
 // Node runs subscriptions that it has the lease of.
 type Node struct {
 	*process
-	conf Config
+	conf   Config
+	copies *control.Copies
 }
 
 // New makes a Node. Run starts it.
@@ -62,7 +66,11 @@ func New(ctx context.Context, bus *control.Bus, c Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Node{process: process, conf: c}, nil
+	copies, err := control.OpenCopies(ctx, bus.JS, bus.Replicas)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{process: process, conf: c, copies: copies}, nil
 }
 
 // settleDurability finds out what acknowledgements are worth, if the operator did not say.

@@ -112,6 +112,7 @@ func (r *captureReport) status() control.CaptureStatus {
 	j := c.joiner.Status()
 	st.Watermark, st.Waiting, st.Undecided, st.Decided, st.BytesHeld = j.Watermark, j.Waiting, j.Undecided, j.Decided, j.BytesHeld
 	st.Spilled = c.spill.Used()
+	st.Copy, st.NewTables = c.copying.Status()
 	st.InDoubt, st.Unfinished, st.OldestUnfinished = prepared(c.sub, j.InDoubt), j.Unfinished, prepared(c.sub, j.Oldest)
 	for i, sh := range c.sub.Shards {
 		m, d := j.Shards[i], c.dumpers[i].Status()
