@@ -52,7 +52,8 @@ SELECT i.indrelid, i.indexrelid, i.indisprimary, i.indisreplident, a.attname, a.
 		FROM pg_catalog.pg_amop ao JOIN pg_catalog.pg_operator o ON o.oid = ao.amopopr JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
 		WHERE ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype AND ao.amoppurpose = 's'),
 	(SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(co.collname) FROM pg_catalog.pg_collation co
-		JOIN pg_catalog.pg_namespace n ON n.oid = co.collnamespace WHERE co.oid = i.indcollation[k.n] AND co.oid <> a.attcollation)
+		JOIN pg_catalog.pg_namespace n ON n.oid = co.collnamespace WHERE co.oid = i.indcollation[k.n] AND co.oid <> a.attcollation),
+	(SELECT y.typtype = 'd' AND of.typtype = 'p' FROM pg_catalog.pg_type y, pg_catalog.pg_type of WHERE y.oid = a.atttypid AND of.oid = oc.opcintype), oc.opcdefault
 FROM pg_catalog.pg_index i
 CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) k(n)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n]
@@ -94,6 +95,7 @@ type indexShape struct {
 	oid              string
 	primary, replica bool
 	notNull          bool
+	odd              bool        // has a column whose order cannot be written down
 	columns          []keyColumn // Cast is not known yet
 }
 
@@ -205,7 +207,8 @@ func (sh *shape) index(row [][]byte) error {
 	}
 	x := &sh.indexes[len(sh.indexes)-1]
 	x.notNull = x.notNull && string(row[5]) == "t"
-	c := keyColumn{name: string(row[4]), collation: string(row[7])}
+	c := keyColumn{name: string(row[4]), collation: string(row[7]), bare: string(row[8]) == "t"}
+	x.odd = x.odd || c.bare && (string(row[9]) != "t" || c.collation != "")
 	var operators [][2]string
 	if err := json.Unmarshal(row[6], &operators); err != nil || len(operators) != len(c.operators) {
 		return fmt.Errorf("operators of an index on column %s: %s", c.name, row[6])
@@ -289,9 +292,9 @@ func (sh *shape) chooseKey(identity *indexShape) []keyColumn {
 	return nil
 }
 
-// keyOf is nil if a column of the index is not published or may be NULL.
+// keyOf is nil if a column of the index is not published, may be NULL, or has no order that a query could ask for.
 func (sh *shape) keyOf(x *indexShape) []keyColumn {
-	if !x.notNull {
+	if !x.notNull || x.odd {
 		return nil
 	}
 	key := slices.Clone(x.columns)

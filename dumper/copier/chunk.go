@@ -38,7 +38,7 @@ func (s *Session) Chunk(ctx context.Context, q Request) (*Result, error) {
 		if err := checkKeys(t, q.Range.After, q.Range.Through); err != nil {
 			return err
 		}
-		sql := fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s LIMIT %d", t.columns(), t.from(), t.where(q.Range.conditions(t.key)...), order(t.key, ""), q.Rows)
+		sql := fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s LIMIT %d", t.columns(), t.from(), t.where(q.Range.conditions(t.key)...), order(t.key), q.Rows)
 		rows := newRows(t, min(s.size+s.size/8, q.BytesMax+q.BytesMax/8))
 		rows.max = q.BytesMax
 		cut, err := s.read(ctx, sql, rows.add)

@@ -20,6 +20,9 @@ type keyColumn struct {
 	cast      string // type of its values, as SQL; of a domain the base type
 	collation string // of the index, as SQL, if it is not the column's
 	operators [5]operator
+	// bare: a domain over an array, enum, range or composite type. Operators of such types do not take a domain, and an index
+	// is not found for the order of a domain that was cast to its base type; but without an operator it is.
+	bare bool
 }
 
 // Strategies of a btree, from zero.
@@ -37,8 +40,11 @@ type operator [2]string
 func (o operator) String() string { return "OPERATOR(" + identifier(o[0]) + "." + o[1] + ")" }
 
 // sql is the column, compared as in the index.
-func (c *keyColumn) sql(prefix string) string {
-	s := prefix + identifier(c.name)
+func (c *keyColumn) sql() string {
+	s := identifier(c.name)
+	if c.bare {
+		s += "::" + c.cast
+	}
 	if c.collation != "" {
 		s += " COLLATE " + c.collation
 	}
@@ -54,7 +60,7 @@ func compare(key []keyColumn, strategy int, values []string) string {
 	columns, texts := make([]string, len(key)), make([]string, len(key))
 	uniform := true
 	for i, c := range key {
-		columns[i], texts[i] = c.sql(""), c.value(values[i])
+		columns[i], texts[i] = c.sql(), c.value(values[i])
 		uniform = uniform && c.operators[strategy] == key[0].operators[strategy]
 	}
 	op := key[0].operators[strategy].String()
@@ -86,10 +92,14 @@ func (r *Range) conditions(key []keyColumn) (all []string) {
 }
 
 // order is the key's, for ORDER BY.
-func order(key []keyColumn, prefix string) string {
+func order(key []keyColumn) string {
 	columns := make([]string, len(key))
 	for i, c := range key {
-		columns[i] = c.sql(prefix) + " USING " + c.operators[less].String()
+		if c.bare {
+			columns[i] = identifier(c.name)
+		} else {
+			columns[i] = c.sql() + " USING " + c.operators[less].String()
+		}
 	}
 	return strings.Join(columns, ", ")
 }
@@ -117,7 +127,7 @@ func oneOf(key []keyColumn, keys [][]string) string {
 	columns := make([]string, len(key))
 	for j, c := range key {
 		columns[j] = "k" + strconv.Itoa(j)
-		pairs[j] = c.sql("") + " " + c.operators[equal].String() + " wanted." + columns[j]
+		pairs[j] = c.sql() + " " + c.operators[equal].String() + " wanted." + columns[j]
 	}
 	return "EXISTS (SELECT FROM (VALUES " + strings.Join(rows, ", ") + ") AS wanted(" + strings.Join(columns, ", ") + ") WHERE " + strings.Join(pairs, " AND ") + ")"
 }
@@ -146,7 +156,7 @@ func (s *Session) split(ctx context.Context, t *Table, n int, percent float64) (
 	for i, c := range t.key {
 		columns[i] = identifier(c.name)
 	}
-	by := order(t.key, "")
+	by := order(t.key)
 	sql := fmt.Sprintf(`SELECT %[1]s FROM (
 	SELECT %[1]s, row_number() OVER (ORDER BY %[2]s) AS " n", count(*) OVER () AS " of" FROM %[3]s TABLESAMPLE SYSTEM (%[4]s)%[5]s) AS sample
 WHERE " n" < " of" AND " n" * %[6]d / " of" <> (" n" - 1) * %[6]d / " of" ORDER BY " n"`,

@@ -26,7 +26,7 @@ type Source struct {
 const lockTimeout = 5 * time.Second
 
 // Session is one connection to a shard. It is not for concurrent use; several may read the same shard. After an error of the
-// connection, or after a context ended while it worked, it is closed: open another one.
+// connection, or when a context ended while it worked, it is closed: open another one.
 type Session struct {
 	src     Source
 	conn    *pgconn.PgConn
@@ -90,12 +90,12 @@ func (s *Session) transaction(ctx context.Context, begin string, fn func(results
 	if err == nil {
 		err = fn(results)
 	}
-	if s.conn.IsClosed() {
-		return err
-	}
 	_, ended := s.query(ctx, "ROLLBACK")
 	if code(ended) == queryCanceled { // a cancellation that came late
 		_, ended = s.query(ctx, "ROLLBACK")
+	}
+	if ended != nil { // the next one must not find itself in this one's snapshot
+		s.end()
 	}
 	if err == nil {
 		err = ended
