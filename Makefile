@@ -64,6 +64,10 @@ soak: postgresql ## Random faults for DURATION (default 10m), NATS (default 1) s
 huge: postgresql ## One transaction of ROWS (default 10000000) rows over three shards, beside small ones; also with the node killed in the middle
 	CDC_HUGE=$(or $(ROWS),10000000) $(GO) test -count=1 -timeout 0 -run 'TestHuge$$' -v $(TESTFLAGS) ./test/chaos
 
+.PHONY: copy
+copy: postgresql ## A copy of ROWS (default 3000000) rows over three shards under load, measured beside COPY and native subscriptions
+	CDC_COPY=$(or $(ROWS),3000000) $(GO) test -count=1 -timeout 0 -run 'TestCopySpeed$$' -v $(TESTFLAGS) ./test/chaos
+
 .PHONY: lint
 lint: ## Formatting, vet, staticcheck, import rules (fetches its tools; none is a dependency of the product)
 	@out=$$($(GO) run $(GOFUMPT) -l .) || exit; test -z "$$out" || { echo "not formatted; gofumpt -w these:"; echo "$$out"; exit 1; }

@@ -84,6 +84,21 @@ func TestHuge(t *testing.T) {
 }
 
 func newHuge(t *testing.T, rows int) *huge {
+	servers := roomyServers(t)
+	o := harness.Options{Servers: servers, Limit: 5*time.Minute + time.Duration(rows)*500*time.Microsecond, Tables: bulkTable}
+	if rows < 1_000_000 { // changes come before the commit nevertheless
+		o.Settings = map[string]string{"logical_decoding_work_mem": "4MB"}
+	}
+	h := &huge{stage: openStageAsIs(t, o, bank.Config{PerSecond: 200}), rows: rows, resident: map[string]int64{}}
+	h.gid = "huge_" + h.c.Sub.Name
+	h.b.Committed(1000)
+	h.began = time.Now()
+	return h
+}
+
+// roomyServers are servers of a test alone, that take much at a time.
+func roomyServers(t *testing.T) []*throwaway.Server {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var options []throwaway.Options
@@ -101,15 +116,7 @@ func newHuge(t *testing.T, rows int) *huge {
 			}
 		}
 	})
-	o := harness.Options{Servers: servers, Limit: 5*time.Minute + time.Duration(rows)*500*time.Microsecond, Tables: bulkTable}
-	if rows < 1_000_000 { // changes come before the commit nevertheless
-		o.Settings = map[string]string{"logical_decoding_work_mem": "4MB"}
-	}
-	h := &huge{stage: openStageAsIs(t, o, bank.Config{PerSecond: 200}), rows: rows, resident: map[string]int64{}}
-	h.gid = "huge_" + h.c.Sub.Name
-	h.b.Committed(1000)
-	h.began = time.Now()
-	return h
+	return servers
 }
 
 // write writes and prepares the transaction, on all shards at the same time.

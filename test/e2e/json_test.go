@@ -53,12 +53,30 @@ func TestJSON(t *testing.T) {
 	b.StopTraffic()
 	last := c.WaitPublished()
 
+	r := &jsonReader{t: t, last: "0", fragments: map[string]bool{}}
+	readJSON(t, c, last, r)
+	st := b.Stats()
+	t.Logf("%d transactions read, %d of them on several shards; the bank committed %d", r.transactions, r.distributed, st.Transactions)
+	if r.transactions != st.Transactions || r.distributed < st.Distributed {
+		t.Errorf("the bank committed %d transactions, %d of them on several shards", st.Transactions, st.Distributed)
+	}
+}
+
+// consumer takes what is in a JSON stream.
+type consumer interface {
+	newWriter()     // what the one before left unfinished comes again
+	payload([]byte) // a transaction
+	end()           // of a unit: what came since the last one is valid
+}
+
+// readJSON reads the stream up to a sequence.
+func readJSON(t *testing.T, c *harness.Cluster, last pipeline.Seq, to consumer) {
+	t.Helper()
 	stream, err := c.Bus.JS.Stream(c.Ctx, wire.StreamName(c.Sub.Name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	collector := wire.NewCollector(1 << 30)
-	r := &jsonReader{t: t, last: "0", fragments: map[string]bool{}}
 	for seq := uint64(1); seq <= uint64(last); seq++ {
 		m, err := stream.GetMsg(c.Ctx, seq)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
@@ -68,7 +86,7 @@ func TestJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m.Subject == wire.EpochSubject(c.Sub.Name) {
-			r.newWriter()
+			to.newWriter()
 		}
 		if m.Subject != wire.Subject(c.Sub.Name) {
 			continue
@@ -78,16 +96,11 @@ func TestJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		if complete {
-			r.payload(payload)
+			to.payload(payload)
 		}
 		if m.Header.Get(wire.HeaderCheckpoint) != "" {
-			r.end()
+			to.end()
 		}
-	}
-	st := b.Stats()
-	t.Logf("%d transactions read, %d of them on several shards; the bank committed %d", r.transactions, r.distributed, st.Transactions)
-	if r.transactions != st.Transactions || r.distributed < st.Distributed {
-		t.Errorf("the bank committed %d transactions, %d of them on several shards", st.Transactions, st.Distributed)
 	}
 }
 
@@ -100,7 +113,6 @@ type jsonReader struct {
 	transactions, distributed int64
 }
 
-// newWriter: what the one before left unfinished comes again.
 func (r *jsonReader) newWriter() { r.unit = nil }
 
 func (r *jsonReader) payload(data []byte) {

@@ -42,6 +42,7 @@ type Churn struct {
 	highest   int64 // id of what Fill made
 	done      atomic.Int64
 	moved     atomic.Int64 // rows that got another key, or another shard
+	inserted  atomic.Int64
 	gids      atomic.Int64
 	truncates atomic.Bool
 
@@ -106,6 +107,9 @@ func (ch *Churn) Stop() {
 
 // Moved counts rows that got another key, or went to another shard.
 func (ch *Churn) Moved() int64 { return ch.moved.Load() }
+
+// Inserted counts rows that came in addition.
+func (ch *Churn) Inserted() int64 { return ch.inserted.Load() }
 
 // Changed waits until n changes more are committed.
 func (ch *Churn) Changed(n int64) {
@@ -172,6 +176,7 @@ func (w *churner) change(ctx context.Context) error {
 	case n < 25:
 		return w.exec(ctx, s, fmt.Sprintf("UPDATE rows SET v = v + 1 WHERE id BETWEEN %d AND %d", id, id+30))
 	case n < 35:
+		w.ch.inserted.Add(1)
 		return w.exec(ctx, s, fmt.Sprintf("INSERT INTO rows (id, v, payload) VALUES (%d, 1, repeat('n', %d))", w.newID(), w.rand.IntN(4000)))
 	case n < 45:
 		return w.exec(ctx, s, fmt.Sprintf("DELETE FROM rows WHERE id = %d", id))
@@ -252,7 +257,7 @@ func (w *churner) move(ctx context.Context, id int64, from int) error {
 		err = w.exec(ctx, to, fmt.Sprintf("BEGIN; INSERT INTO rows (id, v, payload) VALUES (%d, %d, 'moved'); PREPARE TRANSACTION '%s'", id, from, gid))
 	}
 	w.ch.moved.Add(1)
-	return w.finish(ctx, gid, err)
+	return w.finish(ctx, gid, err, from, to)
 }
 
 // distribute runs a statement on every shard as one transaction.
@@ -263,22 +268,22 @@ func (w *churner) distribute(ctx context.Context, sql string) (err error) {
 			break
 		}
 	}
-	return w.finish(ctx, gid, err)
+	return w.finish(ctx, gid, err, 0, 1, 2)
 }
 
 func (w *churner) gid() string {
 	return fmt.Sprintf("churn_%s_%d", w.ch.c.database, w.ch.gids.Add(1))
 }
 
-// finish commits on all shards, or rolls back if the first phase failed. It tries until that is done: nobody else would.
-func (w *churner) finish(ctx context.Context, gid string, failed error) error {
+// finish commits, or rolls back if the first phase failed. It tries until that is done: nobody else would.
+func (w *churner) finish(ctx context.Context, gid string, failed error, shards ...int) error {
 	verb := "COMMIT"
 	if failed != nil {
 		verb = "ROLLBACK"
 	}
-	for _, i := range w.rand.Perm(Shards) {
+	for _, i := range w.rand.Perm(len(shards)) {
 		for {
-			err := w.exec(ctx, i, verb+" PREPARED '"+gid+"'")
+			err := w.exec(ctx, shards[i], verb+" PREPARED '"+gid+"'")
 			var pg *pgconn.PgError
 			if err == nil || errors.As(err, &pg) && pg.Code == "42704" {
 				break
