@@ -126,6 +126,8 @@ type replayer struct {
 	since   time.Time
 	secrets string // the expanded DSN: errors are scrubbed of its passwords
 
+	replaying replaying
+
 	last *refusal // the history has it; only the worker looks
 }
 
@@ -173,6 +175,8 @@ func (r *replayer) status() control.ApplyStatus {
 			out.Blocked = &control.BlockedAt{CSN: s.Blocked.CSN, Table: s.Blocked.Table, Row: s.Blocked.Row}
 		}
 		out.Waiting = s.Waiting
+		out.Copying, out.ConsistentFrom = s.Copying, s.ConsistentFrom
+		out.Replay = r.replaying.look(s.StartSeq, s.Applied.Seq, s.StreamSeq)
 		if l := s.Large; l != (apply.Large{}) {
 			out.Large = &control.Large{CSN: l.CSN, Spooling: l.Spooling, Rows: l.Rows, RowsTotal: l.RowsTotal, Bytes: l.Bytes, BytesTotal: l.BytesTotal}
 		}

@@ -22,8 +22,11 @@ const (
 	actDelete = "delete"
 )
 
-// repair writes the source's rows over those that are known to differ.
+// repair writes the source's rows over those that are known to differ, if that is wanted.
 func (v *verifier) repair(ctx context.Context, j *judge) error {
+	if !v.cfg.Repair {
+		return nil
+	}
 	var list []*suspect
 	for _, s := range v.suspects {
 		if s.answer == different {

@@ -32,6 +32,7 @@ type TableReport struct {
 	Verdict string   `json:"verdict"`
 	// Problem says why the table cannot be equal, or cannot be compared.
 	Problem string   `json:"problem,omitempty"`
+	Copying bool     `json:"copying,omitempty"` // it is being copied, so it was not compared
 	Notes   []string `json:"notes,omitempty"`
 
 	RowsSource int64 `json:"rows_source"` // of all shards, as far as they were compared
@@ -158,6 +159,8 @@ func (t *TableReport) count(r *RowReport, keys int) {
 
 func (t *TableReport) judge() {
 	switch {
+	case t.Copying:
+		t.Verdict = Undecided
 	case t.Problem != "" || t.Differing+t.Missing+t.Extra > t.Repaired:
 		t.Verdict = Differs
 	case t.Undecided > 0:

@@ -81,6 +81,7 @@ type verifier struct {
 	cfg    Config
 	report *Report
 	names  []tableName
+	copies *copies
 	shard  []map[tableName]bool // what each shard publishes
 
 	mu       sync.Mutex
@@ -110,17 +111,18 @@ func (v *verifier) run(ctx context.Context) error {
 		return err
 	}
 	defer j.c.close()
-	if err := v.list(ctx, j.c); err != nil {
+	if v.copies, err = openCopies(ctx, &v.cfg); err != nil {
 		return err
 	}
-	if err := v.scanAll(ctx); err != nil {
-		return err
-	}
-	if err := v.decide(ctx, j); err != nil {
-		return err
-	}
-	if v.cfg.Repair {
-		if err := v.repair(ctx, j); err != nil {
+	for _, step := range []func() error{
+		func() error { return v.list(ctx, j.c) },
+		func() error { return v.leaveOut(ctx, j.c.target) },
+		func() error { return v.scanAll(ctx) },
+		func() error { return v.decide(ctx, j) },
+		func() error { return v.leaveOut(ctx, j.c.target) }, // what began meanwhile
+		func() error { return v.repair(ctx, j) },
+	} {
+		if err := step(); err != nil {
 			return err
 		}
 	}
@@ -194,6 +196,10 @@ func (v *verifier) scanAll(ctx context.Context) error {
 
 func (v *verifier) scan(ctx context.Context, c *cluster, name tableName, report *TableReport) error {
 	began := time.Now()
+	if report.Copying {
+		v.tell(&Progress{Table: name.String(), Done: true})
+		return nil
+	}
 	p, err := v.plan(ctx, c, name)
 	var un *unfit
 	if errors.As(err, &un) {
