@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"shardcdc/pipeline"
 )
@@ -130,6 +131,7 @@ func (e *edit) finish(into *pipeline.Fragment) error {
 		into.Body = nil
 		return nil
 	}
+	into.Body = slices.Grow(into.Body, len(e.c.Body)+len(e.tail))
 	at := int64(0)
 	for _, cut := range e.cuts {
 		into.Body = append(into.Body, e.c.Body[at:cut.from]...)
