@@ -21,6 +21,8 @@
 //
 //	A1  Whatever was taken before a table is followed is visible to every snapshot of its chunks. (The caller waits for the
 //	    writers that are open when it follows, prepared ones included. The same after each Follow with another key.)
+//	    From the first chunk on the table is followed without a gap: who goes on with a copy (after a crash) follows it before
+//	    taking anything, or else copies it from its beginning; a row that moved unnoticed might be in no chunk.
 //	A2  Take gets every fragment of the shard, in CSN order; Fold is called where the chunk's mark stands in that order.
 //	A3  The reader of a chunk has locked the table (ACCESS SHARE) before it takes the snapshot and until it has read the rows.
 //	    So no TRUNCATE and no rewrite of the table, which do not respect snapshots, comes between the two.
@@ -68,20 +70,24 @@
 //
 // Why none is missing in the end: let a row have the key k when all is copied. If it got k by an insert since Follow, the
 // target has it. If it had k at Follow, and kept it, the chunk of k's range contains it. Else it got k from k' by an update m,
-// which was reported; so some chunk R of keys, begun after m was taken, holds k. If R's snapshot sees m, R contains the row. If
-// not, m was noted, and is applied when R is folded: R holds k' as well, and either contains the row under k', or the row came to k' by
-// a change that R does not see either: an insert (the target has it, and followed it to k), or another reported update, whose
-// own chunk came before R or is R, because the keys are copied in the order in which they were reported, by one chunk at a
-// time. That is why the caller appends every pair as it comes, keeps the order, takes keys from the front only, and removes no key
-// from the list because it is in it already, or is being copied.
+// which was reported as the pair (k', k). Let R be the chunk that holds the k' of this pair, and Q the one that holds its k: R
+// itself, or a later one. Both begin after m was taken. If R's snapshot sees m, so does Q's, and Q contains the row. If not, m is
+// applied when R is folded. Then either R contains the row, under k', and writes it; or the row came to k' by a change m' that
+// R does not see either: an insert, then the target has it, and followed it to k; or an update, whose pair stands before
+// m's in the list, and for which the same holds: R', the chunk of its first key, comes before R or is R, so it does not see m',
+// applies it, and writes the row; under k if m was taken by then, else under k', from where the target moves it when m comes.
+//
+// This needs one list, in the order of the reports, copied from its front, by one chunk at a time. The caller appends every
+// pair as it comes, also if a key is in the list already, or is just being copied. If Take says that all rows may have moved, the
+// caller waits as after Follow, and then copies all ranges anew: every snapshot sees the update.
 //
 // # Tables without a key (I6)
 //
 // The chunk is the whole table of the shard, and rows are what names them: a multiset. Fold adds what was inserted and takes
 // away what was deleted since; an update is both. A truncation leaves what came behind it. This needs whole old rows (REPLICA
-// IDENTITY FULL); where they are not sent, PostgreSQL lets nobody update or delete, unless it is not published at all. The rows may be in a
-// Content. It is read only if rows are to be taken away, and is not written again: the fragment's Content leaves parts
-// of the chunk's out.
+// IDENTITY FULL); where they are not sent, PostgreSQL lets nobody update or delete, unless it is not published at all. The rows
+// may be in a Content. It is read only if rows are to be taken away, and is not written again: the fragment's Content leaves
+// parts of the chunk's out.
 //
 // # What is forgotten (I1)
 //
@@ -93,11 +99,11 @@
 //
 // Columns of the chunk and of the changes are matched by name. If the sets differ, or a type, the chunk was read before a
 // change of the table that lies before its place: ErrAgain. The same if a statement came by that may have changed the
-// table (a mark of DDL), although nothing was written since.
+// table (a mark of DDL), though nothing was written since.
 //
-// BUG: without DDL capture, a chunk that was read before ALTER TABLE and comes behind it, with no change of the table in between,
-// is published in the form in which it was read. It is what the target gets of ALTER TABLE in any case: nothing, until the
-// next change.
+// BUG: without DDL capture, a chunk that was read before ALTER TABLE and comes behind it, with no change of the table in
+// between, is published in the form in which it was read. It is what the target gets of ALTER TABLE in any case: nothing,
+// until the next change.
 //
 // BUG: an update that brings a row into a publication's row filter arrives as an insert. If it leaves a TOAST value unchanged,
 // PostgreSQL does not send that value, and no target can have the row whole, whether it is being copied or not.

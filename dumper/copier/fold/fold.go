@@ -42,7 +42,8 @@ type Moved struct {
 	Table Table
 	// Keys, two for each such row: the key before, the key after. In the order of the columns of Table.Key, as text.
 	Keys [][]string
-	// All: there were too many to list, or they cannot be told. Every row of the table has to be copied once more.
+	// All: there were too many to list, or they cannot be told. Every row of the table has to be copied once more, in
+	// snapshots that see this transaction.
 	All bool
 }
 
@@ -65,9 +66,11 @@ func (t *Tracker) Fold(c *Chunk, into *pipeline.Fragment) error {
 	case under.again != "":
 		return c.again(under.again)
 	case under.table.Table.String() != c.Table.String() || !slices.Equal(under.table.Key, c.Table.Key):
-		return fmt.Errorf("chunk %s of %s (key %q) was begun as one of %s (key %q)", c.ID, c.Table, c.Table.Key, under.table.Table, under.table.Key)
+		return fmt.Errorf("chunk %s of %s (key %q) was begun as one of %s (key %q)",
+			c.ID, c.Table, c.Table.Key, under.table.Table, under.table.Key)
 	case !under.taken || !under.own.equal(c.Snapshot):
-		return fmt.Errorf("chunk %s of %s was read in snapshot %s, not in the one that was announced, %s", c.ID, c.Table, c.Snapshot, under.own)
+		return fmt.Errorf("chunk %s of %s was read in snapshot %s, not in the one that was announced, %s",
+			c.ID, c.Table, c.Snapshot, under.own)
 	}
 	unseen := under.table.unseen(c.Snapshot)
 	e := edit{c: c, rows: c.Rows}

@@ -346,8 +346,8 @@ func (c *copying) settle(t *rapid.T) {
 //
 // Mutants that this test caught: a snapshot sees everything, nothing, what was running, one too many, or does not know numbers
 // that wrapped around; unchanged TOAST not taken from the row; updates, deletes, moves, truncations not folded, a row that moved
-// left where it was, or dropped; transactions that the snapshot sees folded as well; moved keys not reported, without the new one, or not when every
-// chunk contains the update; notes forgotten by the newest snapshot alone, by the chunks alone, while a chunk has no snapshot
+// left where it was, or dropped; transactions that the snapshot sees folded as well; moved keys not reported, without the new
+// one, or not when every chunk contains the update; notes forgotten by the newest snapshot alone, by the chunks alone, while a chunk has no snapshot
 // yet, or never; a lost transaction that dooms no chunk, those taken before it was lost, or those taken after; what a
 // fragment does after it was lost noted; a table without a key that loses no row, or keeps what was updated; a cut that is
 // not left out of a content. What else can go wrong (definitions, limits, the old key in a
