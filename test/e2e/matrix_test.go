@@ -98,7 +98,7 @@ func TestMatrix(t *testing.T) {
 	c.Node("node")
 	c.Apply()
 	c.Running()
-	transact(t, c, false, func(i int) []string { return m.Fill(i, harness.Shards) })
+	transact(t, c, true, func(i int) []string { return m.Fill(i, harness.Shards) })
 	c.WaitApplied()
 	sameMatrix(t, c, m)
 	for round := 1; round <= matrixRounds; round++ {

@@ -185,7 +185,7 @@ var shapes = []shape{
 		// The target has the columns in another order, and one more.
 		target: "CREATE TABLE reordered (later int, c text, own text DEFAULT 'own', b int, a text, id int PRIMARY KEY)",
 		tables: []string{"public.reordered"},
-		fill:   []string{"INSERT INTO reordered SELECT {0} + g, 'a', g, 'c' FROM generate_series(1, 40) AS g"},
+		fill:   []string{"INSERT INTO reordered (id, a, b, c, later) SELECT {0} + g, 'a', g, 'c', 5 FROM generate_series(1, 40) AS g"},
 		change: []string{"UPDATE reordered SET c = a || b, later = {r} WHERE id % 3 = {r} % 3", "DELETE FROM reordered WHERE id = {0} + {r}"},
 	},
 	{
