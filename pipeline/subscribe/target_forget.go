@@ -15,7 +15,7 @@ import (
 // What apply workers make on a target, in the schema cdc. Each has rows by subscription.
 const skippedTable = "skipped" // stays when a subscription is dropped: it says what the database lacks
 
-var targetTablesMade = []string{"progress", "copying", "ddl", skippedTable}
+var targetTablesMade = []string{"progress", "copying", "ddl", "ddl_done", skippedTable}
 
 // lockProgressSQL: the advisory lock is the one under which apply workers make these tables, so none is dropped between
 // another subscription's worker making it and writing its row.
@@ -64,11 +64,11 @@ func forget(there []madeTable, about, subscription string, everything bool) (f f
 	for _, m := range there {
 		switch {
 		case m.mine > 0 && m.name == skippedTable && !everything:
-			f.kept = append(f.kept, fmt.Sprintf("%s: table cdc.skipped, with %d of %s", about, m.mine, subscription))
+			f.kept = append(f.kept, fmt.Sprintf("%s: cdc.skipped, rows of %s: %d", about, subscription, m.mine))
 			continue
 		case m.mine > 0:
 			rows = append(rows, m)
-			what := fmt.Sprintf("%s: %d rows of %s in cdc.%s", about, m.mine, subscription, m.name)
+			what := fmt.Sprintf("%s: cdc.%s, rows of %s: %d", about, m.name, subscription, m.mine)
 			if m.name == "progress" {
 				what = about + ": progress of " + subscription
 			}
