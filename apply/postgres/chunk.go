@@ -21,7 +21,7 @@ func (w *writer) rowsOf(tx *pipeline.Transaction, f *pipeline.Fragment) error {
 	if len(f.Relations) != 1 {
 		return fmt.Errorf("a chunk of copied rows has %d versions of tables, want 1", len(f.Relations))
 	}
-	p, err := w.plan(f.Relations[0].Relation)
+	p, err := w.plan(f.Shard, f.Relations[0].Relation)
 	if err != nil {
 		return err
 	}
@@ -95,6 +95,8 @@ func (w *writer) copyAround(ctx context.Context, c *chunk) error {
 	names := p.columnList()
 	_, err := w.s.run(ctx, "CREATE TEMPORARY TABLE cdc_rows ON COMMIT DROP AS SELECT "+names+" FROM "+p.table.name.String()+" WITH NO DATA")
 	if err != nil {
+		err = blockedIfRight(fmt.Errorf("make a temporary table for copied rows: %w", err),
+			fmt.Sprintf("GRANT TEMPORARY ON DATABASE … TO %s, and SELECT ON %s; it goes on by itself", quote(w.s.user()), p.table.name))
 		return c.failed(err)
 	}
 	if err := w.copyIn(ctx, c, "pg_temp.cdc_rows"); err != nil {

@@ -29,6 +29,8 @@ type Config struct {
 	Shards int
 	// Truncate: default TruncateStop.
 	Truncate TruncatePolicy
+	// DDL: default DDLIgnore.
+	DDL DDLPolicy
 	// Map gives the target's name of a source's table; nil: the same name. Tables that share a target must not
 	// share keys.
 	Map func(schema, table string) (targetSchema, targetTable string)
@@ -49,6 +51,8 @@ type Config struct {
 	AskAfter time.Duration
 	// Dial replaces the dialer.
 	Dial pgconn.DialFunc
+
+	mapped bool // Map was given
 }
 
 // Validate lists everything that is wrong.
@@ -65,6 +69,11 @@ func (c *Config) Validate() error {
 	default:
 		errs = append(errs, fmt.Errorf("truncate: %q, want stop, apply or ignore", c.Truncate))
 	}
+	switch c.DDL {
+	case "", DDLIgnore, DDLCapture, DDLStop:
+	default:
+		errs = append(errs, fmt.Errorf("ddl: %q, want capture, stop or ignore", c.DDL))
+	}
 	if c.Statements < 0 || c.ChunkBytes < 0 || c.LockTimeout < 0 || c.MovesMax < 0 || c.AskAfter < 0 {
 		errs = append(errs, errors.New("statements, chunk bytes, lock timeout, moves max, ask after: must not be negative"))
 	}
@@ -75,6 +84,10 @@ func (c *Config) setDefaults() {
 	if c.Truncate == "" {
 		c.Truncate = TruncateStop
 	}
+	if c.DDL == "" {
+		c.DDL = DDLIgnore
+	}
+	c.mapped = c.Map != nil
 	if c.Map == nil {
 		c.Map = func(schema, table string) (string, string) { return schema, table }
 	}

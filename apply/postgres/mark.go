@@ -18,6 +18,12 @@ func (w *writer) message(tx *pipeline.Transaction, f *pipeline.Fragment, c *pipe
 
 // mark does what a mark says, at its place in the transaction.
 func (w *writer) mark(tx *pipeline.Transaction, f *pipeline.Fragment, c *pipeline.Change) error {
+	if d, ok, err := mark.DDLOf(c); ok || err != nil {
+		if err != nil {
+			return err
+		}
+		return w.aside(func(ctx context.Context) error { return w.s.ddlMark(ctx, tx, f.Shard, &d, false) })
+	}
 	m, ok, err := mark.CopyOf(c)
 	if !ok || err != nil {
 		return err
@@ -52,12 +58,12 @@ func (w *writer) leave() error {
 // enter begins the pipeline again.
 func (w *writer) enter() { w.p = w.s.conn.StartPipeline(w.ctx) }
 
-// plan finds the plan of a version of a table, or makes it.
-func (w *writer) plan(r *pipeline.Relation) (*plan, error) {
+// plan finds the plan of a version of a shard's table, or makes it.
+func (w *writer) plan(shard pipeline.ShardID, r *pipeline.Relation) (*plan, error) {
 	if p := w.s.plans[r]; p != nil {
 		return p, nil
 	}
-	err := w.aside(func(ctx context.Context) error { return w.s.resolve(ctx, r) })
+	err := w.aside(func(ctx context.Context) error { return w.s.resolve(ctx, shard, r) })
 	return w.s.plans[r], err
 }
 
@@ -68,7 +74,7 @@ func (w *writer) resolve(tx *pipeline.Transaction) error {
 	}
 	for _, f := range tx.Fragments {
 		for _, use := range f.Relations {
-			if _, err := w.plan(use.Relation); err != nil {
+			if _, err := w.plan(f.Shard, use.Relation); err != nil {
 				return err
 			}
 		}

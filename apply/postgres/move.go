@@ -157,7 +157,7 @@ func (s *session) followAll(f *pipeline.Fragment, o *order) ([]fate, error) {
 		switch c.Op {
 		case pipeline.Insert, pipeline.Update, pipeline.Delete:
 			// A table that is emptied first has no rows from before.
-			if p := s.plans[c.Relation]; !o.truncated(p.table) {
+			if p := s.plans[c.Relation]; !p.gone && !o.truncated(p.table) {
 				fl.follow(p, uint32(i)+1, c)
 			}
 		}

@@ -18,6 +18,7 @@ type plan struct {
 	identity []int     // the source's replica identity: places in columns
 	full     []int     // the target's key that locates a row under REPLICA IDENTITY FULL; nil: the whole row does
 	upsert   []int     // the target's key by which a row is here already, while the table is copied; nil: there is none
+	gone     bool      // dropped on the target, and not yet on this shard; there is no table then
 	prepared map[string]*statement
 }
 
@@ -40,13 +41,16 @@ type param struct {
 // plansMax limits the table versions in memory; the least that can happen above it is that all are read again.
 const plansMax = 4096
 
-// resolve makes a plan for a version of a table. It asks the catalog, so no pipeline may be open.
-func (s *session) resolve(ctx context.Context, r *pipeline.Relation) error {
-	raw := string(r.Raw[5:]) // behind the type byte and the OID, which each shard has its own of
+// resolve makes a plan for a version of a shard's table. It asks the catalog, so no pipeline may be open.
+func (s *session) resolve(ctx context.Context, shard pipeline.ShardID, r *pipeline.Relation) error {
+	raw := string(r.Raw[5:])    // behind the type byte and the OID, which each shard has its own of
+	if len(s.ddl.entries) > 0 { // shards that are not through with the same DDL see the target each in their own way
+		raw = fmt.Sprint(shard) + raw
+	}
 	p := s.plansByRaw[raw]
 	if p == nil {
 		var err error
-		if p, err = s.plan(ctx, r); err != nil {
+		if p, err = s.plan(ctx, shard, r); err != nil {
 			return classify(err, nil)
 		}
 		s.plansByRaw[raw] = p
@@ -60,14 +64,23 @@ func (s *session) targetName(r *pipeline.Relation) tableName {
 	return tableName{schema, name}
 }
 
-func (s *session) plan(ctx context.Context, r *pipeline.Relation) (*plan, error) {
-	t, err := s.table(ctx, s.targetName(r))
+func (s *session) plan(ctx context.Context, shard pipeline.ShardID, r *pipeline.Relation) (*plan, error) {
+	p := &plan{relation: r, source: tableName{r.Namespace, r.Name}, prepared: map[string]*statement{}}
+	view := s.ddl.see(shard, s.targetName(r))
+	if p.gone = view.gone; p.gone {
+		return p, nil
+	}
+	t, err := s.table(ctx, view.name)
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{relation: r, source: tableName{r.Namespace, r.Name}, table: t, prepared: map[string]*statement{}}
+	p.table = t
 	for i, c := range r.Columns {
-		target := t.columns[c.Name]
+		name, dropped := view.column(c.Name)
+		target := t.columns[name]
+		if dropped && target == nil {
+			target = &column{name: name, generated: true} // nothing is written to it
+		}
 		if target == nil {
 			return nil, &apply.Blocked{
 				Table: t.name.String(), Problem: fmt.Sprintf("column %s of the source is not on the target", quote(c.Name)),

@@ -53,31 +53,33 @@ COMMENT ON COLUMN cdc.copying.arrived IS 'Of a table without a key: the shards w
 
 // makeTables creates what is absent: a role without the right to create may use what is there.
 func (s *session) makeTables(ctx context.Context) error {
-	there, err := s.query(ctx, "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'cdc' AND c.relname IN ('progress', 'skipped', 'copying')")
+	there, err := s.query(ctx, "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'cdc' AND c.relname IN ('progress', 'skipped', 'copying', 'ddl', 'ddl_done')")
 	if err != nil {
 		return classify(fmt.Errorf("look for cdc.progress: %w", err), nil)
 	}
-	if len(there) < 3 {
+	if len(there) < 5 {
 		// The lock is for two workers that begin at the same time; CREATE IF NOT EXISTS does not see the other.
-		_, err := s.conn.Exec(ctx, "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('cdc.progress', 0));"+makeTablesSQL+"COMMIT").ReadAll()
+		_, err := s.conn.Exec(ctx, "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('cdc.progress', 0));"+makeTablesSQL+makeDDLTablesSQL+"COMMIT").ReadAll()
 		if err != nil {
-			return blockedIfRight(fmt.Errorf("create cdc.progress, cdc.skipped and cdc.copying on the target: %w", err),
+			return blockedIfRight(fmt.Errorf("create the tables of schema cdc on the target: %w", err),
 				fmt.Sprintf("as its owner: GRANT CREATE ON DATABASE … TO %[1]s; GRANT CREATE ON SCHEMA cdc TO %[1]s, if that is there", quote(s.user())))
 		}
 	}
 	return s.makeRow(ctx)
 }
 
-// makeRow begins a subscription's progress. It looks first: an INSERT waits for a transaction that changes the row, though
+// makeRow begins a subscription's progress. Copies of an earlier one of this name do not go on. It looks first: an INSERT waits for a transaction that changes the row, though
 // it would do nothing.
 func (s *session) makeRow(ctx context.Context) error {
 	there, err := s.query(ctx, "SELECT 1 FROM cdc.progress WHERE subscription = $1", s.cfg.Subscription)
 	if err == nil && len(there) == 0 {
-		_, err = s.query(ctx, "INSERT INTO cdc.progress (subscription, stream_id, csn, stream_seq, stream_time, updated) VALUES ($1, '', 0, 0, 0, now()) ON CONFLICT DO NOTHING", s.cfg.Subscription)
+		_, err = s.query(ctx, `WITH made AS (INSERT INTO cdc.progress (subscription, stream_id, csn, stream_seq, stream_time, updated)
+				VALUES ($1, '', 0, 0, 0, now()) ON CONFLICT DO NOTHING RETURNING subscription)
+			DELETE FROM cdc.copying AS c USING made WHERE c.subscription = made.subscription`, s.cfg.Subscription)
 	}
 	if err != nil {
 		return blockedIfRight(fmt.Errorf("write cdc.progress on the target: %w", err), fmt.Sprintf(
-			"GRANT USAGE ON SCHEMA cdc TO %[1]s; GRANT SELECT, INSERT, UPDATE ON cdc.progress TO %[1]s", quote(s.user())))
+			"GRANT USAGE ON SCHEMA cdc TO %[1]s; GRANT SELECT, INSERT, UPDATE ON cdc.progress TO %[1]s; GRANT SELECT, INSERT, UPDATE, DELETE ON cdc.copying TO %[1]s", quote(s.user())))
 	}
 	return nil
 }
@@ -107,7 +109,10 @@ func (s *session) Progress(ctx context.Context) (p apply.Progress, err error) {
 	if s.copies.consistentFrom, err = pipeline.ParseCSN(string(rows[0][4])); err != nil {
 		return p, fmt.Errorf("read cdc.progress: %w", err)
 	}
-	return p, s.readCopies(ctx)
+	if err := s.readCopies(ctx); err != nil {
+		return p, err
+	}
+	return p, s.readDDL(ctx)
 }
 
 // lockEvery is the time between two tries to lock the progress.

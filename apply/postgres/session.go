@@ -55,6 +55,7 @@ type session struct {
 	plansByRaw map[string]*plan // by the R message behind the OID: shards with equal tables share statements
 	statements []*statement     // prepared, the oldest first
 	copies     copies
+	ddl        ddlLedger
 	serial     int // of the last statement's name
 
 	old, now row    // scratch of one change

@@ -62,6 +62,9 @@ func (s *session) order(tx *pipeline.Transaction) (o order, err error) {
 			i++
 			for _, r := range c.Truncated {
 				p := s.plans[r]
+				if p.gone {
+					continue
+				}
 				at := slices.IndexFunc(tables, func(x *found) bool { return x.table == p.table })
 				if at < 0 {
 					at = len(tables)

@@ -178,6 +178,15 @@ func (w *writer) commit(g *apply.Group) error {
 
 // transaction sends one source transaction.
 func (w *writer) transaction(tx *pipeline.Transaction) error {
+	if truncates(tx) || mayMove(tx) {
+		alters, err := w.s.altersTables(tx)
+		if err != nil {
+			return at(tx.CSN, err)
+		}
+		if alters {
+			return w.altering(tx)
+		}
+	}
 	if err := w.resolve(tx); err != nil {
 		return at(tx.CSN, err)
 	}
@@ -222,9 +231,12 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 			if c.Op == pipeline.Message {
 				return w.message(tx, f, c)
 			}
-			p, err := w.plan(c.Relation)
+			p, err := w.plan(f.Shard, c.Relation)
 			if err != nil {
 				return err
+			}
+			if p.gone {
+				return nil
 			}
 			cp := w.s.copies.of(p)
 			if order.wiped(n, i, p.table) || !cp.counts(f.Shard) {

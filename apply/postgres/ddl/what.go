@@ -33,6 +33,16 @@ type Statement struct {
 	Partition, PartitionOf Name
 	// Attach: its rows become rows of the table.
 	Attach bool
+
+	phrase phrase
+}
+
+// Mentions says whether the statement uses a name.
+func (s *Statement) Mentions(name string) bool {
+	return slices.ContainsFunc(s.phrase.tokens, func(t token) bool {
+		text, ok := t.name()
+		return ok && text == name
+	})
 }
 
 // Refusal is a statement that a person has to run.
@@ -86,7 +96,7 @@ func Read(d *mark.DDL) (s *Statement, err error) {
 	if why != "" {
 		return &Statement{Text: d.Statement, Key: keyOf(d, d.Tag+" "+d.Statement)}, &Refusal{why}
 	}
-	s = &Statement{Text: p.String(), Key: keyOf(d, p.normal())}
+	s = &Statement{Text: p.String(), Key: keyOf(d, p.normal()), phrase: p}
 	r := reader{Statement: s, d: d, p: p.without("concurrently")}
 	r.SQL = r.p.String()
 	if why := r.read(); why != "" {

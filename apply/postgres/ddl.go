@@ -1,0 +1,524 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardcdc/apply"
+	"shardcdc/apply/postgres/ddl"
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/textform"
+)
+
+// DDL from the stream (package mark). A statement that every shard runs is one entry of the ledger (cdc.ddl) and runs once
+// here, at the first shard's place or at the last one's; package ddl says which. It runs in the target transaction of its
+// source transaction, so a reader of the target sees it together with the rows, and a crash undoes both.
+//
+//	mark ─► which statement? ─► new to all shards ─► first: run it    ─┐
+//	                        └─► run by some       ─► last one: run it ─┴► ledger ─► tables are looked up anew
+//
+// Between the first shard's place and the last one's, rows of the others are read by the ledger's effects (see view).
+//
+// What does not run by itself (DDLStop, a ddl.Refusal, an error) is Blocked. Whoever does it by hand says so in
+// cdc.ddl_done, and the transaction's rows are applied; cdcctl skip leaves the whole transaction out.
+//
+// If the thing is there already, or gone, there is nothing to do, and cdc.ddl says so: somebody was faster, or the target
+// always had it.
+//
+// BUG(apply): a transaction with DDL and TRUNCATE is Blocked, and rows that move between shards in a transaction with DDL
+// may meet themselves.
+//
+// BUG(apply): between the first and the last shard's ALTER TYPE … RENAME VALUE, rows of one of them have a label that the
+// target does not know, and block. Do it in a distributed transaction.
+
+// DDLPolicy says what becomes of DDL in the stream.
+type DDLPolicy string
+
+const (
+	// DDLIgnore: nothing. The default.
+	DDLIgnore DDLPolicy = "ignore"
+	// DDLCapture runs it.
+	DDLCapture DDLPolicy = "capture"
+	// DDLStop blocks, and says what to run.
+	DDLStop DDLPolicy = "stop"
+)
+
+// outcomes, for people who read cdc.ddl.
+const (
+	outcomeRan     = "executed"
+	outcomeWas     = "was so already"
+	outcomeByHand  = "done by hand"
+	outcomeLeftOut = "left out with its transaction"
+	outcomeTarget  = "left to the target: its table is not partitioned"
+	outcomeWaits   = "waits until every shard has run it"
+)
+
+// ddlMark does what a mark says. skipped: the transaction is left out on request.
+func (s *session) ddlMark(ctx context.Context, tx *pipeline.Transaction, shard pipeline.ShardID, d *mark.DDL, skipped bool) error {
+	if d.Subscription != s.cfg.Subscription || s.cfg.DDL == DDLIgnore {
+		return nil
+	}
+	what, err := ddl.Read(d)
+	var refusal *ddl.Refusal
+	if err != nil && !errors.As(err, &refusal) {
+		return err
+	}
+	if refusal == nil && what.SQL == "" {
+		return nil
+	}
+	r := &ddlRun{session: s, tx: tx, d: d, what: what, refusal: refusal}
+	if err := r.take(ctx, shard, skipped); err != nil {
+		return at(tx.CSN, classify(err, &apply.Blocked{CSN: tx.CSN, Problem: r.problem("fails here"), Try: r.byHand()}))
+	}
+	s.unlearn()
+	return nil
+}
+
+// ddlRun is one statement of one shard.
+type ddlRun struct {
+	*session
+	tx      *pipeline.Transaction
+	d       *mark.DDL
+	what    *ddl.Statement
+	refusal *ddl.Refusal
+}
+
+// problem names the statement.
+func (r *ddlRun) problem(what string) string {
+	return fmt.Sprintf("DDL of the shards %s: %s", what, short(r.what.Text))
+}
+
+// short keeps the beginning of a text.
+func short(text string) string {
+	const most = 1000
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
+
+// byHand says how to go on.
+func (r *ddlRun) byHand() string {
+	return fmt.Sprintf("on the target do what it does (its search_path was %s), then there: INSERT INTO cdc.ddl_done VALUES (%s, %s); it goes on by itself",
+		r.d.SearchPath, literal(r.cfg.Subscription), r.tx.CSN)
+}
+
+func (r *ddlRun) blocked(why string, err error) error {
+	return &apply.Blocked{CSN: r.tx.CSN, Problem: r.problem(why), Err: err, Try: r.byHand()}
+}
+
+// take brings the ledger forward, and runs the statement if this is its place.
+func (r *ddlRun) take(ctx context.Context, shard pipeline.ShardID, skipped bool) error {
+	e := r.ddl.next(r.what.Key, shard)
+	if e == nil {
+		e = r.ddl.add(r.what.Key, r.tx.CSN)
+		e.script = script{r.what.SQL, r.d.SearchPath, r.d.Settings}
+		if r.refusal != nil {
+			e.script.sql = r.what.Text
+		}
+	}
+	e.shards[shard] = true
+	if err := r.decide(ctx); err != nil {
+		return err
+	}
+	switch {
+	case e.executed: // at another shard's place
+	case r.what.Last && len(e.shards) < r.cfg.Shards && !skipped:
+		e.outcome, e.effects = outcomeWaits, r.what.Effects
+		if err := r.relax(ctx); err != nil {
+			return err
+		}
+	default:
+		outcome, err := r.execute(ctx, skipped)
+		if err != nil {
+			return err
+		}
+		e.executed, e.outcome = true, outcome
+		if outcome != outcomeLeftOut && outcome != outcomeTarget {
+			e.effects = r.what.Effects
+		}
+	}
+	return r.writeDDL(ctx, e)
+}
+
+// decide finds out from the target what the text does not say: whether a type becomes narrower.
+func (r *ddlRun) decide(ctx context.Context) error {
+	if !r.what.Single {
+		return nil
+	}
+	for _, t := range r.what.Types {
+		rows, err := r.query(ctx, `SELECT pg_catalog.format_type(a.atttypid, a.atttypmod), coalesce(pg_catalog.format_type(pg_catalog.to_regtype($3), -1), $3)
+			FROM pg_catalog.pg_attribute a WHERE a.attrelid = pg_catalog.to_regclass($1) AND a.attname = $2 AND NOT a.attisdropped`,
+			t.Table.String(), t.Column, baseType(t.Type))
+		if err != nil {
+			return fmt.Errorf("look at the type of %s: %w", t.Column, err)
+		}
+		if len(rows) > 0 && ddl.Narrows(string(rows[0][0]), string(rows[0][1])+modifier(t.Type)) {
+			r.what.Last = true
+		}
+	}
+	return nil
+}
+
+// baseType and modifier take numeric(10,2) apart.
+func baseType(t string) string {
+	before, rest, _ := strings.Cut(t, "(")
+	_, behind, _ := strings.Cut(rest, ")")
+	return strings.TrimSpace(before) + behind
+}
+
+func modifier(t string) string {
+	_, rest, ok := strings.Cut(t, "(")
+	inside, _, _ := strings.Cut(rest, ")")
+	if !ok {
+		return ""
+	}
+	return "(" + inside + ")"
+}
+
+// relax lets rows in that have a column no longer, while others still have it.
+func (r *ddlRun) relax(ctx context.Context) error {
+	for _, e := range r.what.Effects {
+		if e.Kind != ddl.DropColumn {
+			continue
+		}
+		name := tableName{e.Table.Schema, e.Table.Name}
+		rows, err := r.query(ctx, `SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attname = $2 AND attnotnull AND NOT atthasdef AND attidentity = ''`,
+			name.String(), e.From)
+		if err != nil {
+			return fmt.Errorf("look at column %s of %s: %w", quote(e.From), name, err)
+		}
+		if len(rows) == 0 {
+			continue
+		}
+		if _, err := r.query(ctx, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL", name, quote(e.From))); err != nil {
+			return fmt.Errorf("a column that some shards have dropped, and others not: %w", err)
+		}
+	}
+	return nil
+}
+
+// execute runs the statement, or says why it does not.
+func (r *ddlRun) execute(ctx context.Context, skipped bool) (outcome string, err error) {
+	if skipped {
+		return outcomeLeftOut, nil
+	}
+	done, err := r.query(ctx, "SELECT 1 FROM cdc.ddl_done WHERE subscription = $1 AND csn = $2", r.cfg.Subscription, r.tx.CSN.String())
+	if err != nil {
+		return "", fmt.Errorf("read cdc.ddl_done: %w", err)
+	}
+	switch {
+	case len(done) > 0:
+		return outcomeByHand, nil
+	case r.refusal != nil:
+		return "", r.blocked("cannot be run here by itself, because "+r.refusal.Why, nil)
+	case r.cfg.DDL == DDLStop:
+		return "", r.blocked("is to be run by hand", nil)
+	case r.cfg.mapped:
+		return "", r.blocked("cannot be run here by itself, because tables have other names here", nil)
+	}
+	if outcome, err := r.partition(ctx); outcome != "" || err != nil {
+		return outcome, err
+	}
+	if err := r.values(ctx); err != nil {
+		return "", err
+	}
+	if err := r.settle(ctx); err != nil {
+		return "", err
+	}
+	if r.what.Apart {
+		if outcome, err := r.apart(ctx); outcome != "" || err != nil {
+			return outcome, err
+		}
+	}
+	return r.run(ctx, script{r.what.SQL, r.d.SearchPath, r.d.Settings}, r.what.Single)
+}
+
+// values stops where rows that are there would get other values than on the shards.
+func (r *ddlRun) values(ctx context.Context) error {
+	if r.what.Values == "" {
+		return nil
+	}
+	for _, o := range r.d.Objects {
+		if o.Type != mark.DDLTable {
+			continue
+		}
+		shards := map[pipeline.ShardID]bool{}
+		for _, f := range r.tx.Fragments {
+			shards[f.Shard] = true
+		}
+		name := tableName{o.Schema, o.Name}
+		t, err := r.table(ctx, name)
+		if err != nil {
+			return err
+		}
+		rows, err := r.query(ctx, "SELECT 1 FROM "+t.from()+" LIMIT 1")
+		if err != nil {
+			return fmt.Errorf("look for rows in %s: %w", name, err)
+		}
+		if len(rows) == 0 && len(shards) == r.cfg.Shards {
+			continue
+		}
+		b := &apply.Blocked{CSN: r.tx.CSN, Table: name.String(), Problem: r.problem("cannot be run here by itself, because in rows that are there " + r.what.Values + ", which only each shard knows")}
+		b.Try = r.byHand() + fmt.Sprintf(". Then copy these values: cdcctl resync %s --table %s.%s", r.cfg.Subscription, o.Schema, o.Name)
+		return b
+	}
+	return nil
+}
+
+// partition looks at what becomes of a partition's rows.
+func (r *ddlRun) partition(ctx context.Context) (outcome string, err error) {
+	if r.what.PartitionOf.Name == "" {
+		return "", nil
+	}
+	detach := !r.what.Attach && r.d.Tag == "ALTER TABLE"
+	root, err := r.relkind(ctx, r.what.PartitionOf.String())
+	if err != nil {
+		return "", err
+	}
+	filled := slices.ContainsFunc(r.d.Filled, func(t mark.Table) bool {
+		return t.Name == r.what.Partition.Name && (r.what.Partition.Schema == "" || t.Schema == r.what.Partition.Schema)
+	})
+	switch {
+	case root == "r" && detach:
+		return "", r.blocked("cannot be run here by itself, because the table is not partitioned here: which rows leave it cannot be told", nil)
+	case root == "r" && !(r.what.Attach && filled):
+		return outcomeTarget, nil
+	case !r.what.Attach || !filled:
+		return "", nil
+	}
+	if root == "p" {
+		kind, err := r.relkind(ctx, r.what.Partition.String())
+		if err != nil {
+			return "", err
+		}
+		if kind != "" {
+			rows, err := r.found(ctx, r.what.Partition.String())
+			if err != nil || rows {
+				return "", err // its rows came through the stream
+			}
+		}
+	}
+	return "", r.blocked("brings in rows of a table that are not in the stream", nil)
+}
+
+// inPath runs a query with the statement's search path.
+func (r *ddlRun) inPath(ctx context.Context, sql string, args ...string) ([][][]byte, error) {
+	if _, err := r.query(ctx, "SELECT pg_catalog.set_config('search_path', $1, true)", r.d.SearchPath); err != nil {
+		return nil, err
+	}
+	rows, err := r.query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	_, err = r.query(ctx, "SELECT pg_catalog.set_config('search_path', '', true)")
+	return rows, err
+}
+
+// relkind of a relation by its name in the statement; empty: there is none.
+func (r *ddlRun) relkind(ctx context.Context, name string) (string, error) {
+	rows, err := r.inPath(ctx, "SELECT relkind FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1)", name)
+	if err != nil || len(rows) == 0 {
+		return "", err
+	}
+	return string(rows[0][0]), nil
+}
+
+func (r *ddlRun) found(ctx context.Context, name string) (bool, error) {
+	rows, err := r.inPath(ctx, "SELECT 1 FROM "+name+" LIMIT 1")
+	return len(rows) > 0, err
+}
+
+// settle runs what still waits for other shards, and what this statement builds on: a shard that dropped something and
+// makes it anew is ahead of the others. Their rows of what is gone are left out until they have dropped it, too.
+func (r *ddlRun) settle(ctx context.Context) error {
+	for _, e := range slices.Clone(r.ddl.entries) {
+		if e.executed || e.key == r.what.Key || !slices.ContainsFunc(e.effects, r.buildsOn) {
+			continue
+		}
+		outcome, err := r.run(ctx, e.script, false)
+		if err != nil {
+			return err
+		}
+		e.executed, e.outcome = true, outcome
+		if err := r.writeDDL(ctx, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *ddlRun) buildsOn(e ddl.Effect) bool {
+	about := slices.ContainsFunc(r.d.Objects, func(o mark.DDLObject) bool {
+		return !o.Dropped && o.Schema == e.Table.Schema && o.Name == e.Table.Name
+	})
+	switch e.Kind {
+	case ddl.DropTable:
+		return about
+	case ddl.DropColumn:
+		return about && r.what.Mentions(e.From)
+	}
+	return false
+}
+
+// run runs a statement inside of the target transaction.
+func (r *ddlRun) run(ctx context.Context, sc script, single bool) (outcome string, err error) {
+	// Deferred triggers of rows that came before must not be in the way.
+	if err := r.exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT cdc_ddl"); err != nil {
+		return "", err
+	}
+	set, reset := sc.settingsSQL()
+	if err := r.exec(ctx, set); err != nil {
+		return "", r.blocked("needs settings that the target does not have", err)
+	}
+	err = r.exec(ctx, sc.sql)
+	switch {
+	case err == nil:
+		return outcomeRan, r.exec(ctx, reset+"RELEASE cdc_ddl; SET CONSTRAINTS ALL DEFERRED")
+	case single && already(err, sc.sql):
+		return outcomeWas, r.exec(ctx, "ROLLBACK TO cdc_ddl; RELEASE cdc_ddl; SET CONSTRAINTS ALL DEFERRED")
+	case single && missing(err):
+		failed := err
+		if err := r.exec(ctx, "ROLLBACK TO cdc_ddl; RELEASE cdc_ddl; SET CONSTRAINTS ALL DEFERRED"); err != nil {
+			return "", err
+		}
+		renamed, err := r.renamed(ctx)
+		if err != nil || !renamed {
+			return "", errors.Join(failed, err)
+		}
+		return outcomeWas, nil
+	}
+	return "", err
+}
+
+// renamed says that the statement is a rename, and that the target has the new name.
+func (r *ddlRun) renamed(ctx context.Context) (bool, error) {
+	if len(r.what.Effects) != 1 {
+		return false, nil
+	}
+	var rows [][][]byte
+	var err error
+	switch e := r.what.Effects[0]; e.Kind {
+	case ddl.RenameColumn:
+		rows, err = r.query(ctx, "SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attname = $2 AND NOT attisdropped", e.Table.String(), e.To)
+	case ddl.RenameTable:
+		rows, err = r.query(ctx, "SELECT 1 WHERE pg_catalog.to_regclass($1) IS NOT NULL", e.Into.String())
+	}
+	return len(rows) > 0, err
+}
+
+// exec runs statements of which only success counts.
+func (s *session) exec(ctx context.Context, sql string) error {
+	defer s.waits()()
+	_, err := s.conn.Exec(ctx, sql).ReadAll()
+	return err
+}
+
+// settingsSQL are the statement's settings, and how those of the session come back.
+func (sc script) settingsSQL() (set, reset string) {
+	var b, back strings.Builder
+	to := func(b *strings.Builder, name, value string) {
+		fmt.Fprintf(b, "SELECT pg_catalog.set_config(%s, %s, true);", literal(name), literal(value))
+	}
+	to(&b, "search_path", sc.searchPath)
+	to(&back, "search_path", "")
+	for _, pinned := range textform.Settings() {
+		if value, ok := sc.settings[pinned[0]]; ok {
+			to(&b, pinned[0], value)
+			to(&back, pinned[0], pinned[1])
+		}
+	}
+	return b.String(), back.String()
+}
+
+// already says that an error means that the statement has nothing left to do.
+func already(err error, sql string) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return false
+	}
+	word := strings.ToUpper(strings.Join(strings.Fields(sql), " "))
+	if strings.Contains(word, " RENAME ") {
+		return false // the new name may be another thing's
+	}
+	switch pg.Code {
+	case "42701", "42P07", "42710", "42P06": // duplicate column, table or index, object, schema
+		return true
+	case "42703", "42P01", "42704": // undefined column, table, object: it was to be dropped
+		return strings.HasPrefix(word, "DROP ") || strings.HasPrefix(word, "ALTER TABLE ") && strings.Contains(word, " DROP ") && pg.Code != "42P01"
+	}
+	return false
+}
+
+// missing says that what the statement is about is not there.
+func missing(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "42703" || pg.Code == "42P01" || pg.Code == "42704")
+}
+
+// apart runs the statement on a connection of its own, so that rows of the same target transaction may use what it adds.
+// What this target transaction made itself is not seen there: then it runs here, and PostgreSQL lets it be used. Should
+// the target transaction fail, the value stays, and nobody uses it until it is repeated.
+func (r *ddlRun) apart(ctx context.Context) (outcome string, err error) {
+	defer r.waits()()
+	conn, err := pgconn.ConnectConfig(ctx, r.target.conn)
+	if err != nil {
+		return "", fmt.Errorf("connect to the target: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	sc := script{r.what.SQL, r.d.SearchPath, r.d.Settings}
+	set, _ := sc.settingsSQL()
+	_, err = conn.Exec(ctx, "BEGIN; SET LOCAL lock_timeout = '5s';"+set).ReadAll()
+	if err == nil {
+		_, err = conn.Exec(ctx, sc.sql).ReadAll()
+	}
+	if err == nil {
+		_, err = conn.Exec(ctx, "COMMIT").ReadAll()
+	}
+	var pg *pgconn.PgError
+	switch {
+	case err == nil:
+		return outcomeRan, nil
+	case already(err, sc.sql):
+		return outcomeWas, nil
+	case errors.As(err, &pg) && (pg.Code == "42704" || pg.Code == "55P03"):
+		return "", nil
+	}
+	return "", err
+}
+
+// altersTables says whether a transaction has DDL for this target. It is not asked of rows that can be read only once.
+func (s *session) altersTables(tx *pipeline.Transaction) (alters bool, err error) {
+	for _, f := range tx.Fragments {
+		if !f.Ops.Has(pipeline.Message) || s.cfg.DDL == DDLIgnore {
+			continue
+		}
+		err := f.Walk(func(c *pipeline.Change) error {
+			d, ok, err := mark.DDLOf(c)
+			alters = alters || ok && d.Subscription == s.cfg.Subscription
+			return err
+		})
+		if err != nil {
+			return false, malformed(err)
+		}
+	}
+	return alters, nil
+}
+
+// altering sends a transaction that changes tables and would need to be known whole before its first change: what its
+// tables look like is not known before.
+func (w *writer) altering(tx *pipeline.Transaction) error {
+	if truncates(tx) {
+		return &apply.Blocked{
+			CSN: tx.CSN, Problem: "the transaction has DDL and a TRUNCATE, and the tables that this empties may be of its own",
+			Try: "do on the target what it does, then cdcctl skip",
+		}
+	}
+	return w.changes(tx, &order{}, nil, inOrder)
+}
