@@ -21,6 +21,7 @@ import (
 
 	"shardcdc/pipeline/await"
 	"shardcdc/pipeline/bank"
+	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/pause"
 )
 
@@ -125,7 +126,7 @@ func (d *demo) run(ctx context.Context) error {
 	return nil
 }
 
-// build makes everything up to the loaded bank.
+// build makes everything up to a target that has what the bank holds.
 func (d *demo) build(ctx context.Context) error {
 	d.screen.line("A bank on %d PostgreSQL shards, captured as one stream of whole transactions, replayed on one more server.", shards)
 	d.screen.line("")
@@ -147,20 +148,48 @@ func (d *demo) build(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if err := d.bank.Load(ctx); err != nil {
+		return err
+	}
+	d.screen.step("bank", "%d accounts opened in one transaction across all shards; the target is empty", accounts)
 	if err := d.site.subscribe(ctx, d); err != nil {
 		return err
 	}
 	if err := d.site.startPrograms(d); err != nil {
 		return err
 	}
-	if err := d.bank.Load(ctx); err != nil {
+	copied, err := d.copied(ctx)
+	if err != nil {
 		return err
 	}
 	if err := d.catchUp(ctx); err != nil {
 		return err
 	}
-	d.screen.step("bank", "%d accounts opened in one transaction across all shards, and there they are on the target", accounts)
+	d.screen.step("copy", "%d rows of %d tables that were there before are on the target now, consistent from csn %s on", copied.Rows, len(copied.Tables), copied.ConsistentFrom)
 	return nil
+}
+
+// copyEvery is the time between two looks at the initial copy.
+const copyEvery = 50 * time.Millisecond
+
+// copied waits until the initial copy is in the stream.
+func (d *demo) copied(ctx context.Context) (*control.CopyStatus, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, catchUpMax, fmt.Errorf("the rows that were there before are not copied after %s", catchUpMax))
+	defer cancel()
+	for {
+		st, err := control.AskCapture(ctx, d.site.bus.NC, subscription)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err != nil && !errors.Is(err, control.ErrNobody):
+			return nil, err
+		case err == nil && st.Copy != nil && st.Copy.State == control.CopyDone:
+			return st.Copy, nil
+		case err == nil && st.Copy != nil && st.Copy.State.Ended():
+			return nil, fmt.Errorf("the initial copy: %s %s", st.Copy.State, st.Copy.Error)
+		}
+		_ = pause.For(ctx, copyEvery) // the next look tells
+	}
 }
 
 // accounts is the bank's default number.

@@ -88,7 +88,7 @@ func (s *site) startNATS(ctx context.Context, d *demo) (err error) {
 }
 
 func (s *site) subscribe(ctx context.Context, d *demo) (err error) {
-	spec := subscribe.Spec{Name: subscription, Targets: []control.Target{{Name: target, DSN: s.target.DSN()}}}
+	spec := subscribe.Spec{Name: subscription, CopyData: true, Targets: []control.Target{{Name: target, DSN: s.target.DSN()}}}
 	for i, sh := range s.shards {
 		spec.Shards = append(spec.Shards, subscribe.Shard{Name: shardName(i), DSN: sh.DSN()})
 	}
