@@ -42,7 +42,8 @@ func (s *DDLSpec) function() string { return "ddl_" + s.Subscription }
 func (s *DDLSpec) note() string     { return s.function() + "_note" }
 func (s *DDLSpec) filled() string   { return s.function() + "_filled" }
 
-func (s *DDLSpec) triggers() []string {
+// Triggers are the names of the event triggers.
+func (s *DDLSpec) Triggers() []string {
 	return []string{"cdc_" + s.Subscription + "_ddl_drop", "cdc_" + s.Subscription + "_ddl_end"}
 }
 
@@ -90,7 +91,7 @@ func InspectDDL(ctx context.Context, spec DDLSpec) ([]string, error) {
 func (s *DDLSpec) there(ctx context.Context, conn *pgconn.PgConn) ([]string, error) {
 	rows, err := query(ctx, conn, fmt.Sprintf(`SELECT 'event trigger ' || evtname FROM pg_catalog.pg_event_trigger WHERE evtname IN (%s)
 UNION ALL SELECT 'function ' || n.nspname || '.' || p.proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-WHERE n.nspname = 'cdc' AND p.proname IN (%s, %s, %s) ORDER BY 1`, list(s.triggers(), literal), literal(s.function()), literal(s.note()), literal(s.filled())))
+WHERE n.nspname = 'cdc' AND p.proname IN (%s, %s, %s) ORDER BY 1`, list(s.Triggers(), literal), literal(s.function()), literal(s.note()), literal(s.filled())))
 	if err != nil {
 		return nil, fmt.Errorf("look for the event triggers for DDL: %w", err)
 	}
@@ -113,7 +114,7 @@ func UninstallDDL(ctx context.Context, spec DDLSpec) (removed []string, err erro
 		return nil, named(spec.Name, err)
 	}
 	var sql strings.Builder
-	for _, t := range spec.triggers() {
+	for _, t := range spec.Triggers() {
 		fmt.Fprintf(&sql, "DROP EVENT TRIGGER IF EXISTS %s;\n", identifier(t))
 	}
 	fmt.Fprintf(&sql, "DROP FUNCTION IF EXISTS cdc.%s(), cdc.%s(text, text, text, text), cdc.%s(oid);\n",
@@ -170,7 +171,7 @@ func (s *DDLSpec) install() (string, error) {
 		"@publications@", array(s.Publications),
 		"@in_schema@", array(column(in, 0)), "@in_table@", array(column(in, 1)),
 		"@out_schema@", array(column(out, 0)), "@out_table@", array(column(out, 1)),
-		"@drop@", identifier(s.triggers()[0]), "@end@", identifier(s.triggers()[1]),
+		"@drop@", identifier(s.Triggers()[0]), "@end@", identifier(s.Triggers()[1]),
 	)
 	return values.Replace(installDDL), nil
 }

@@ -86,6 +86,16 @@ func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
 			fault(err)
 		}
 	}
+	if spec.DDL != control.DDLIgnore {
+		role, err := checkDDLRole(ctx, db)
+		for _, f := range role {
+			f.About = about
+			c.findings = append(c.findings, f)
+		}
+		if err != nil {
+			fault(err)
+		}
+	}
 	names, err := checkNames(ctx, db, spec, shard.Name)
 	for _, f := range names {
 		f.About = about

@@ -135,7 +135,7 @@ func (c *creation) provision(ctx context.Context) error {
 	var wait sync.WaitGroup
 	for i := range c.sub.Shards {
 		wait.Go(func() {
-			notes[i], errs[i] = provision(ctx, c.spec, &c.sub.Shards[i])
+			notes[i], errs[i] = provisionAll(ctx, c.spec, c.sub, &c.sub.Shards[i])
 			c.made[i] = errs[i] == nil
 		})
 	}
@@ -160,7 +160,7 @@ func (c *creation) undo(ctx context.Context, why error) error {
 	var wait sync.WaitGroup
 	for i := range c.sub.Shards {
 		if c.made[i] {
-			wait.Go(func() { _, errs[i] = deprovision(ctx, &c.sub.Shards[i]) })
+			wait.Go(func() { _, errs[i] = deprovisionAll(ctx, c.sub, &c.sub.Shards[i]) })
 		}
 	}
 	wait.Wait()

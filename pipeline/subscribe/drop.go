@@ -158,9 +158,9 @@ func (d *drop) clear(ctx context.Context, sub *control.Subscription) error {
 func (d *drop) clearShards(ctx context.Context, sub *control.Subscription) error {
 	return d.parallel(len(sub.Shards), func(i int) error {
 		sh := &sub.Shards[i]
-		removed, err := deprovision(ctx, sh)
+		removed, err := deprovisionAll(ctx, sub, sh)
 		d.removed(removed...)
-		return d.orLeave(ctx, err, "shard %s: %s", sh.Name, ownings(sh))
+		return d.orLeave(ctx, err, "shard %s: %s", sh.Name, ownings(sub, sh))
 	})
 }
 
@@ -195,13 +195,16 @@ func (d *drop) parallel(n int, do func(int) error) error {
 }
 
 // ownings names what Create made on a shard.
-func ownings(sh *control.Shard) string {
+func ownings(sub *control.Subscription, sh *control.Shard) string {
 	var own []string
 	if sh.OwnSlot {
 		own = append(own, fmt.Sprintf("slot %q, which keeps WAL until it is dropped: SELECT pg_drop_replication_slot('%s')", sh.Slot, sh.Slot))
 	}
 	if sh.OwnPublication {
 		own = append(own, "publication "+quoteAll(sh.Publications))
+	}
+	if sub.DDL != control.DDLIgnore {
+		own = append(own, "event triggers "+quoteAll(ddlTriggers(sub)))
 	}
 	if len(own) == 0 {
 		return "nothing of ours"

@@ -145,28 +145,13 @@ func (c *changing) given(verb, after string) error {
 	return nil
 }
 
-// alter changes the own publication of a shard: the tables join, or leave.
-func alter(ctx context.Context, sh *control.Shard, verb string, tables []table) error {
-	if len(tables) == 0 {
-		return nil
-	}
-	db, err := open(ctx, sh.DSN)
-	if err != nil {
-		return err
-	}
-	defer db.hangUp()
-	if _, err := db.Exec(ctx, "SET lock_timeout = '30s'"); err != nil {
-		return fmt.Errorf("alter publication %s: %w", sh.Publications[0], err)
-	}
-	quoted := make([]string, len(tables))
+// tableNames are tables as package dumper names them.
+func tableNames(tables []table) []dumper.TableName {
+	all := make([]dumper.TableName, len(tables))
 	for i, t := range tables {
-		quoted[i] = "ONLY " + t.quoted()
+		all[i] = dumper.TableName{Schema: t.schema, Name: t.name}
 	}
-	sql := fmt.Sprintf("ALTER PUBLICATION %s %s TABLE %s", pgx.Identifier{sh.Publications[0]}.Sanitize(), verb, strings.Join(quoted, ", "))
-	if _, err := db.Exec(ctx, sql); err != nil {
-		return fmt.Errorf("%s: %w. Try: the same again once nobody holds a lock on the tables", sql, err)
-	}
-	return nil
+	return all
 }
 
 // copying is an error when a job that is not done copies one of the tables already.

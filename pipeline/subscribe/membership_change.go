@@ -49,14 +49,21 @@ func AddTables(ctx context.Context, bus *control.Bus, spec TablesSpec) (TablesCh
 	if err := c.copying(ctx, copies, tables); err != nil {
 		return TablesChange{}, notes, err
 	}
-	if _, err := c.catalog.Change(ctx, c.sub.Name, func(sub *control.Subscription) error { return include(sub, tables) }); err != nil {
+	changed, err := c.catalog.Change(ctx, c.sub.Name, func(sub *control.Subscription) error { return include(sub, tables) })
+	if err == nil {
+		err = InstallDDL(ctx, changed.Subscription)
+	}
+	if err != nil {
 		return TablesChange{}, notes, err
 	}
 	if spec.CopyData {
 		out, err := c.order(ctx, copies, control.CopyAdd, tables)
 		return out, notes, err
 	}
-	err = c.each(func(i int) error { return alter(ctx, &c.sub.Shards[i], "ADD", c.members[i].absent()) })
+	err = c.each(func(i int) error {
+		sh := &c.sub.Shards[i]
+		return dumper.Publish(ctx, sh.DSN, sh.Slot, sh.Publications[0], tableNames(c.members[i].absent()))
+	})
 	return c.result(tables), notes, err
 }
 
@@ -134,13 +141,20 @@ func RemoveTables(ctx context.Context, bus *control.Bus, spec TablesSpec) (Table
 	case len(staying) == 0 && len(leaving) > 0:
 		return TablesChange{}, fmt.Errorf("subscription %s would have no table left. Try: cdcctl drop-subscription %s", c.sub.Name, c.sub.Name)
 	}
-	if _, err := c.catalog.Change(ctx, c.sub.Name, func(sub *control.Subscription) error { return exclude(sub, tables) }); err != nil {
+	changed, err := c.catalog.Change(ctx, c.sub.Name, func(sub *control.Subscription) error { return exclude(sub, tables) })
+	if err == nil {
+		err = InstallDDL(ctx, changed.Subscription)
+	}
+	if err != nil {
 		return TablesChange{}, err
 	}
 	if err := c.withdraw(ctx, copies); err != nil {
 		return TablesChange{}, err
 	}
-	err = c.each(func(i int) error { return alter(ctx, &c.sub.Shards[i], "DROP", c.meantOf(&c.members[i])) })
+	err = c.each(func(i int) error {
+		sh := &c.sub.Shards[i]
+		return dumper.Withdraw(ctx, sh.DSN, sh.Slot, sh.Publications[0], tableNames(c.meantOf(&c.members[i])))
+	})
 	return c.result(tables), err
 }
 

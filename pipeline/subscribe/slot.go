@@ -123,6 +123,7 @@ func CheckExisting(ctx context.Context, bus *control.Bus, sub *control.Subscript
 		names[i].Name = sub.Shards[i].Name
 		findings = append(findings, shards[i].findings...)
 	}
+	findings = append(findings, checkDDL(ctx, sub)...)
 	tables := published(shards)
 	findings = append(findings, clocks(names, shards, time.Duration(sub.MaxClockSkew))...)
 	for i := range sub.Targets {
