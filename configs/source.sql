@@ -14,9 +14,10 @@ DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO cdc', current_databas
 -- GRANT app_owner TO cdc;
 
 -- Or: the owner makes it, and cdcctl create-subscription gets --publication cdc_bank. Then neither GRANT CREATE nor
--- GRANT app_owner is needed, and without those of verify cdc can read nothing but the publication's changes.
+-- GRANT app_owner is needed, and without SELECT below cdc can read nothing but the publication's changes.
 -- CREATE PUBLICATION cdc_bank FOR TABLE public.accounts, public.transfers WITH (publish_via_partition_root = true);
 
--- cdcctl verify compares rows, so it needs this as well (the second makes it faster while long transactions run):
+-- The rows that the tables hold are copied (unless --copy-data=false), and cdcctl verify compares rows: both need the first of
+-- these (as a member of app_owner cdc has it). The second makes verify faster while long transactions run:
 -- GRANT SELECT ON ALL TABLES IN SCHEMA public TO cdc;
 -- GRANT pg_read_all_stats TO cdc;
