@@ -78,7 +78,7 @@ func (s *session) plan(ctx context.Context, shard pipeline.ShardID, r *pipeline.
 	for i, c := range r.Columns {
 		name, dropped := view.column(c.Name)
 		target := t.columns[name]
-		if dropped && target == nil {
+		if dropped { // one of this name here is another
 			target = &column{name: name, generated: true} // nothing is written to it
 		}
 		if target == nil {

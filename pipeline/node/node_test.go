@@ -35,7 +35,7 @@ type rig struct {
 	log    *slog.Logger
 }
 
-func newRig(t *testing.T, shards int) *rig {
+func newRig(t *testing.T, shards int, options ...func(*subscribe.Spec)) *rig {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
@@ -56,6 +56,9 @@ func newRig(t *testing.T, shards int) *rig {
 		}
 		r.shards = append(r.shards, c)
 		spec.Shards = append(spec.Shards, subscribe.Shard{Name: string(rune('a' + i)), DSN: s.DSN()})
+	}
+	for _, option := range options {
+		option(&spec)
 	}
 	r.sub, _, err = subscribe.Create(ctx, r.bus, spec)
 	r.must(err)
