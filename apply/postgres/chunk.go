@@ -22,7 +22,7 @@ func (w *writer) rowsOf(tx *pipeline.Transaction, f *pipeline.Fragment) error {
 		return fmt.Errorf("a chunk of copied rows has %d versions of tables, want 1", len(f.Relations))
 	}
 	p, err := w.plan(f.Shard, f.Relations[0].Relation)
-	if err != nil {
+	if err != nil || p.gone {
 		return err
 	}
 	c := w.chunkOf(tx, f, p)

@@ -117,6 +117,7 @@ type world struct {
 	seq     pipeline.Seq
 	session apply.Session
 	at      apply.Progress
+	careful bool // see apply.Group
 }
 
 // newWorld makes the databases; a name is used once.
@@ -259,6 +260,7 @@ func (w *world) try(txs []*pipeline.Transaction) error {
 		w.open()
 	}
 	g := w.group(txs)
+	g.Careful = w.careful
 	if err := w.session.Apply(w.t.Context(), g); err != nil {
 		w.session.Close(w.t.Context())
 		w.session = nil

@@ -68,8 +68,8 @@ func (s *session) makeTables(ctx context.Context) error {
 	return s.makeRow(ctx)
 }
 
-// makeRow begins a subscription's progress. Copies of an earlier one of this name do not go on. It looks first: an INSERT waits for a transaction that changes the row, though
-// it would do nothing.
+// makeRow begins a subscription's progress. Copies of an earlier one of this name do not go on. It looks first: an INSERT
+// waits for a transaction that changes the row, though it would do nothing.
 func (s *session) makeRow(ctx context.Context) error {
 	there, err := s.query(ctx, "SELECT 1 FROM cdc.progress WHERE subscription = $1", s.cfg.Subscription)
 	if err == nil && len(there) == 0 {
