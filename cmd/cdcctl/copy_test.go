@@ -246,18 +246,23 @@ func TestCopyPicture(t *testing.T) {
 	}
 	want := `  copy        initial, copying, asked for by ann@host 1m0s ago; 1 job behind it
   copy        waits: shard a: pid 7 writes since 3m
-  public.accounts  44.4 %  copying, 4,000 rows of about 9,000 rows, 3.9 MiB of about 8.8 MiB
-  public.rest       0.0 %  waiting, 0 rows of about 800 rows, 0 B of about 800 KiB
+  public.accounts  44.4 %  copying, 4,000 of about 9,000 rows, 3.9 MiB of about 8.8 MiB
+  public.rest       0.0 %  waiting, 0 of about 800 rows, 0 B of about 800 KiB
   public.done     100.0 %  done, 250 rows, 250 KiB
-  in all          42.5 %, 2 of 6 parts, 4,250 rows of about 10,000 rows, 4.2 MiB of about 9.8 MiB, 2.0 MiB/s, 1m35s left
+  in all           42.5 %  2 of 6 parts, 4,250 of about 10,000 rows, 4.2 MiB of about 9.8 MiB, 2.0 MiB/s, 1m35s left
 `
 	if b.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", b.String(), want)
 	}
 	bars := copyBody(c, true, 200)
-	for _, want := range []string{`public\.accounts \[=+\.+\]  44\.4 %`, `public\.rest     \[\.+\]   0\.0 %`, `public\.done     \[=+\] 100\.0 %`, `in all          \[=+\.+\] 42\.5 %`} {
+	for _, want := range []string{`public\.accounts \[=+\.+\]  44\.4 %`, `public\.rest     \[\.+\]   0\.0 %`, `public\.done     \[=+\] 100\.0 %`, `in all          \[=+\.+\]  42\.5 %`} {
 		if !regexp.MustCompile(want).MatchString(bars) {
 			t.Errorf("no %s in\n%s", want, bars)
+		}
+	}
+	for line := range strings.Lines(copyBody(c, true, 70)) {
+		if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > 70 {
+			t.Errorf("%d characters do not fit: %s", n, line)
 		}
 	}
 	c.State, c.ConsistentFrom, c.Ended = control.CopyDone, 77, &now

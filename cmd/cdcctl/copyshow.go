@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -15,9 +16,10 @@ import (
 )
 
 const (
-	copyTablesMax = 15 // lines of tables
-	barWidthMin   = 80
-	barWidthMax   = 160
+	copyTablesMax = 15   // lines of tables
+	barWidth      = 32   // of a bar with its ends
+	barPoints     = 1000 // how fine it is
+	widthMin      = 60   // of a terminal
 )
 
 // copyHead says which copy it is and how it stands.
@@ -40,7 +42,7 @@ func copyHead(c *control.CopyStatus, now time.Time) string {
 
 // copySum is the copy in all, on a line.
 func copySum(c *control.CopyStatus) string {
-	text := fmt.Sprintf("%.1f %%, %d of %d parts, %s, %s", c.SyncPercent, c.CurrentIndex, c.TotalIndex, of(c.Rows, c.RowsEstimate, rowsText), of(c.Bytes, c.BytesEstimate, bytesText))
+	text := fmt.Sprintf("%5.1f %%  %d of %s, %s", c.SyncPercent, c.CurrentIndex, plural(c.TotalIndex, "part"), amount(&c.CopyProgress))
 	if c.State == control.CopyCopying {
 		text += fmt.Sprintf(", %s/s", bytesText(int64(c.BytesPerSecond)))
 		if c.RemainingSeconds > 0 {
@@ -57,12 +59,16 @@ func rowsText(n int64) string {
 	return humanize.Comma(n) + " rows"
 }
 
-// of is a number and what it is expected to become. Statistics may be old.
-func of(n, estimate int64, text func(int64) string) string {
-	if estimate <= n {
-		return text(n)
+// amount is what was copied, and what is expected in all. Statistics may be old.
+func amount(p *control.CopyProgress) string {
+	rows, bytes := rowsText(p.Rows), bytesText(p.Bytes)
+	if p.RowsEstimate > p.Rows {
+		rows = humanize.Comma(p.Rows) + " of about " + rowsText(p.RowsEstimate)
 	}
-	return text(n) + " of about " + text(estimate)
+	if p.BytesEstimate > p.Bytes {
+		bytes += " of about " + bytesText(p.BytesEstimate)
+	}
+	return rows + ", " + bytes
 }
 
 // copyTables are the tables to show: those that are being copied first, then those that wait, then what is done.
@@ -87,11 +93,15 @@ func printCopy(w io.Writer, c *control.CopyStatus, bars bool, now time.Time) err
 	if c.State.Ended() {
 		return nil
 	}
-	_, err := io.WriteString(w, copyBody(c, bars, barWidth()))
+	width := math.MaxInt
+	if bars {
+		width = terminalWidth()
+	}
+	_, err := io.WriteString(w, copyBody(c, bars, width))
 	return err
 }
 
-// copyBody are the tables and the sum.
+// copyBody are the tables and the sum, on lines of a width.
 func copyBody(c *control.CopyStatus, bars bool, width int) string {
 	tables, more := copyTables(c)
 	longest := len("in all")
@@ -102,12 +112,12 @@ func copyBody(c *control.CopyStatus, bars bool, width int) string {
 	line := func(name, rest string, percent float64) {
 		name = fmt.Sprintf("  %-*s", longest, name)
 		if bars {
-			rest = bar(percent, min(max(width-len(name)-1, barWidthMin/2), barWidthMax), rest)
+			name += " " + bar(percent)
 		}
-		fmt.Fprintf(&b, "%s %s\n", name, rest)
+		b.WriteString(cut(name+" "+rest, width) + "\n")
 	}
 	for _, t := range tables {
-		rest := fmt.Sprintf("%5.1f %%  %s, %s, %s", t.Percent, t.State, of(t.Rows, t.RowsEstimate, rowsText), of(t.Bytes, t.BytesEstimate, bytesText))
+		rest := fmt.Sprintf("%5.1f %%  %s, %s", t.Percent, t.State, amount(&t.CopyProgress))
 		if t.Again > 0 {
 			rest += fmt.Sprintf(", %s to read again", rowsText(int64(t.Again)))
 		}
@@ -120,22 +130,23 @@ func copyBody(c *control.CopyStatus, bars bool, width int) string {
 	return b.String()
 }
 
-// barPoints is how fine a bar is.
-const barPoints = 1000
-
-// bar is a bar with a text behind it, as wide as there is room.
-func bar(percent float64, width int, text string) string {
-	p := pb.New64(barPoints)
-	p.SetTemplateString(`{{bar . "[" "=" "=" "." "]"}} {{string . "text"}}`)
-	p.Set("text", text).SetWidth(max(width, len(text)+20)).SetCurrent(int64(percent / 100 * barPoints))
-	return p.String()
+// bar is a bar.
+func bar(percent float64) string {
+	return pb.New64(barPoints).SetTemplateString(`{{bar . "[" "=" "=" "." "]"}}`).SetWidth(barWidth).SetCurrent(int64(percent / 100 * barPoints)).String()
 }
 
-// barWidth is the terminal's width.
-func barWidth() int {
-	width, err := termutil.TerminalWidth()
-	if err != nil || width < barWidthMin {
-		return barWidthMin
+// cut shortens a line to what fits: one that wraps cannot be drawn again in its place.
+func cut(line string, width int) string {
+	if runes := []rune(line); len(runes) > width {
+		return string(runes[:width-1]) + "…"
 	}
-	return width
+	return line
+}
+
+// terminalWidth is how many characters fit on a line.
+func terminalWidth() int {
+	if width, err := termutil.TerminalWidth(); err == nil && width >= widthMin {
+		return width
+	}
+	return widthMin
 }

@@ -102,9 +102,23 @@ func (w *copyWait) look(ctx context.Context, id string) error {
 	case st.Copy == nil || st.Copy.Job != id:
 		w.say("the copy has not begun yet", "")
 	default:
-		w.say("copy of "+w.sub.Name+": "+copySum(st.Copy)+waiting(st.Copy), copyBody(st.Copy, w.bars, barWidth()))
+		picture := ""
+		if w.bars {
+			picture = w.picture(st.Copy)
+		}
+		w.say("copy of "+w.sub.Name+": "+strings.TrimSpace(copySum(st.Copy))+waiting(st.Copy), picture)
 	}
 	return nil
+}
+
+// picture has bars, and what holds the copy up.
+func (w *copyWait) picture(c *control.CopyStatus) string {
+	width := terminalWidth()
+	picture := copyBody(c, true, width)
+	for _, text := range c.Waiting {
+		picture += cut("  waits: "+oneLine(text), width) + "\n"
+	}
+	return picture
 }
 
 func waiting(c *control.CopyStatus) string {
@@ -152,7 +166,7 @@ func (w *copyWait) say(line, picture string) {
 	}
 	w.clear()
 	if picture == "" {
-		picture = line + "\n"
+		picture = cut(line, terminalWidth()) + "\n"
 	}
 	fmt.Fprint(w.w, picture)
 	w.drawn = strings.Count(picture, "\n")
