@@ -14,6 +14,10 @@ package dumper
 // match, published or not yet; indexes on those; types and schemas where such tables may be. Of a table that is dropped
 // only sql_drop still knows that it was published.
 //
+// The message is written outside of the block that catches errors, which is a subtransaction, and something stands behind
+// it: PostgreSQL orders a message of a subtransaction by the end of its record, and rows by the beginning of theirs. So a
+// message whose record is followed by a row of the transaction around it ties with the row, and comes behind it.
+//
 // BUG(ddl): with publications that were given, and list their tables, DROP TABLE of a partition is not captured.
 const installDDL = `BEGIN;
 SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('cdc.ddl', 0));
@@ -21,6 +25,7 @@ CREATE SCHEMA IF NOT EXISTS cdc;
 CREATE OR REPLACE FUNCTION cdc.@note@(event text, tag text, path text, role text) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' AS $cdc$
 DECLARE
+  content jsonb;
   publications CONSTANT text[] := @publications@;
   in_schema CONSTANT text[] := @in_schema@;
   in_table CONSTANT text[] := @in_table@;
@@ -36,6 +41,7 @@ DECLARE
   at CONSTANT text := extract(epoch FROM statement_timestamp())::text;
   o record;
   ours boolean;
+BEGIN
 BEGIN
   note := coalesce(nullif(current_setting(@setting@, true), ''), '{}')::jsonb;
   IF note->>'at' IS DISTINCT FROM at THEN
@@ -134,18 +140,21 @@ BEGIN
       inexact := 'it was run by something that does not show its statements: ' || split_part(context, E'\n', 1);
     END IF;
   END IF;
-  PERFORM pg_logical_emit_message(true, 'cdc.ddl', convert_to(jsonb_strip_nulls(jsonb_build_object(
+  content := jsonb_strip_nulls(jsonb_build_object(
     'subscription', @subscription@, 'statement', statement, 'tag', tag, 'nth', CASE WHEN nested THEN 0 ELSE (note #>> ARRAY['n', tag])::int END,
     'search_path', replace(path, '"$user"', quote_ident(role)), 'nested', nullif(nested, false), 'inexact', inexact,
     'settings', jsonb_build_object('TimeZone', current_setting('TimeZone'), 'DateStyle', current_setting('DateStyle'),
       'IntervalStyle', current_setting('IntervalStyle'), 'standard_conforming_strings', current_setting('standard_conforming_strings')),
-    'objects', objects, 'filled', filled))::text, 'UTF8'));
+    'objects', objects, 'filled', filled));
 EXCEPTION WHEN OTHERS THEN
   RAISE WARNING 'cdc: this statement could not be written into the stream of subscription %: %', @subscription@, SQLERRM
     USING HINT = 'Targets will stop there and ask for it.';
-  PERFORM pg_logical_emit_message(true, 'cdc.ddl', convert_to(jsonb_build_object(
+  content := jsonb_build_object(
     'subscription', @subscription@, 'statement', current_query(), 'tag', tag, 'nth', 1, 'search_path', path,
-    'inexact', 'the event trigger failed: ' || SQLERRM)::text, 'UTF8'));
+    'inexact', 'the event trigger failed: ' || SQLERRM);
+END;
+  PERFORM pg_logical_emit_message(true, 'cdc.ddl', convert_to(content::text, 'UTF8')),
+    pg_logical_emit_message(true, 'cdc.after', '');
 END$cdc$;
 CREATE OR REPLACE FUNCTION cdc.@filled@(root oid) RETURNS jsonb LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $cdc$
 DECLARE

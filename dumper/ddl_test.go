@@ -42,12 +42,14 @@ func (s *ddlShard) marks() (all []mark.DDL) {
 		s.t.Fatal(err)
 	}
 	for _, msg := range messages {
-		if msg[0] != byte(pipeline.Message) {
-			continue
-		}
 		var c pipeline.Change
-		if err := pipeline.ParseChange(msg, &c); err != nil {
-			s.t.Fatal(err)
+		if msg[0] == byte(pipeline.Message) {
+			if err := pipeline.ParseChange(msg, &c); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		if c.Prefix != mark.DDLPrefix {
+			continue
 		}
 		d, ok, err := mark.DDLOf(&c)
 		if err != nil || !ok {
@@ -160,6 +162,28 @@ func TestDDLMarks(t *testing.T) {
 		exec(t, s.conn, c.sql)
 		if diff := cmp.Diff(c.want, brief(s.marks())); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.sql, diff)
+		}
+	}
+}
+
+// A mark stands in front of what comes after its statement, also when a subtransaction ran it.
+func TestDDLMarkBeforeRows(t *testing.T) {
+	s := newDDLShard(t, "public.*")
+	for _, begin := range []string{"BEGIN", "BEGIN; SAVEPOINT s"} {
+		for _, end := range []string{"COMMIT", "PREPARE TRANSACTION 'x'; COMMIT PREPARED 'x'"} {
+			after := strings.Repeat("; RELEASE s", strings.Count(begin, "SAVEPOINT"))
+			for _, sql := range strings.Split(begin+"; ALTER TABLE t ADD c int"+after+"; INSERT INTO t VALUES (1, 'a'); ALTER TABLE t DROP c; DELETE FROM t; "+end, "; ") {
+				exec(t, s.conn, sql)
+			}
+			rows, err := s.conn.Query(context.Background(), `SELECT string_agg(chr(get_byte(data, 0)), '') FROM pg_logical_slot_get_binary_changes($1, NULL, NULL,
+				'proto_version', '3', 'publication_names', 'p', 'messages', 'true', 'two_phase', 'on') WHERE get_byte(data, 0) NOT IN (ascii('R'))`, s.src.Slot)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := pgx.CollectExactlyOneRow(rows, pgx.RowTo[string])
+			if err != nil || !strings.Contains(strings.ReplaceAll(got, "MM", "M"), "MIMD") {
+				t.Errorf("%s … %s: %s %v", begin, end, got, err)
+			}
 		}
 	}
 }
