@@ -35,7 +35,7 @@ func (s *Session) Chunk(ctx context.Context, q Request) (*Result, error) {
 	}
 	var result *Result
 	err := s.open(ctx, "read a chunk", q.Table, q.Taken, func(t *Table, snapshot fold.Snapshot) error {
-		if err := checkKeys(t, q.Range.After, q.Range.Through); err != nil {
+		if err := checkKeys(q.Table, q.Range.After, q.Range.Through); err != nil {
 			return err
 		}
 		sql := fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s LIMIT %d", t.columns(), t.from(), t.where(q.Range.conditions(t.key)...), order(t.key), q.Rows)
@@ -60,7 +60,7 @@ func (s *Session) Chunk(ctx context.Context, q Request) (*Result, error) {
 func (s *Session) Keys(ctx context.Context, id string, table *Table, keys [][]string, taken Taken) (*Result, error) {
 	var result *Result
 	err := s.open(ctx, "read rows by their keys", table, taken, func(t *Table, snapshot fold.Snapshot) error {
-		if err := checkKeys(t, keys...); err != nil {
+		if err := checkKeys(table, keys...); err != nil {
 			return err
 		}
 		rows := newRows(t, 0)
@@ -85,7 +85,8 @@ type File interface {
 // wholeBytesMax is how much of a table without a key is kept in memory.
 const wholeBytesMax = 8 << 20
 
-// Whole reads all rows of a table. If they are more than fit into memory they go to a file; it is released if reading fails.
+// Whole reads all rows of a table. If they are more than fit into memory they go to a file; it is released if reading fails. A
+// table with a key that is to be read so, because it has none elsewhere, is given without its Key.
 func (s *Session) Whole(ctx context.Context, id string, table *Table, file func() (File, error), taken Taken) (*Result, error) {
 	return s.whole(ctx, id, table, wholeBytesMax, file, taken)
 }
@@ -120,6 +121,7 @@ func (s *Session) whole(ctx context.Context, id string, table *Table, bytesMax i
 			}
 		}
 		result = &Result{Chunk: rows.chunk(id, t, snapshot), End: true}
+		result.Table = table.Table
 		if out != nil {
 			result.Body, result.Content = nil, out
 		}

@@ -1,15 +1,18 @@
 package copier
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"shardcdc/dumper/copier/fold"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/pause/pausetest"
 )
 
 func (s *shard) chunk(table *Table, r Range, l limits) (*Result, error) {
@@ -28,6 +31,22 @@ func TestBytesMax(t *testing.T) {
 			t.Fatalf("%d bytes: %+v, %v", c.bytes, res, err)
 		}
 		t.Logf("%d of 200 MB after %s", len(res.Body)>>20, time.Since(began))
+	}
+	blocks := func() int {
+		t.Helper()
+		exec(t, s.Session, "SELECT pg_catalog.pg_stat_force_next_flush()")
+		n, err := strconv.Atoi(s.cell("SELECT toast_blks_hit + toast_blks_read FROM pg_catalog.pg_statio_user_tables WHERE relname = 't'"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := blocks()
+	if _, err := s.chunk(table, Range{}, limits{1000, 1}); err != nil {
+		t.Fatal(err)
+	}
+	if read := blocks() - before; read > 10_000 { // of some 25,000; what the buffers of the connection hold is on its way
+		t.Errorf("%d blocks were read for a chunk of one row", read)
 	}
 	res, err := s.chunk(table, Range{After: []string{"190"}}, limits{1000, 1 << 30})
 	if err != nil || res.Rows != 10 || !res.End {
@@ -90,6 +109,15 @@ func TestWhole(t *testing.T) {
 			t.Fatal("a content without a file")
 		}
 		equalRows(t, messagesOf(t, body), want)
+	}
+	s.exec("CREATE TABLE k (id int PRIMARY KEY)", "ALTER PUBLICATION p ADD TABLE k", "INSERT INTO k VALUES (1), (2)")
+	keyless := *s.table("k")
+	keyless.Key = nil
+	if res, err := s.Whole(t.Context(), "w", &keyless, nil, nil); err != nil || res.Rows != 2 || res.Table.Key != nil {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if _, err := s.chunk(&keyless, Range{}, roomy); err == nil {
+		t.Error("a chunk of a table without a key")
 	}
 	full := errors.New("the disk is full")
 	out := &memory{fail: full}
@@ -193,13 +221,17 @@ a: role "Re'ader" may not use its schema. Try: GRANT USAGE ON SCHEMA "s" TO "Re'
 		}
 		switch table.Name {
 		case "b":
-			wantError(t, err, `shard a: table "public"."b": read a chunk: ERROR: permission denied for table b (SQLSTATE 42501). Try: GRANT SELECT ON "public"."b" TO "Re'ader"; GRANT USAGE ON SCHEMA "public" TO "Re'ader"`)
+			wantError(t, err, `shard a: table "public"."b": read a chunk: ERROR: permission denied for table b (SQLSTATE 42501). Try: GRANT SELECT ON "public"."b" TO "Re'ader"; GRANT USAGE ON SCHEMA "public" TO "Re'ader"; ALTER ROLE "Re'ader" BYPASSRLS if a policy hides rows`)
 		case "c":
 			wantError(t, err, `shard a: table "public"."c": row-level security hides rows of it from role "Re'ader". Try: ALTER ROLE "Re'ader" BYPASSRLS`)
 		}
 	}
 	s.exec(`ALTER ROLE "Re'ader" BYPASSRLS`)
 	if res, err := s.chunk(tables[1], Range{}, roomy); err != nil || res.Rows != 2 {
+		t.Errorf("%+v, %v", res, err)
+	}
+	s.exec(`ALTER ROLE "Re'ader" NOBYPASSRLS`) // which no row of the catalog that describes the table shows
+	if res, err := s.chunk(tables[1], Range{}, roomy); code(err) != privilegeMissing {
 		t.Errorf("%+v, %v", res, err)
 	}
 }
@@ -340,5 +372,33 @@ func BenchmarkSmallChunk(b *testing.B) {
 		if _, err := s.Chunk(b.Context(), Request{ID: "c", Table: table, Rows: 1, BytesMax: 1 << 20}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A chunk that has to wait for a change of the table reads it as it is after the change: the snapshot comes after the lock.
+func TestWaitsForDefinition(t *testing.T) {
+	s := newShard(t, "CREATE TABLE t (id int PRIMARY KEY, v text)", "CREATE PUBLICATION p FOR TABLE t", "INSERT INTO t VALUES (1, 'a')")
+	table := s.table("t")
+	other := s.open("p")
+	exec(t, other, "BEGIN", "ALTER TABLE public.t ADD COLUMN w int DEFAULT 7, ALTER COLUMN id TYPE bigint", "INSERT INTO public.t VALUES (2, 'b')")
+	type answer struct {
+		res *Result
+		err error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		res, err := s.chunk(table, Range{}, roomy)
+		got <- answer{res, err}
+	}()
+	pausetest.Within(patience, t, "the chunk waits for the lock", func() bool {
+		return s.cell("SELECT count(*) FROM pg_catalog.pg_locks WHERE NOT granted AND locktype = 'relation'") == "1"
+	})
+	exec(t, other, "COMMIT")
+	a := <-got
+	if a.err != nil || a.res.Rows != 2 || len(a.res.Relation.Columns) != 3 {
+		t.Fatalf("%+v, %v", a.res, a.err)
+	}
+	if inserts := s.decode("p", "t").inserts; !bytes.Equal(messagesOf(t, a.res.Body)[1], inserts[1]) {
+		t.Errorf("%q, %q", a.res.Body, inserts)
 	}
 }

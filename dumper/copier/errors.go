@@ -86,7 +86,8 @@ func (s *Session) fail(what string, t *Table, err error) error {
 	case privilegeMissing:
 		e.Try = "ask the database's owner for the right"
 		if t != nil {
-			e.Try = fmt.Sprintf("GRANT SELECT ON %s TO %s; GRANT USAGE ON SCHEMA %s TO %s", t.quoted(), s.role, identifier(t.Schema), s.role)
+			e.Try = fmt.Sprintf("GRANT SELECT ON %s TO %s; GRANT USAGE ON SCHEMA %s TO %s; ALTER ROLE %s BYPASSRLS if a policy hides rows",
+				t.quoted(), s.role, identifier(t.Schema), s.role, s.role)
 		}
 	case undefinedTable, undefinedSchema:
 		e.Err = fmt.Errorf("%w: %w", ErrGone, err)

@@ -107,7 +107,7 @@ func order(key []keyColumn) string {
 // checkKeys makes sure that values are keys of the table.
 func checkKeys(t *Table, keys ...[]string) error {
 	for _, k := range keys {
-		if k != nil && len(k) != len(t.key) || t.key == nil {
+		if k != nil && len(k) != len(t.Key) || t.Key == nil {
 			return fmt.Errorf("key (%s) for columns (%s)", strings.Join(k, ", "), strings.Join(t.Key, ", "))
 		}
 	}
@@ -144,7 +144,7 @@ const (
 // one range. The borders come from a sample; they are keys of rows that were there.
 func (s *Session) Split(ctx context.Context, t *Table, n int) ([]Range, error) {
 	n = int(min(int64(n), t.Bytes/rangeBytesMin))
-	if n <= 1 || t.key == nil {
+	if n <= 1 || t.Key == nil {
 		return []Range{{}}, nil
 	}
 	percent := min(100, 100*float64(n)*sampleRows/float64(max(t.Rows, 1)))

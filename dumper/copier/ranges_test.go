@@ -71,13 +71,13 @@ func TestRanges(t *testing.T) {
 			if len(want) < 20 || chunks != 1 || s.cell("SELECT count(*) FROM "+k.name) != fmt.Sprint(len(want)) {
 				t.Fatalf("%d rows in %d chunks", len(want), chunks)
 			}
-			for range 4 {
+			for range 3 {
 				n := 1 + random.IntN(8)
 				ranges, err := s.split(t.Context(), table, n, 100)
 				if err != nil || len(ranges) != n {
 					t.Fatalf("%d ranges: %v", len(ranges), err)
 				}
-				l := limits{1 + random.IntN(60), 1 + random.IntN(2000)}
+				l := limits{5 + random.IntN(60), 100 + random.IntN(2000)}
 				got, _ := s.read(table, l, ranges...)
 				if !slices.EqualFunc(got, want, bytes.Equal) { // ranges follow each other, so the order is the same, too
 					equalRows(t, got, want)
@@ -108,7 +108,11 @@ func (s *shard) usesIndex(table *Table, r Range) {
 		plan.Write(append(row[0], '\n'))
 	}
 	mixed := table.Name == "k_pattern" // ascending and descending: no comparison of rows goes along such an index
-	conditioned := r.After == nil && r.Through == nil || strings.Contains(plan.String(), "Index Cond:")
+	cond := "Index Cond: ("
+	if len(table.Key) > 1 && !mixed && table.Name != "k_citext" { // whose operators are of two schemas
+		cond = "(ROW("
+	}
+	conditioned := r.After == nil && r.Through == nil || strings.Contains(plan.String(), cond)
 	if strings.Contains(plan.String(), "Seq Scan") || strings.Contains(plan.String(), "Sort  (") && !mixed || !conditioned {
 		s.t.Errorf("%+v\n%s", r, plan.String())
 	}

@@ -39,7 +39,7 @@ type Session struct {
 
 // settings of a session, beside those that every session has. Rows that a policy hides would be missing without a word;
 // row_security off makes that an error. A chunk is read by one process, and light on the rest.
-const settings = `SET row_security = off; SET default_transaction_read_only = off; SET max_parallel_workers_per_gather = 0; SET jit = off; SET lock_timeout = %d;
+const settings = `SET row_security = off; SET max_parallel_workers_per_gather = 0; SET jit = off; SET lock_timeout = %d;
 SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.quote_ident(current_user)`
 
 // Open connects.

@@ -166,7 +166,7 @@ func (s *Session) open(ctx context.Context, what string, like *Table, taken Take
 		if t.Fault != "" {
 			return s.refuse(t)
 		}
-		if !slices.Equal(t.Key, like.Key) {
+		if like.Key != nil && !slices.Equal(t.Key, like.Key) { // nil: one that is read whole, whatever key it has
 			return s.otherKey(like, t)
 		}
 		return fn(t, snapshot)
