@@ -49,6 +49,15 @@
 // behind the dead parts: the worker remembers where they end, as a position that the next commit, or idling, writes. A
 // worker that starts anew in front of them does it all once more, in vain.
 //
+// # Copies
+//
+// Rows that a table held before it was captured travel in the stream as well (package mark). Between the marks begin and
+// end of a copy, rows of its tables are missing on the target, and what is there is right; how a target deals with changes
+// of missing rows, and loads rows, is its own matter. Which tables are being copied it keeps beside the progress, so no
+// restart forgets it (Session.Copies). While there are any, the target is not what the source ever was (Status.Incomplete).
+// It is, from the CSN of the mark that ended the last one on (Status.ConsistentFrom). The initial copy's begin mark is the
+// first transaction of a stream.
+//
 // # Skips
 //
 // A transaction that the target refuses may be left out on request (Config.Skips): the progress moves over it, and the

@@ -87,6 +87,23 @@ func TestCopyOtherKey(t *testing.T) {
 	w.same("t")
 }
 
+// TestCopyReplaces: a row from before whose identity nobody can update makes room for the copied one.
+func TestCopyReplaces(t *testing.T) {
+	w := newWorld(t, 1)
+	w.both("CREATE TABLE t (id int PRIMARY KEY, s int GENERATED ALWAYS AS IDENTITY, v text)")
+	w.source("INSERT INTO t (id, v) VALUES (1, 'a'), (2, 'b'), (3, 'c')")
+	w.target.exec("INSERT INTO t OVERRIDING SYSTEM VALUE VALUES (1, 77, 'stale'), (2, 78, 'stale'), (3, 79, 'stale')")
+	w.capture()
+	table := copied("t")[0]
+	w.must(w.begin(mark.TargetMerge, table), w.chunk(0, table, "id = 1"))
+	w.careful = true
+	w.must(w.chunk(0, table, "id = 2"))
+	w.careful = false
+	w.source("DELETE FROM t WHERE id = 3; INSERT INTO t (id, v) VALUES (3, 'again')")
+	w.must(append(w.capture(), w.end(table))...)
+	w.same("t")
+}
+
 // TestCopyGuards: a column that nobody can update on the target is looked at, not passed over.
 func TestCopyGuards(t *testing.T) {
 	w := newWorld(t, 1)

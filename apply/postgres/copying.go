@@ -12,8 +12,8 @@ import (
 	"shardcdc/pipeline/mark"
 )
 
-// copies is what the target holds in cdc.copying and cdc.progress about copies; see copies.doc in doc.go. It is read with
-// the progress, and changes in the target transactions that change the tables.
+// copies is what the target holds in cdc.copying and cdc.progress about copies; see doc.go. It is read behind
+// the progress, and changes in the target transactions that follow the marks.
 type copies struct {
 	tables         map[tableName]*copyOf // by the names on the source
 	consistentFrom pipeline.CSN

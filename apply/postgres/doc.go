@@ -1,11 +1,14 @@
 // Package postgres is the apply.Target for PostgreSQL (tested on 15).
 //
-//	Open:   connect, pin the session's settings, make cdc.progress and cdc.skipped if absent
-//	Apply:  resolve the tables of the group, then in one pipeline
+//	Open:   connect, pin the session's settings, make the tables of schema cdc if absent
+//	Apply:  in one pipeline
 //	            BEGIN; UPDATE cdc.progress … WHERE stream_seq = old   -- 1 row, or another worker is ahead
 //	            SET CONSTRAINTS ALL DEFERRED
 //	            INSERT / UPDATE / DELETE …                            -- 1 row each
 //	        read every result; COMMIT                                 -- the commit point
+//
+// What asks the catalog, loads by COPY, or follows a mark in the stream is done aside: the pipeline is drained and ended,
+// and after it a new one begins, in the same target transaction (writer.aside).
 //
 // Where the rows still arrive, the first UPDATE of cdc.progress leaves it as it is (it is the lock and the check), and a
 // second one sets it when all rows were sent and the unit's end was seen.
@@ -62,6 +65,50 @@
 // its fragment ends, so nothing else could see or write what it wiped.) Tables of other names are not affected by
 // the reordering. A TRUNCATE that only some shards ran cannot be told from the others' rows on the target; see
 // TruncatePolicy.
+//
+// # Tables that are being copied
+//
+//	mark begin    fail: Blocked while a table holds rows · truncate: it is emptied · merge: nothing
+//	              cdc.copying gets a row per table: its rows are incomplete from here on
+//	mark rows     the rows of a chunk, as they are on the source at this CSN
+//	mark end      the rows of cdc.copying go; with the last one, cdc.progress.consistent_from = this CSN
+//
+// All of it happens in the target transactions that apply the marks. A session reads cdc.copying behind the progress, when no
+// older session can change it any more, so a worker that starts anywhere knows what is being copied. A begin mark whose job is
+// known is passed over. A job that begins to copy a table that another one copies takes it over.
+//
+// Each row that a table with a key has is right; rows are only missing. (Why: docs/decisions.md. It is true of a chunk at its
+// CSN, and every change keeps it true: a change of a row that is here is applied to it; of one that is not here, it is
+// contained in the chunk that brings the row.) Meanwhile
+//
+//	INSERT            by key an upsert
+//	UPDATE, DELETE    may find no row; never more than one
+//	UPDATE of a key   of a row that is not here makes none: the new key is copied once more
+//
+// An upsert needs a unique index of the target that two rows of the source cannot share: one that contains the source's
+// replica identity. Where that is the whole row, or nothing, it is the target's first key, which has to be one of the source
+// as well. If there is none the transaction is Blocked. A row from before (merge) whose GENERATED ALWAYS AS IDENTITY column cannot
+// be updated is deleted first; where a lenient UPDATE cannot set such a column and the row is here with another value, that
+// is an error as always, found by a statement of its own. An update of a key first deletes a row from before that has the new
+// key. With REPLICA IDENTITY FULL it does not, and is Blocked by such a row: two rows may be swapping their keys there.
+//
+// Of a table without a key what a shard does before its rows have arrived is left out, since they contain it
+// (cdc.copying.arrived lists the shards whose rows are here). So a TRUNCATE means the rows that are here: all of the shards
+// that have them ran it: the table is emptied; none of them: nothing; some: TruncatePolicy.
+//
+// Rows that move between shards need nothing special. The delete may find nothing, and goes first; the insert is an
+// upsert; the chunks of both shards are what the shards hold at their CSNs, so the row is in one of them at most.
+//
+// Rows are loaded by COPY, in text form, straight from the tuples (chunk). COPY cannot replace a row. So there is a savepoint, and
+// where a key is met the rows go by way of a temporary table and INSERT … ON CONFLICT; from then on at once, for this
+// table and session, as for a merge, and for rows that still arrive and cannot be read twice. COPY is about three times as fast as
+// the same rows as inserts, and by way of the temporary table nearly twice as fast as single upserts. An error of COPY names
+// table, CSN and COPY's line; the next attempt, which is careful, sends single statements, and names the row.
+//
+// A transaction that is left out on request keeps its marks (a begin mark then leaves the target's rows as they are), because
+// what follows would not be understood without them.
+//
+// BUG(apply): a table that is renamed on the shards while it is copied is no longer known as being copied.
 //
 // # Not promised
 //
