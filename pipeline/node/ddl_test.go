@@ -1,9 +1,12 @@
 package node
 
 import (
+	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -267,5 +270,112 @@ func (r *rig) leavesNothing() {
 		if left := r.lines(c, madeSQL); len(left) > 0 {
 			r.t.Errorf("left behind: %q", left)
 		}
+	}
+}
+
+// Tables change on both shards while both are written to.
+func TestDDLUnderTraffic(t *testing.T) {
+	r := newRig(t, 2, withDDL(control.DDLCapture))
+	stop := r.start("n0")
+	ctx, cancel := context.WithCancel(r.ctx)
+	var traffic sync.WaitGroup
+	for i := range r.shards {
+		c, err := pgx.Connect(r.ctx, r.sub.Shards[i].DSN)
+		r.must(err)
+		t.Cleanup(func() { _ = c.Close(context.Background()) })
+		traffic.Go(func() {
+			for id := 10 + i; ctx.Err() == nil; id += 2 {
+				for _, sql := range []string{
+					"INSERT INTO accounts (id, balance) VALUES (%d, 1)", "UPDATE accounts SET balance = balance + 1 WHERE id > %d - 6", "DELETE FROM accounts WHERE id = %d - 8",
+				} {
+					if _, err := c.Exec(r.ctx, fmt.Sprintf(sql, id), pgx.QueryExecModeSimpleProtocol); err != nil {
+						t.Errorf("shard %d: %s: %v", i, sql, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for n, sql := range []string{
+		"ALTER TABLE accounts ADD c int DEFAULT 5", "ALTER TABLE accounts RENAME c TO d", "ALTER TABLE accounts ALTER d TYPE bigint",
+		"CREATE INDEX i ON accounts (d)", "ALTER TABLE accounts DROP d", "ALTER TABLE accounts ADD c text NOT NULL DEFAULT 'x'",
+		"ALTER TABLE accounts ALTER owner TYPE varchar(20)", "ALTER TABLE accounts DROP c",
+	} {
+		for k := range r.shards {
+			r.simple(r.shards[(n+k)%2], sql)
+		}
+		if n == 3 {
+			stop()
+			stop = r.start("n1")
+		}
+	}
+	cancel()
+	traffic.Wait()
+	r.appliedDDL("traffic")
+	r.same("accounts")
+	if left := r.lines(r.target, "SELECT statement FROM cdc.ddl WHERE NOT complete OR outcome <> 'executed'"); len(left) > 0 {
+		t.Errorf("not executed once: %q", left)
+	}
+	stop()
+}
+
+// A target that is to be altered by hand stops at each statement, once, until somebody says that it is done; rows of the
+// same transaction come then.
+func TestDDLStop(t *testing.T) {
+	r := newRig(t, 2, withDDL(control.DDLStop))
+	r.start("n0")
+	done := regexp.MustCompile(`INSERT INTO cdc.ddl_done VALUES \('bank', \d+\)`)
+	for i, c := range r.shards {
+		r.simple(c, fmt.Sprintf("BEGIN; ALTER TABLE accounts ADD c int; INSERT INTO accounts (id, c) VALUES (%d, 5); COMMIT", i))
+	}
+	stuck := r.settled()
+	confirm := done.FindString(stuck)
+	if !strings.Contains(stuck, "DDL of the shards is to be run by hand: ALTER TABLE accounts ADD c int") || confirm == "" {
+		t.Fatalf("stuck at %q", stuck)
+	}
+	r.simple(r.target, "ALTER TABLE accounts ADD c int; "+confirm)
+	r.applied()
+	r.same("accounts")
+	if got := r.lines(r.target, "SELECT outcome || ' ' || complete FROM cdc.ddl"); fmt.Sprint(got) != "[done by hand true]" {
+		t.Errorf("%q", got)
+	}
+}
+
+// What is not guessed stops the target, and says why.
+func TestDDLRefused(t *testing.T) {
+	r := newRig(t, 1, withDDL(control.DDLCapture))
+	r.start("n0")
+	done := regexp.MustCompile(`INSERT INTO cdc.ddl_done VALUES \('bank', \d+\)`)
+	r.simple(r.shards[0], "INSERT INTO accounts VALUES (1, 'x', 1)")
+	for _, c := range []struct{ sql, hand, why string }{
+		{"ALTER TABLE accounts ADD at timestamptz DEFAULT now()", "ALTER TABLE accounts ADD at timestamptz", `in rows that are there column "at" gets the value of an expression (now()), which only each shard knows`},
+		{"ALTER TABLE accounts ADD n serial", "ALTER TABLE accounts ADD n int", "numbers of a sequence"},
+		{"CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'ALTER TABLE accounts ADD z int'; SELECT f()", "ALTER TABLE accounts ADD z int", "does not show its statements"},
+		{"CREATE TABLE copy AS SELECT 1 AS a", "CREATE TABLE copy (a int)", "the rows that it makes are not in the stream"},
+	} {
+		r.simple(r.shards[0], c.sql)
+		stuck := r.settled()
+		if !strings.Contains(stuck, c.why) || !strings.Contains(stuck, "Try: on the target") {
+			t.Errorf("%s: stuck at %q", c.sql, stuck)
+		}
+		r.simple(r.target, c.hand+"; "+done.FindString(stuck))
+		r.applied()
+	}
+	// An error of the target; it goes on when that is mended.
+	r.simple(r.shards[0], "CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
+	r.applied()
+	r.simple(r.target, "DROP DOMAIN positive")
+	r.simple(r.shards[0], "ALTER TABLE accounts ADD p positive")
+	if stuck := r.settled(); !strings.Contains(stuck, `type "positive" does not exist`) || !strings.Contains(stuck, "ALTER TABLE accounts ADD p positive") {
+		t.Errorf("stuck at %q", stuck)
+	}
+	r.simple(r.target, "CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
+	r.applied()
+	// Somebody was faster.
+	r.simple(r.target, "ALTER TABLE accounts ADD already int")
+	r.simple(r.shards[0], "ALTER TABLE accounts ADD already int; INSERT INTO accounts (id, already) VALUES (9, 9)")
+	r.applied()
+	if got := r.lines(r.target, "SELECT outcome FROM cdc.ddl ORDER BY id DESC LIMIT 1"); got[0] != "was so already" {
+		t.Errorf("outcome %q", got)
 	}
 }
