@@ -29,7 +29,7 @@
 // that inherit from it are not read: they are published under names of their own.
 //
 // Rows are read with SELECT, not with COPY: both take their text from the same output functions, but the rows of a SELECT
-// come as lengths and bytes, as those of pgoutput do, with nothing to unescape; it was 10 % faster on both sides.
+// come as lengths and bytes, as those of pgoutput do, with nothing to unescape, and that was 10 % faster (PostgreSQL 15).
 //
 // # What is not promised
 //
