@@ -13,6 +13,7 @@ import (
 	"shardcdc/cmd/cli"
 	"shardcdc/output/jetstream"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/subscribe"
 )
 
 // alteration is what alter-subscription changes: what a flag was given for.
@@ -20,7 +21,7 @@ type alteration struct {
 	flags                 *pflag.FlagSet
 	memory, spill, stream byteSize
 	skew, retain          time.Duration
-	truncate              string
+	truncate, ddl         string
 	copying               copyFlags
 	follow                bool
 }
@@ -33,9 +34,10 @@ func (a *alteration) add(f *pflag.FlagSet) {
 	f.DurationVar(&a.skew, "max-clock-skew", 0, "the most by which the shards' clocks may differ; more stops the subscription")
 	f.DurationVar(&a.retain, "retain", 0, "messages stay in the stream this long at least, and until every target has applied them; 0: for ever")
 	f.StringVar(&a.truncate, "truncate", "", "what a target does with a TRUNCATE that not every shard ran: stop, apply or ignore")
+	f.StringVar(&a.ddl, "ddl", "", ddlHelp)
 	a.copying.add(f)
 	f.BoolVar(&a.follow, "follow-new-tables", false, followHelp)
-	cli.TypedOnly(f, "memory-bytes-max", "spill-bytes-max", "stream-bytes-max", "max-clock-skew", "retain", "truncate", "copy-rate", "copy-parallel", "copy-order", "follow-new-tables")
+	cli.TypedOnly(f, "memory-bytes-max", "spill-bytes-max", "stream-bytes-max", "max-clock-skew", "retain", "truncate", "ddl", "copy-rate", "copy-parallel", "copy-order", "follow-new-tables")
 }
 
 // streamChanges says whether the limit of the stream is to change. The stream has it, and nobody else.
@@ -54,6 +56,7 @@ func (a *alteration) said() string {
 		{"max-clock-skew", a.skew},
 		{"retain", a.retain},
 		{"truncate", a.truncate},
+		{"ddl", a.ddl},
 		{"copy-rate", &a.copying.rate},
 		{"copy-parallel", a.copying.parallel},
 		{"copy-order", &a.copying.order},
@@ -82,6 +85,9 @@ func (a *alteration) change(sub *control.Subscription) error {
 	}
 	if a.flags.Changed("truncate") {
 		sub.Truncate = a.truncate
+	}
+	if a.flags.Changed("ddl") {
+		sub.DDL = a.ddl
 	}
 	if a.flags.Changed("follow-new-tables") {
 		sub.FollowNewTables = a.follow
@@ -128,7 +134,15 @@ func (a *alteration) apply(ctx context.Context, bus *control.Bus, catalog *contr
 			return nil, err
 		}
 	}
+	if a.flags.Changed("ddl") { // statements are in the stream before targets look for them
+		if err := subscribe.InstallDDL(ctx, e.Subscription); err != nil {
+			return nil, err
+		}
+	}
 	e, err = catalog.Change(ctx, name, a.change)
+	if err == nil && a.flags.Changed("ddl") && e.DDL == control.DDLIgnore {
+		err = subscribe.UninstallDDL(ctx, e.Subscription)
+	}
 	return e.Subscription, err
 }
 
@@ -147,7 +161,8 @@ the stream removes nothing from it: publishing waits.
 Exit codes: 0 changed; 1 not changed; 2 called in a wrong way.`,
 		Example: `  cdcctl alter-subscription bank --memory-bytes-max 1GiB --spill-bytes-max 200GiB
   cdcctl alter-subscription bank --stream-bytes-max 500GiB --retain 6h
-  cdcctl alter-subscription bank --truncate ignore`,
+  cdcctl alter-subscription bank --truncate ignore
+  cdcctl alter-subscription bank --ddl capture`,
 		Args: cli.Args(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			said := wants.said()

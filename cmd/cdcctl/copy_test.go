@@ -273,3 +273,50 @@ func TestCopyPicture(t *testing.T) {
 	w := &world{T: t}
 	w.wants(b.String(), "initial, done 1h0m0s ago: 4,250 rows in 3 tables, 4.2 MiB; the tables are consistent from csn 77 on")
 }
+
+// A table that leaves while it is copied does not come back, and nobody waits for its copy. New tables are named, or join.
+func TestRemoveWhileCopying(t *testing.T) {
+	w := newWorld(t)
+	for _, dsn := range []string{w.a, w.target} {
+		w.sql(dsn, "CREATE TABLE big (id int PRIMARY KEY)", "CREATE TABLE queued (id int PRIMARY KEY)")
+	}
+	w.sql(w.a, "INSERT INTO big SELECT generate_series(1, 100)", "INSERT INTO queued VALUES (1)")
+	w.startNode()
+	w.startWorker()
+	w.create("s", "--shard", "a="+w.a, "--target", w.target, "--tables", "public.*,-public.big,-public.queued")
+	w.run(0, "resume", "s")
+	w.sql(w.a, "BEGIN; INSERT INTO accounts VALUES (1, 'a', 1); PREPARE TRANSACTION 'open'")
+	w.run(0, "add-table", "s", "public.big", "--no-wait")
+	w.run(0, "add-table", "s", "public.queued", "--no-wait")
+	w.until("the copy waits for the writer, and status says so", func() bool {
+		out := w.run(0, "status", "s").out
+		return strings.Contains(out, "waits: ") && strings.Contains(out, "open") && strings.Contains(out, "not yet consistent: table public.big is being copied")
+	})
+	w.wants(w.run(1, "resync", "s", "--table", "public.big").err, "table public.big is being copied already (add-table, asked for by "+person()+")")
+	w.wants(w.run(0, "remove-table", "s", "public.big", "public.queued").out, "public.big, public.queued left subscription s")
+	w.sql(w.a, "COMMIT PREPARED 'open'")
+	w.until("no copy is left", func() bool {
+		var r report
+		w.decode(w.run(0, "status", "s", "-o", "json").out, &r)
+		return r.Capture != nil && r.Capture.State == "running" && (r.Capture.Copy == nil || r.Capture.Copy.State.Ended()) && len(r.Apply[0].Copying) == 0
+	})
+	if got := w.query(w.a, "SELECT tablename::text FROM pg_publication_tables ORDER BY 1"); got != "accounts" {
+		t.Errorf("published: %s", got)
+	}
+	w.equal("s")
+
+	for _, dsn := range []string{w.target, w.a} {
+		w.sql(dsn, "CREATE TABLE fresh (id int PRIMARY KEY)")
+	}
+	w.sql(w.a, "INSERT INTO fresh VALUES (1)")
+	w.until("the new table is named", func() bool {
+		return strings.Contains(w.run(0, "status", "s").out, "new tables  public.fresh: not captured. Try: cdcctl add-table s public.fresh")
+	})
+	w.run(0, "alter-subscription", "s", "--follow-new-tables", "--copy-rate", "1MB", "--copy-parallel", "1", "--copy-order", "public.fresh")
+	w.until("the new table has joined", func() bool {
+		return w.query(w.target, "SELECT count(*)::text FROM fresh") == "1"
+	})
+	w.equal("s")
+	w.run(0, "drop-subscription", "s")
+	w.nothingLeft()
+}

@@ -20,6 +20,7 @@ type specFlags struct {
 	shards, targets, gidRules []string
 	tables, publications      nameList
 	slot, format, truncate    string
+	ddl                       string
 	slotTimeout, maxClockSkew time.Duration
 	retain                    time.Duration
 	memory, spill, stream     byteSize
@@ -35,6 +36,8 @@ type copyFlags struct {
 	parallel int
 	order    nameList
 }
+
+const ddlHelp = "statements that change tables: capture (event triggers on the shards, made by a superuser, put them into the stream, and targets run them), stop (a target stops there and says what to run) or ignore (nothing is installed)"
 
 const followHelp = "a new table that matches --tables joins by itself within seconds, and is copied; else cdcctl status names it"
 
@@ -61,6 +64,7 @@ func (s *specFlags) addSources(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.targets, "target", nil, "DSN, or NAME=DSN, of a database to replay on (repeatable)")
 	f.BoolVar(&s.copyData, "copy-data", true, "copy the rows that the tables hold already; false: the stream begins with the transactions from now on")
 	addTargetRows(f, &s.targetRows, mark.TargetFail)
+	f.StringVar(&s.ddl, "ddl", control.DDLIgnore, ddlHelp)
 	f.DurationVar(&s.maxClockSkew, "max-clock-skew", control.DefaultMaxClockSkew, "the most by which the shards' clocks may differ; more stops the subscription")
 }
 
@@ -84,7 +88,7 @@ func (s *specFlags) spec(name string) (subscribe.Spec, error) {
 	spec := subscribe.Spec{
 		Name: name, Tables: s.tables, Publications: s.publications, Slot: s.slot, SlotTimeout: s.slotTimeout, Format: s.format,
 		MaxClockSkew: s.maxClockSkew, MemoryBytesMax: int64(s.memory), SpillBytesMax: int64(s.spill), Truncate: s.truncate, StreamBytesMax: int64(s.stream),
-		CopyData: s.copyData, TargetRows: s.targetRows, By: person(), FollowNewTables: s.followNewTables,
+		CopyData: s.copyData, TargetRows: s.targetRows, By: person(), FollowNewTables: s.followNewTables, DDL: s.ddl,
 		Copy: control.CopyOptions{Rate: int64(s.copying.rate), Parallel: s.copying.parallel, Order: s.copying.order},
 	}
 	if len(s.targets) > 0 {
