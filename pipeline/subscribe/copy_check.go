@@ -26,8 +26,8 @@ func wantedOf(tables []table) []wanted {
 	return all
 }
 
-// copyableSQL: may every row and every sent column be read, and which key are the rows found by? The key is that of the
-// replica identity; of an identity without one, the primary key or any unique index that could be one.
+// copyableSQL: may every row and every sent column be read, and which key are the rows found by? The key is that of
+// dumper.FindKeyed: of the replica identity, or any unique index where it has none.
 const copyableSQL = `
 SELECT w.schema, w.name,
   pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND (pg_catalog.has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
@@ -37,8 +37,10 @@ SELECT w.schema, w.name,
   coalesce((SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, nr)
       JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE k.nr <= i.indnkeyatts ORDER BY k.nr)
     FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
-      AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE true END
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = ANY (i.indkey) AND NOT a.attnotnull)
+      AND CASE c.relreplident WHEN 'i' THEN i.indisreplident
+        WHEN 'd' THEN i.indisprimary OR NOT EXISTS (SELECT FROM pg_catalog.pg_index p WHERE p.indrelid = c.oid AND p.indisprimary) ELSE true END
+      AND NOT EXISTS (SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[k]
+        WHERE NOT a.attnotnull OR a.attgenerated <> '')
     ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1), '{}')
 FROM jsonb_to_recordset($1) AS w(schema text, name text, columns jsonb)
 JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
