@@ -38,6 +38,7 @@ var ChurnTables = []string{"public.rows", "public.heap", "public.short"}
 // TRUNCATE; in transactions of one shard and of several.
 type Churn struct {
 	c         *Cluster
+	dsns      []string
 	perSecond float64
 	highest   int64 // id of what Fill made
 	done      atomic.Int64
@@ -70,7 +71,7 @@ func (c *Cluster) FillChurn(rows int) {
 
 // OpenChurn begins to change what FillChurn made.
 func (c *Cluster) OpenChurn(rows int, perSecond float64) *Churn {
-	ch := &Churn{c: c, perSecond: perSecond, highest: int64(rows) + Shards}
+	ch := &Churn{c: c, dsns: c.ShardDSNs(), perSecond: perSecond, highest: int64(rows) + Shards}
 	ch.Start()
 	c.t.Cleanup(func() {
 		if ch.running != nil {
@@ -165,7 +166,7 @@ func passes(err error) bool {
 	if !errors.As(err, &pg) {
 		return true // the connection
 	}
-	return slices.Contains([]string{"55P03", "40P01", "23505", "57P01", "57P02", "57P03", "57014"}, pg.Code)
+	return slices.Contains([]string{"55P03", "40P01", "23505", "57P01", "57P02", "57P03", "57014", "55000"}, pg.Code)
 }
 
 // change makes one change.
@@ -212,7 +213,7 @@ func (w *churner) session(ctx context.Context, shard int) (*pgx.Conn, error) {
 	if conn := w.conns[shard]; conn != nil && !conn.IsClosed() {
 		return conn, nil
 	}
-	conn, err := pgx.Connect(ctx, w.ch.c.ShardDSN(shard))
+	conn, err := pgx.Connect(ctx, w.ch.dsns[shard])
 	if err != nil {
 		return nil, err
 	}
@@ -275,7 +276,8 @@ func (w *churner) gid() string {
 	return fmt.Sprintf("churn_%s_%d", w.ch.c.database, w.ch.gids.Add(1))
 }
 
-// finish commits, or rolls back if the first phase failed. It tries until that is done: nobody else would.
+// finish commits, or rolls back if the first phase failed. It tries until that is done, because nobody else would: ctx does
+// not end.
 func (w *churner) finish(ctx context.Context, gid string, failed error, shards ...int) error {
 	verb := "COMMIT"
 	if failed != nil {
@@ -291,7 +293,7 @@ func (w *churner) finish(ctx context.Context, gid string, failed error, shards .
 			if !passes(err) {
 				return err
 			}
-			if err := pause.For(w.ch.c.Ctx, 50*time.Millisecond); err != nil {
+			if err := pause.For(ctx, 50*time.Millisecond); err != nil {
 				return errors.Join(failed, err)
 			}
 		}
