@@ -44,6 +44,10 @@ type Status struct {
 	StreamSeq pipeline.Seq // of the last message that the stream is known to hold
 }
 
+func (s *Status) copies(c Copies) {
+	s.Copying, s.Incomplete, s.ConsistentFrom = c.Tables, len(c.Tables) > 0, c.ConsistentFrom
+}
+
 // BlockedAt is where a worker is stuck; each may be unknown.
 type BlockedAt struct {
 	CSN   pipeline.CSN

@@ -185,14 +185,10 @@ func (w *Worker) opened(r *run) {
 		w.started = true
 		w.update(func(s *Status) { s.StartSeq = r.progress.Seq })
 	}
-	w.update(func(s *Status) { s.Applied = r.progress })
-	r.showCopies()
-}
-
-func (r *run) showCopies() {
-	c := r.session.Copies()
-	r.update(func(s *Status) {
-		s.Copying, s.Incomplete, s.ConsistentFrom = c.Tables, len(c.Tables) > 0, c.ConsistentFrom
+	copies := r.session.Copies()
+	w.update(func(s *Status) {
+		s.Applied = r.progress
+		s.copies(copies)
 	})
 }
 
@@ -387,9 +383,10 @@ func (r *run) apply(ctx context.Context, g Group, to *Progress) error {
 	}
 	r.written, r.progress = *to, *to
 	r.failures, r.alone = 0, false
-	at := r.cfg.Now()
+	at, copies := r.cfg.Now(), r.session.Copies()
 	r.update(func(s *Status) {
 		s.Applied = *to
+		s.copies(copies)
 		_ = g.Transactions(func(tx *pipeline.Transaction) error {
 			s.Transactions++
 			s.Rows += uint64(tx.Changes())
@@ -398,7 +395,6 @@ func (r *run) apply(ctx context.Context, g Group, to *Progress) error {
 			return nil
 		})
 	})
-	r.showCopies()
 	if r.cfg.Observer.OnApplied != nil {
 		r.cfg.Observer.OnApplied(Applied{Progress: *to, Units: g.Units, CommittedAt: at})
 	}
