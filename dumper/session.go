@@ -23,6 +23,7 @@ type session struct {
 	conn    net.Conn
 	frames  *frames
 	batch   []pipeline.Record
+	early   *pipeline.Record // a PREPARE from before the slot, whose second phase comes next
 	backlog backlog
 	whole   bool // transactions come in one piece
 }
@@ -282,12 +283,37 @@ func (s *session) xlogData(ctx context.Context, walStart pipeline.LSN, msg []byt
 		release([]pipeline.Record{rec})
 		return err
 	}
+	if rec, ok, err = s.beforeSlot(rec); !ok || err != nil {
+		return err
+	}
 	if rec.End <= s.d.position {
 		return protocolf("%s of xid %d gid %q ends at %s, but the stream had come to %s before", rec.Kind, rec.XID, rec.GID, rec.End, s.d.position)
 	}
 	s.d.position = rec.End
 	s.batch = append(s.batch, rec)
 	return nil
+}
+
+// beforeSlot makes one commit of a transaction that was prepared before the slot was made, or while it was, and committed
+// behind it: PostgreSQL sends it with its second phase, the PREPARE at its old position (ReorderBufferFinishPrepared, txn->final_lsn <
+// two_phase_at). What other shards did in it may lie before their slots altogether, so it is whole only together with a copy
+// of the tables.
+func (s *session) beforeSlot(rec pipeline.Record) (pipeline.Record, bool, error) {
+	early := s.early
+	switch {
+	case early == nil && rec.Kind == pipeline.Prepare && rec.End <= s.d.src.Start:
+		s.early = &rec
+		return rec, false, nil
+	case early == nil:
+		return rec, true, nil
+	case rec.Kind != pipeline.CommitPrepared || rec.GID != early.GID || rec.XID != early.XID:
+		release([]pipeline.Record{*early, rec})
+		return rec, false, protocolf("%s of xid %d gid %q follows the prepare of xid %d gid %q, which is from before the slot", rec.Kind, rec.XID, rec.GID, early.XID, early.GID)
+	}
+	s.early = nil
+	f := early.Fragment
+	f.GID, f.Start, f.End, f.Time = "", rec.Start, rec.End, rec.Time
+	return pipeline.Record{Kind: pipeline.Commit, Fragment: f, XID: rec.XID, Start: rec.Start, End: rec.End, Time: rec.Time}, true, nil
 }
 
 // keepalive moves the position, but never into a transaction that is sent in one piece and is half received. See
