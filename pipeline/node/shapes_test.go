@@ -1,8 +1,11 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // everywhere runs statements on every shard as one distributed transaction.
@@ -77,4 +80,23 @@ func TestInDoubtOverManyNodes(t *testing.T) {
 	r.start("last")
 	r.applied()
 	r.want(want...)
+}
+
+// Of a prepared transaction that only locked rows which others lock, too, PostgreSQL sends the second phase without the
+// PREPARE.
+func TestLocksOnly(t *testing.T) {
+	r := newRig(t, 2)
+	r.start("n1")
+	other, err := pgx.Connect(r.ctx, r.shards[0].Config().ConnString())
+	r.must(err)
+	t.Cleanup(func() { _ = other.Close(context.Background()) })
+	r.exec(r.shards[0], "INSERT INTO accounts VALUES (1, 'x', 1)")
+	r.exec(other, "BEGIN; SELECT FROM accounts FOR SHARE")
+	r.exec(r.shards[0], "BEGIN; SELECT FROM accounts FOR SHARE; PREPARE TRANSACTION 'locks'")
+	r.exec(r.shards[1], "BEGIN; INSERT INTO accounts VALUES (2, 'y', 1); PREPARE TRANSACTION 'locks'")
+	r.exec(other, "COMMIT")
+	r.exec(r.shards[0], "COMMIT PREPARED 'locks'")
+	r.exec(r.shards[1], "COMMIT PREPARED 'locks'")
+	r.applied()
+	r.want("1 x 1", "2 y 1")
 }
