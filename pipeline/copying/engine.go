@@ -63,7 +63,7 @@ type Engine struct {
 	mu        sync.Mutex
 	changed   chan struct{} // closed and replaced when something below changed
 	jobs      []control.CopyJob
-	ended     map[string]bool // jobs that ended here
+	ended     map[string]bool  // jobs that ended here
 	job       *control.CopyJob // at work, or the last one; never changed in place
 	shards    []*shard
 	pending   map[string]*chunk // read; their marks are on their way

@@ -31,7 +31,7 @@ func (s *shard) done() bool {
 // part is one table on one shard.
 type part struct {
 	shard  *shard
-	n      int                // index in the job's tables
+	n      int // index in the job's tables
 	name   control.CopyTableName
 	ledger *control.CopyTable // what is durable; replaced, never changed in place
 	coming *control.CopyTable // what it becomes with the batch that is being published; nil: the same

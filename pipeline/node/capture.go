@@ -114,11 +114,10 @@ func (c *capture) run(ctx context.Context) (err error) {
 
 // prepareCopy finds out where the copy of tables stands. On a new stream its begin may be the first transaction: at moves on.
 func (c *capture) prepareCopy(ctx context.Context, at *pipeline.Checkpoint, fresh bool) (err error) {
-	c.copying, err = copying.New(copying.Config{
-		Sub: c.sub, Copies: c.node.copies, Epoch: c.pub.Epoch(), SpillDir: c.node.spillDir,
-		Log: c.node.conf.Log.With("subscription", c.sub.Name), At: c.node.conf.copyAt,
-	})
-	if err != nil {
+	conf := c.node.conf.copying
+	conf.Sub, conf.Copies, conf.Epoch = c.sub, c.node.copies, c.pub.Epoch()
+	conf.SpillDir, conf.Log = c.node.spillDir, c.node.conf.Log.With("subscription", c.sub.Name)
+	if c.copying, err = copying.New(conf); err != nil {
 		return err
 	}
 	first, err := c.copying.Recover(ctx, *at, fresh)

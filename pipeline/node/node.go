@@ -30,7 +30,7 @@ type Config struct {
 	SpillDir      string        // large transactions are kept here until they are published; empty: DefaultSpillDir()
 	Log           *slog.Logger
 
-	copyAt func(context.Context, copying.Point) error // see copying.Config; for tests
+	copying copying.Config // what tests want to be different
 }
 
 // DefaultSpillDir is a folder of this user in the system's temporary one.
