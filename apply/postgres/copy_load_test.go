@@ -1,8 +1,10 @@
 package postgres_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -210,6 +212,55 @@ func TestCopyArriving(t *testing.T) {
 			})
 		}
 	}
+}
+
+// stalling is a body that makes its reader wait in the middle.
+type stalling struct {
+	body []byte
+	wait func()
+}
+
+func (s *stalling) Size() int64 { return int64(len(s.body)) }
+func (s *stalling) Release()    {}
+func (s *stalling) Open() (io.ReadCloser, error) {
+	half := bytes.NewReader(s.body[:len(s.body)/2])
+	return io.NopCloser(io.MultiReader(half, s, bytes.NewReader(s.body[len(s.body)/2:]))), nil
+}
+
+// Read has nothing, but takes its time.
+func (s *stalling) Read([]byte) (int, error) {
+	s.wait()
+	return 0, io.EOF
+}
+
+// TestCopyStalls: while the rows of a COPY do not come, nobody takes the target for silent. The server waits for us then, for
+// which a session would be given up.
+func TestCopyStalls(t *testing.T) {
+	w, table := manyRows(t, 5000)
+	w.cfg.AskAfter = 20 * time.Millisecond
+	proxy := newFrozen(t) // only to count connections
+	w.cfg.Dial = proxy.dial
+	w.must(w.begin(mark.TargetFail, table))
+	asked := false
+	tx := w.chunk(0, table, "true")
+	f := tx.Fragments[0]
+	f.Content = &stalling{body: f.Body, wait: func() {
+		late := time.After(500 * time.Millisecond) // many times AskAfter
+		for waits := true; waits; {
+			select {
+			case <-late:
+				waits = false
+			case <-time.After(time.Millisecond):
+				asked = asked || proxy.made.Load() > 1
+			}
+		}
+	}}
+	f.Body = nil
+	w.must(tx)
+	if asked {
+		t.Error("the target was asked what it does")
+	}
+	w.same("t")
 }
 
 // TestCopyIsKilled: the server ends the session in the middle of a COPY. The worker loads the rows once.
