@@ -4,7 +4,8 @@
 //
 //	batch from the joiner ─► Encoder ─► payloads ─► publisher: split, pack into a unit, publish, wait for the ack
 //
-// Encoding is pure: the same batch gives the same bytes, so a publish whose outcome is unknown may be repeated.
+// Encoding is pure: the same batches give the same bytes. A payload is made once, and a publish whose outcome is unknown is
+// repeated with it.
 package output
 
 import (
@@ -20,7 +21,7 @@ import (
 //     payload holds whole transactions only.
 //   - A batch without transactions has no payloads; its checkpoint travels without one.
 //   - Memory: payloads belong to the caller. The encoder keeps nothing of them, and nothing of the batch but its
-//     relations, which are immutable. They are as large as their transactions make them; the limit is set where
+//     relations, which are immutable, and which of them it has described. They are as large as their transactions make them; the limit is set where
 //     batches are made. A transaction that is not in memory (pipeline.Transaction.Resident) is alone in its batch, and
 //     its payload is Large: it is written when it is asked for, before the batch is released and before the next Encode.
 //   - Concurrency: none. An Encoder has one owner.

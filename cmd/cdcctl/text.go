@@ -41,6 +41,15 @@ type change struct {
 		Schema string `json:"schema"`
 		Table  string `json:"table"`
 	} `json:"tables"`
+	Columns []struct {
+		Name string `json:"name"`
+		Type string `json:"type"`
+	} `json:"columns"`
+	Mark            string          `json:"mark"`
+	Job             string          `json:"job"`
+	Chunk           string          `json:"chunk"`
+	Tag             string          `json:"tag"`
+	Statement       string          `json:"statement"`
 	Cascade         bool            `json:"cascade"`
 	RestartIdentity bool            `json:"restart_identity"`
 	Prefix          json.RawMessage `json:"prefix"`
@@ -127,6 +136,12 @@ func (c *change) text() string {
 		return head + c.truncateText()
 	case "message":
 		return head + string(c.Prefix) + "  " + string(c.Content)
+	case "relation":
+		return head + name + "  " + c.columnsText()
+	case "ddl":
+		return head + c.Tag + "  " + c.Statement
+	case "copy":
+		return head + c.Mark + "  job " + c.Job + "  " + c.tablesText()
 	}
 	return head + name
 }
@@ -147,12 +162,24 @@ func (c *change) updateText() string {
 	return b.String()
 }
 
-func (c *change) truncateText() string {
+func (c *change) columnsText() string {
+	columns := make([]string, len(c.Columns))
+	for i, column := range c.Columns {
+		columns[i] = strings.TrimSpace(column.Name + " " + column.Type)
+	}
+	return "(" + strings.Join(columns, ", ") + ")"
+}
+
+func (c *change) tablesText() string {
 	names := make([]string, len(c.Tables))
 	for i, t := range c.Tables {
 		names[i] = t.Schema + "." + t.Table
 	}
-	text := strings.Join(names, ", ")
+	return strings.Join(names, ", ")
+}
+
+func (c *change) truncateText() string {
+	text := c.tablesText()
 	if c.Cascade {
 		text += " cascade"
 	}

@@ -10,6 +10,13 @@
 //	  {"index":2,"shard":"b","op":"truncate","tables":[{"schema":"public","table":"t"}],"cascade":false,"restart_identity":false},
 //	  {"index":3,"shard":"b","op":"message","prefix":"…","content":"…"}]}
 //
+// # Tables
+//
+// In front of the first change of a table, and of the first one in another form, stands what the table looks like, for each
+// shard ("op":"relation"). What an encoder told it remembers: the same batch gives the same bytes only to encoders that
+// have encoded the same before. A transaction that is written several times (output.Large) is the same each time. Marks
+// (package mark) have ops of their own, "copy" and "ddl".
+//
 // # Rows
 //
 // after is the new row, before what PostgreSQL sent of the old one: the identity's columns when they changed or

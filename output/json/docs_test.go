@@ -37,7 +37,11 @@ func TestDocumentedExample(t *testing.T) {
 	if err := tx.CommitTime.UnmarshalText([]byte("2026-11-02T09:20:00.000001Z")); err != nil {
 		t.Fatal(err)
 	}
-	payloads, err := New([]string{"a", "b"}).Encode(&pipeline.Batch{Previous: 3469010534388813824, Transactions: []*pipeline.Transaction{tx}})
+	e := New([]string{"a", "b"})
+	if _, err := e.Encode(&pipeline.Batch{Transactions: []*pipeline.Transaction{tx}}); err != nil { // it describes the tables
+		t.Fatal(err)
+	}
+	payloads, err := e.Encode(&pipeline.Batch{Previous: 3469010534388813824, Transactions: []*pipeline.Transaction{tx}})
 	if err != nil {
 		t.Fatal(err)
 	}

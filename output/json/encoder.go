@@ -21,6 +21,7 @@ type Encoder struct {
 	shards []string
 	names  [][]byte // of the shards, as JSON strings
 	tables tables
+	told   told
 
 	// Of the running Encode, or of the large payload that is written.
 	out      io.Writer // where the buffer goes when it is full; nil: it grows
@@ -58,7 +59,7 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	payloads, ends := make([]output.Payload, len(b.Transactions)), make([]int, len(b.Transactions))
 	previous := b.Previous
 	for i, tx := range b.Transactions {
-		if err := e.transaction(tx, previous); err != nil {
+		if err := e.transaction(tx, previous, e.told.news(tx)); err != nil {
 			return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
 		}
 		previous, ends[i] = tx.CSN, len(e.buf)
@@ -71,7 +72,8 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	return payloads, nil
 }
 
-func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN) error {
+// transaction writes a payload; describes are the tables that it describes.
+func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN, describes news) error {
 	if tx.CSN <= previous {
 		return fmt.Errorf("it follows csn %s: CSNs must rise", previous)
 	}
@@ -93,16 +95,31 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN) e
 			return fmt.Errorf("fragment %s: the subscription has %d shards only", f, len(e.names))
 		}
 		e.comma(i)
-		e.fragment(f)
+		e.fragment(f, f.Changes+describes.of(i))
 	}
-	total := tx.Changes()
+	total := tx.Changes() + describes.total()
 	e.buf = append(e.buf, `],"total":`...)
 	e.buf = strconv.AppendInt(e.buf, int64(total), 10)
 	e.buf = append(e.buf, `,"changes":[`...)
 	e.index = 0
-	for _, f := range tx.Fragments {
-		if err := f.Walk(func(c *pipeline.Change) error { return e.change(f, c) }); err != nil {
+	for i, f := range tx.Fragments {
+		var pending []*pipeline.Relation
+		if describes != nil {
+			pending = describes[i]
+		}
+		err := f.Walk(func(c *pipeline.Change) (err error) {
+			if pending, err = e.describe(f, pending, c); err != nil {
+				return err
+			}
+			return e.change(f, c)
+		})
+		if err != nil {
 			return err
+		}
+		for _, r := range pending { // of a chunk without rows
+			if err := e.relation(f, r); err != nil {
+				return err
+			}
 		}
 	}
 	if e.index != total {
@@ -112,7 +129,7 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN) e
 	return nil
 }
 
-func (e *Encoder) fragment(f *pipeline.Fragment) {
+func (e *Encoder) fragment(f *pipeline.Fragment, changes int) {
 	e.buf = append(e.buf, `{"shard":`...)
 	e.buf = append(e.buf, e.names[f.Shard]...)
 	e.buf = append(e.buf, `,"xid":`...)
@@ -122,7 +139,7 @@ func (e *Encoder) fragment(f *pipeline.Fragment) {
 	e.buf = append(e.buf, '/')
 	e.buf = appendHex(e.buf, uint32(f.End))
 	e.buf = append(e.buf, `","changes":`...)
-	e.buf = strconv.AppendInt(e.buf, int64(f.Changes), 10)
+	e.buf = strconv.AppendInt(e.buf, int64(changes), 10)
 	if f.Origin != "" {
 		e.buf = append(e.buf, `,"origin":`...)
 		e.buf = appendText(e.buf, []byte(f.Origin))
@@ -130,14 +147,19 @@ func (e *Encoder) fragment(f *pipeline.Fragment) {
 	e.buf = append(e.buf, '}')
 }
 
-// change writes one change. Its errors name the shard; the column, too, where there is one.
-func (e *Encoder) change(f *pipeline.Fragment, c *pipeline.Change) error {
+// begin writes what every element of changes begins with.
+func (e *Encoder) begin(f *pipeline.Fragment) {
 	e.comma(e.index)
 	e.buf = append(e.buf, `{"index":`...)
 	e.buf = strconv.AppendInt(e.buf, int64(e.index), 10)
 	e.index++
 	e.buf = append(e.buf, `,"shard":`...)
 	e.buf = append(e.buf, e.names[f.Shard]...)
+}
+
+// change writes one change. Its errors name the shard; the column, too, where there is one.
+func (e *Encoder) change(f *pipeline.Fragment, c *pipeline.Change) error {
+	e.begin(f)
 	var err error
 	switch c.Op {
 	case pipeline.Insert:
@@ -151,10 +173,7 @@ func (e *Encoder) change(f *pipeline.Fragment, c *pipeline.Change) error {
 	case pipeline.Truncate:
 		err = e.truncate(c)
 	case pipeline.Message:
-		e.buf = append(e.buf, `,"op":"message","prefix":`...)
-		e.buf = appendText(e.buf, []byte(c.Prefix))
-		e.buf = append(e.buf, `,"content":`...)
-		e.buf = appendText(e.buf, c.Content)
+		e.message(c)
 	default:
 		err = fmt.Errorf("%s has no form", c.Op)
 	}

@@ -134,7 +134,7 @@ func TestValuesComeBack(t *testing.T) {
 			}
 			f.Append(appendTuple(appendTuple([]byte{'U', 0, 0, 0, 1}, 'O', old), 'N', row))
 			change := map[string]any{
-				"index": stdjson.Number(strconv.Itoa(i)), "shard": "a", "op": "update", "schema": r.Namespace, "table": r.Name,
+				"index": stdjson.Number(strconv.Itoa(i + 1)), "shard": "a", "op": "update", "schema": r.Namespace, "table": r.Name,
 				"before": wantObject(names, old), "after": wantObject(names, row),
 			}
 			if len(unchanged) > 0 {
@@ -152,7 +152,11 @@ func TestValuesComeBack(t *testing.T) {
 		if err := d.Decode(&got); err != nil {
 			t.Fatalf("%v in %s", err, payloads[0].Data)
 		}
-		if diff := cmp.Diff(want, got["changes"]); diff != "" {
+		changes := got["changes"].([]any)
+		if relation := changes[0].(map[string]any); relation["op"] != "relation" || relation["schema"] != r.Namespace || len(relation["columns"].([]any)) != len(names) {
+			t.Fatalf("the table is described as %v", relation)
+		}
+		if diff := cmp.Diff(want, changes[1:]); diff != "" {
 			t.Fatal(diff)
 		}
 		if !json.Valid(payloads[0].Data) {
@@ -235,7 +239,7 @@ func TestCountsMustAgree(t *testing.T) {
 	b := bulk(1, 2)
 	b.Transactions[0].Fragments[0].Changes = 3
 	_, err := New([]string{"a"}).Encode(b)
-	if err == nil || err.Error() != "encode csn 1 as json: 2 changes in the bodies, 3 announced" {
+	if err == nil || err.Error() != "encode csn 1 as json: 3 changes in the bodies, 4 announced" {
 		t.Error(err)
 	}
 }
@@ -243,7 +247,7 @@ func TestCountsMustAgree(t *testing.T) {
 func TestTableNameNotUTF8(t *testing.T) {
 	b := bulk(1, 1)
 	b.Transactions[0].Fragments[0].Relations[0].Relation.Name = "t\xff"
-	const want = `encode csn 1 as json: shard "a": insert: table "public.t\xff": the name is not valid UTF-8 and has no form in JSON. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal`
+	const want = `encode csn 1 as json: shard "a": relation: table "public.t\xff": the name is not valid UTF-8 and has no form in JSON. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal`
 	if _, err := New([]string{"a"}).Encode(b); err == nil || err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}

@@ -64,7 +64,7 @@ func TestLargeRefuses(t *testing.T) {
 	e := New([]string{"a"})
 	b := elsewhere(several())
 	b.Transactions[0].Fragments[0].Changes++
-	if p, err := e.Encode(b); p != nil || err == nil || err.Error() != "encode csn 1 as json: 3002 changes in the bodies, 3003 announced" {
+	if p, err := e.Encode(b); p != nil || err == nil || err.Error() != "encode csn 1 as json: 3004 changes in the bodies, 3005 announced" {
 		t.Error(p, err)
 	}
 	if p, err := e.Encode(elsewhere(bulk(2, 1))); p != nil || err == nil || !strings.Contains(err.Error(), "2 transactions in a batch") {

@@ -23,6 +23,7 @@ import (
 //	fragment SHARD XID END [origin]           a fragment of it
 //	insert NAME N values…                     update NAME [K values…|O values…] N values…     delete NAME K|O values…
 //	truncate [cascade] [restart] NAME…        message PREFIX CONTENT
+//	use NAME                                  the fragment lists the table, and has no change of it
 //
 // A value is NULL, UNCHANGED, BINARY, a word, or a string with Go's quotes.
 func TestScripts(t *testing.T) {
@@ -146,6 +147,10 @@ func (s *script) use(f *pipeline.Fragment, name string) uint32 {
 }
 
 func (s *script) change(f *pipeline.Fragment, w []string) {
+	if w[0] == "use" {
+		s.use(f, w[1])
+		return
+	}
 	msg := []byte{map[string]byte{"insert": 'I', "update": 'U', "delete": 'D', "truncate": 'T', "message": 'M'}[w[0]]}
 	switch w[0] {
 	case "truncate":

@@ -47,18 +47,9 @@ type jsonChange struct {
 	Before    map[string]any `json:"before"`
 	After     map[string]any `json:"after"`
 	Unchanged []string       `json:"unchanged"`
+	Mark      string         `json:"mark"`
+	Job       string         `json:"job"`
 	Tables    []struct {
-		Schema string `json:"schema"`
-		Table  string `json:"table"`
-	} `json:"tables"`
-	Prefix  string `json:"prefix"`
-	Content string `json:"content"`
-}
-
-type jsonMark struct {
-	Mark   string `json:"mark"`
-	Job    string `json:"job"`
-	Tables []struct {
 		Schema string `json:"schema"`
 		Table  string `json:"table"`
 		Keyed  bool   `json:"keyed"`
@@ -100,10 +91,9 @@ func (r *replica) end() {
 func (r *replica) change(c *jsonChange) error {
 	name := c.Schema + "." + c.Table
 	switch c.Op {
-	case "message":
-		if c.Prefix == "cdc.copy" {
-			return r.mark(c)
-		}
+	case "copy":
+		return r.mark(c)
+	case "message", "relation":
 		return nil
 	case "truncate":
 		for _, t := range c.Tables {
@@ -126,11 +116,7 @@ func (r *replica) change(c *jsonChange) error {
 	return r.row(name, c)
 }
 
-func (r *replica) mark(c *jsonChange) error {
-	var m jsonMark
-	if err := json.Unmarshal([]byte(c.Content), &m); err != nil {
-		return err
-	}
+func (r *replica) mark(m *jsonChange) error {
 	switch m.Mark {
 	case "begin":
 		if r.jobs[m.Job] {
@@ -142,7 +128,7 @@ func (r *replica) mark(c *jsonChange) error {
 		}
 	case "rows":
 		if t := r.copying[m.Tables[0].Schema+"."+m.Tables[0].Table]; t != nil {
-			t.arrived[c.Shard] = true
+			t.arrived[m.Shard] = true
 		}
 	case "end":
 		for _, t := range m.Tables {
