@@ -197,4 +197,3 @@ func (r *ddlRun) buildsOn(e ddl.Effect) bool {
 	}
 	return false
 }
-
