@@ -99,7 +99,8 @@ type CopyTable struct {
 	Redo   [][]string  `json:"redo,omitempty"`   // keys whose rows are to be copied once more, before the table is done
 	Done   bool        `json:"done"`
 
-	Rows          int64 `json:"rows"` // copied
+	Chunks        int   `json:"chunks"` // in the stream
+	Rows          int64 `json:"rows"`   // copied
 	Bytes         int64 `json:"bytes"`
 	RowsEstimate  int64 `json:"rows_estimate"` // of the whole table, from the statistics of the server
 	BytesEstimate int64 `json:"bytes_estimate"`

@@ -184,6 +184,7 @@ func (c *chunk) stale() bool {
 func (c *chunk) then() *control.CopyTable {
 	next := *c.part.ledger
 	next.Intent = nil
+	next.Chunks++
 	next.Rows += int64(c.result.Rows)
 	next.Bytes += c.bytes
 	switch c.kind {

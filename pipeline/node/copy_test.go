@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -267,6 +268,127 @@ func (m *replay) source(c *copyRig, tables ...string) {
 	}
 }
 
+// accounts compares the chunks in the stream with those in the ledgers: what is done is done once.
+func (m *replay) accounts(c *copyRig) {
+	c.t.Helper()
+	copies := c.copies()
+	jobs, err := copies.Jobs(c.ctx, "bank")
+	c.must(err)
+	for _, j := range jobs {
+		ledgers, err := copies.Tables(c.ctx, "bank", j.ID)
+		c.must(err)
+		want, got := 0, 0
+		for _, l := range ledgers {
+			want += l.Chunks
+			if !l.Done || l.Intent != nil || len(l.Redo) > 0 {
+				c.t.Errorf("seed %d: the ledger of a job that is done: %+v", c.seed, l)
+			}
+		}
+		for _, job := range m.chunks {
+			if job == j.ID {
+				got++
+			}
+		}
+		if got != want || got == 0 {
+			c.t.Errorf("seed %d: %d chunks of job %s are in the stream, and %d in its ledgers", c.seed, got, j.ID, want)
+		}
+	}
+}
+
+// crash is an engine that dies at a point, once, when it has come there so often.
+type crash struct {
+	mu    sync.Mutex
+	point copying.Point
+	left  int
+	died  int
+}
+
+var errCrash = errors.New("the process dies here")
+
+func (k *crash) set(p copying.Point, n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.point, k.left, k.died = p, n, 0
+}
+
+func (k *crash) at(_ context.Context, p copying.Point) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if p != k.point || k.left == 0 {
+		return nil
+	}
+	if k.left--; k.left > 0 {
+		return nil
+	}
+	k.died++
+	return errCrash
+}
+
+// A copy goes on after its node died, wherever that was: nothing is missing, and no chunk comes twice.
+func TestCopySurvives(t *testing.T) {
+	var k crash
+	c := newCopyRig(t, 2, func(c *copyRig) { c.conf.At = k.at })
+	c.create(false, "public.*")
+	c.node("n1")
+	c.fill()
+	stop := c.load(3)
+	r := rand.New(rand.NewPCG(c.seed, 0))
+	for _, p := range copying.Points {
+		if p == copying.TablesJoined { // no table joins here
+			continue
+		}
+		n := 1
+		switch p {
+		case copying.ChunkRead, copying.HighEmitted, copying.ChunkIntended, copying.ChunkPublished:
+			n += r.IntN(20)
+		case copying.LedgerMade, copying.AgainWritten:
+			n += r.IntN(3)
+		}
+		k.set(p, n)
+		c.order(control.CopyResync, "items", "pairs", "plain")
+		c.copied()
+		k.mu.Lock()
+		if k.died == 0 && p != copying.AgainWritten { // for that one there has to be luck
+			t.Errorf("seed %d: it never came to: %s", c.seed, p)
+		}
+		k.mu.Unlock()
+	}
+	stop()
+	c.captured()
+	m := newReplay(t, true, "public.plain")
+	m.run(c.rig)
+	m.source(c, "items", "pairs", "plain")
+	m.accounts(c)
+	if want := len(copying.Points) - 1; m.ended != want {
+		t.Errorf("%d copies ended, want %d", m.ended, want)
+	}
+}
+
+// An initial copy goes on, too, from a new stream whose first transaction it is.
+func TestInitialCopySurvives(t *testing.T) {
+	for _, p := range []copying.Point{copying.BeginIntended, copying.BeginPublished, copying.ChunkPublished, copying.EndPublished} {
+		t.Run(string(p), func(t *testing.T) {
+			var k crash
+			k.set(p, 1)
+			c := newCopyRig(t, 2, func(c *copyRig) { c.conf.At = k.at })
+			c.fill()
+			stop := c.load(2)
+			c.create(true, "public.*")
+			c.node("n1")
+			c.copied()
+			stop()
+			c.captured()
+			m := newReplay(t, false, "public.plain")
+			m.run(c.rig)
+			m.source(c, "items", "pairs", "plain")
+			m.accounts(c)
+			if k.died != 1 {
+				t.Errorf("it died %d times", k.died)
+			}
+		})
+	}
+}
+
 // Tables are copied anew, again and again, under load. They were empty when the stream began, so the stream itself tells what
 // each row is at each place.
 func TestCopyIsExact(t *testing.T) {
@@ -284,6 +406,7 @@ func TestCopyIsExact(t *testing.T) {
 	m := newReplay(t, true, "public.plain")
 	m.run(c.rig)
 	m.source(c, "items", "pairs", "plain")
+	m.accounts(c)
 	if m.ended != 3 {
 		t.Fatalf("%d copies ended, want 3", m.ended)
 	}

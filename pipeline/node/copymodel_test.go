@@ -22,10 +22,10 @@ type replay struct {
 	truth  content
 	target content
 
-	jobs     map[string]bool // begun; false: ended
-	copying  map[string]bool // tables, now
-	arrived  map[string]bool // shard and table without a key: its rows came
-	chunks   map[string]bool
+	jobs     map[string]bool   // begun; false: ended
+	copying  map[string]bool   // tables, now
+	arrived  map[string]bool   // shard and table without a key: its rows came
+	chunks   map[string]string // to the job
 	keyless  map[string]bool
 	rows     int // copied
 	changes  int
@@ -43,7 +43,7 @@ type row struct {
 }
 
 func newReplay(t testing.TB, exact bool, keyless ...string) *replay {
-	r := &replay{t: t, exact: exact, truth: content{}, target: content{}, jobs: map[string]bool{}, copying: map[string]bool{}, arrived: map[string]bool{}, chunks: map[string]bool{}, keyless: map[string]bool{}}
+	r := &replay{t: t, exact: exact, truth: content{}, target: content{}, jobs: map[string]bool{}, copying: map[string]bool{}, arrived: map[string]bool{}, chunks: map[string]string{}, keyless: map[string]bool{}}
 	for _, k := range keyless {
 		r.keyless[k] = true
 	}
@@ -147,10 +147,10 @@ func (m *replay) mark(at string, c mark.Copy, err error) error {
 			m.begin(c, t)
 		}
 	case mark.Rows:
-		if m.chunks[c.Chunk] {
+		if m.chunks[c.Chunk] != "" {
 			return fmt.Errorf("chunk %s comes twice", c.Chunk)
 		}
-		m.chunks[c.Chunk] = true
+		m.chunks[c.Chunk] = c.Job
 		if !m.jobs[c.Job] {
 			return fmt.Errorf("rows of job %s, which has not begun", c.Job)
 		}
