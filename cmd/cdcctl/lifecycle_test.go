@@ -87,7 +87,9 @@ func (w *world) tails(t *testing.T) {
 	t.Helper()
 	text := w.run(0, "tail", "bank", "--follow=false").out
 	want := `csn  gid "xfer-1"  a  b
+  a  relation public.accounts  (id int4, owner text, balance numeric)
   a  insert public.accounts  id=1 owner="Alice" balance="95"
+  b  relation public.accounts  (id int4, owner text, balance numeric)
   b  insert public.accounts  id=2 owner="Bob" balance="5"
 csn  a
   a  update public.accounts  [id=1]  id=1 owner="Alice" balance="7"
@@ -115,7 +117,7 @@ csn  a
 	}
 	lines := strings.Split(strings.TrimSpace(w.run(0, "tail", "bank", "--from-csn", "0", "--count", "2", "--format", "json").out), "\n")
 	var tx transaction
-	if w.decode(lines[0], &tx); len(lines) != 2 || len(tx.Fragments) != 2 || len(tx.Changes) != 2 || tx.CSN.String() != csns[0] {
+	if w.decode(lines[0], &tx); len(lines) != 2 || len(tx.Fragments) != 2 || len(tx.Changes) != 4 || tx.CSN.String() != csns[0] {
 		t.Errorf("tail --format json: %q", lines)
 	}
 }
