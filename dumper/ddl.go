@@ -33,6 +33,7 @@ type DDLSpec struct {
 	DSN          string
 	Name         string   // the shard's name, for messages
 	Subscription string   // the triggers are named after it
+	Token        string   // proves to readers that the triggers wrote a mark; kept where only their owner can read it
 	Publications []string // statements about their tables are captured
 	Tables       []string // patterns, as in ProvisionSpec: also those about tables that match; may be empty
 }
@@ -41,6 +42,7 @@ type DDLSpec struct {
 func (s *DDLSpec) function() string { return "ddl_" + s.Subscription }
 func (s *DDLSpec) note() string     { return s.function() + "_note" }
 func (s *DDLSpec) filled() string   { return s.function() + "_filled" }
+func (s *DDLSpec) token() string    { return s.function() + "_token" }
 
 // Triggers are the names of the event triggers.
 func (s *DDLSpec) Triggers() []string {
@@ -87,11 +89,13 @@ func InspectDDL(ctx context.Context, spec DDLSpec) ([]string, error) {
 	return there, named(spec.Name, err)
 }
 
-// there lists triggers and functions, for people.
+// there lists triggers, functions and the table, for people.
 func (s *DDLSpec) there(ctx context.Context, conn *pgconn.PgConn) ([]string, error) {
 	rows, err := query(ctx, conn, fmt.Sprintf(`SELECT 'event trigger ' || evtname FROM pg_catalog.pg_event_trigger WHERE evtname IN (%s)
 UNION ALL SELECT 'function ' || n.nspname || '.' || p.proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-WHERE n.nspname = 'cdc' AND p.proname IN (%s, %s, %s) ORDER BY 1`, list(s.Triggers(), literal), literal(s.function()), literal(s.note()), literal(s.filled())))
+WHERE n.nspname = 'cdc' AND p.proname IN (%s, %s, %s)
+UNION ALL SELECT 'table cdc.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'cdc' AND c.relname = %s ORDER BY 1`, list(s.Triggers(), literal), literal(s.function()), literal(s.note()), literal(s.filled()), literal(s.token())))
 	if err != nil {
 		return nil, fmt.Errorf("look for the event triggers for DDL: %w", err)
 	}
@@ -119,6 +123,7 @@ func UninstallDDL(ctx context.Context, spec DDLSpec) (removed []string, err erro
 	}
 	fmt.Fprintf(&sql, "DROP FUNCTION IF EXISTS cdc.%s(), cdc.%s(text, text, text, text), cdc.%s(oid);\n",
 		identifier(spec.function()), identifier(spec.note()), identifier(spec.filled()))
+	fmt.Fprintf(&sql, "DROP TABLE IF EXISTS cdc.%s;\n", identifier(spec.token()))
 	sql.WriteString(dropSchemaSQL)
 	if _, err := query(ctx, conn, sql.String()); err != nil {
 		return nil, named(spec.Name, ddlRefused("remove", err))
@@ -166,7 +171,7 @@ func (s *DDLSpec) install() (string, error) {
 	}
 	values := strings.NewReplacer(
 		"@subscription@", literal(s.Subscription),
-		"@function@", identifier(s.function()), "@note@", identifier(s.note()), "@filled@", identifier(s.filled()), "@name@", s.function(),
+		"@function@", identifier(s.function()), "@note@", identifier(s.note()), "@filled@", identifier(s.filled()), "@token@", identifier(s.token()), "@secret@", literal(s.Token), "@name@", s.function(),
 		"@setting@", literal("cdc."+s.function()),
 		"@publications@", array(s.Publications),
 		"@in_schema@", array(column(in, 0)), "@in_table@", array(column(in, 1)),

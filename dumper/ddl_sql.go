@@ -2,8 +2,8 @@ package dumper
 
 // installDDL makes the functions and triggers of one subscription.
 //
-// The trigger's function runs as its owner, a superuser, so that it may call the other one, and everything in it is
-// qualified because it sees the caller's search_path, which it has to tell. The settings of the note make catalogs and the
+// The trigger's function runs as its owner, a superuser, so that it may call the other one, and everything in it, operators
+// too, is qualified: it sees the caller's search_path, which it has to tell, and must not find the caller's functions there. The settings of the note make catalogs and the
 // text of PG_CONTEXT ("SQL statement …") the same everywhere.
 //
 // sql_drop comes before ddl_command_end of the same statement; what it saw waits in a setting of the transaction, together
@@ -22,6 +22,9 @@ package dumper
 const installDDL = `BEGIN;
 SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('cdc.ddl', 0));
 CREATE SCHEMA IF NOT EXISTS cdc;
+DROP TABLE IF EXISTS cdc.@token@;
+CREATE TABLE cdc.@token@ AS SELECT @secret@::text AS token;
+REVOKE ALL ON cdc.@token@ FROM PUBLIC;
 CREATE OR REPLACE FUNCTION cdc.@note@(event text, tag text, path text, role text) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' AS $cdc$
 DECLARE
@@ -141,7 +144,7 @@ BEGIN
     END IF;
   END IF;
   content := jsonb_strip_nulls(jsonb_build_object(
-    'subscription', @subscription@, 'statement', statement, 'tag', tag, 'nth', CASE WHEN nested THEN 0 ELSE (note #>> ARRAY['n', tag])::int END,
+    'subscription', @subscription@, 'token', (SELECT token FROM cdc.@token@), 'statement', statement, 'tag', tag, 'nth', CASE WHEN nested THEN 0 ELSE (note #>> ARRAY['n', tag])::int END,
     'search_path', replace(path, '"$user"', quote_ident(role)), 'nested', nullif(nested, false), 'inexact', inexact,
     'settings', jsonb_build_object('TimeZone', current_setting('TimeZone'), 'DateStyle', current_setting('DateStyle'),
       'IntervalStyle', current_setting('IntervalStyle'), 'standard_conforming_strings', current_setting('standard_conforming_strings')),
@@ -150,7 +153,7 @@ EXCEPTION WHEN OTHERS THEN
   RAISE WARNING 'cdc: this statement could not be written into the stream of subscription %: %', @subscription@, SQLERRM
     USING HINT = 'Targets will stop there and ask for it.';
   content := jsonb_build_object(
-    'subscription', @subscription@, 'statement', current_query(), 'tag', tag, 'nth', 1, 'search_path', path,
+    'subscription', @subscription@, 'token', (SELECT token FROM cdc.@token@), 'statement', current_query(), 'tag', tag, 'nth', 1, 'search_path', path,
     'inexact', 'the event trigger failed: ' || SQLERRM);
 END;
   PERFORM pg_logical_emit_message(true, 'cdc.ddl', convert_to(content::text, 'UTF8')),
@@ -175,7 +178,7 @@ END$cdc$;
 CREATE OR REPLACE FUNCTION cdc.@function@() RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER AS $cdc$
 BEGIN
   PERFORM cdc.@note@(tg_event, tg_tag, pg_catalog.current_setting('search_path'),
-    CASE pg_catalog.current_setting('role') WHEN 'none' THEN session_user::pg_catalog.text ELSE pg_catalog.current_setting('role') END);
+    CASE WHEN pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' THEN session_user::pg_catalog.text ELSE pg_catalog.current_setting('role') END);
 END$cdc$;
 REVOKE ALL ON FUNCTION cdc.@note@(text, text, text, text), cdc.@filled@(oid), cdc.@function@() FROM PUBLIC;
 DROP EVENT TRIGGER IF EXISTS @drop@;

@@ -22,7 +22,7 @@ type ddlShard struct {
 
 func newDDLShard(t *testing.T, tables ...string) *ddlShard {
 	s := &ddlShard{shard: newShard(t)}
-	s.spec = dumper.DDLSpec{DSN: s.src.DSN, Name: "a", Subscription: "bank", Publications: []string{"p"}, Tables: tables}
+	s.spec = dumper.DDLSpec{DSN: s.src.DSN, Name: "a", Subscription: "bank", Token: "secret", Publications: []string{"p"}, Tables: tables}
 	if err := dumper.InstallDDL(t.Context(), s.spec); err != nil {
 		t.Fatal(err)
 	}
@@ -198,9 +198,14 @@ func TestDDLMarkOfAnotherUser(t *testing.T) {
 	if _, err := s.conn.Exec(t.Context(), "ALTER TABLE mine ADD b int"); err != nil { // as a prepared statement
 		t.Fatal(err)
 	}
+	for _, sql := range []string{"SELECT * FROM cdc.ddl_bank_token", "SELECT cdc.ddl_bank_note('ddl_command_end', '', '', '')"} {
+		if _, err := s.conn.Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("%s: %v", sql, err)
+		}
+	}
 	exec(t, s.conn, "RESET ROLE")
 	got := s.marks()
-	if len(got) != 2 || got[0].SearchPath != `someone`+s.src.Slot+`, "App"` || got[0].Settings["TimeZone"] != "Asia/Tokyo" || got[1].Statement != "ALTER TABLE mine ADD b int" {
+	if len(got) != 2 || got[0].SearchPath != `someone`+s.src.Slot+`, "App"` || got[0].Token != "secret" || got[0].Settings["TimeZone"] != "Asia/Tokyo" || got[1].Statement != "ALTER TABLE mine ADD b int" {
 		t.Errorf("%+v", got)
 	}
 	exec(t, s.conn, "DROP TABLE \"App\".mine; REVOKE ALL ON SCHEMA \"App\" FROM someone"+s.src.Slot, "DROP ROLE someone"+s.src.Slot)
@@ -247,7 +252,7 @@ func TestDDLUninstall(t *testing.T) {
 	}
 	there, err := dumper.InspectDDL(t.Context(), spec)
 	want := []string{
-		"event trigger cdc_bank_ddl_drop", "event trigger cdc_bank_ddl_end", "function cdc.ddl_bank", "function cdc.ddl_bank_filled", "function cdc.ddl_bank_note",
+		"event trigger cdc_bank_ddl_drop", "event trigger cdc_bank_ddl_end", "function cdc.ddl_bank", "function cdc.ddl_bank_filled", "function cdc.ddl_bank_note", "table cdc.ddl_bank_token",
 	}
 	if diff := cmp.Diff(want, there); diff != "" || err != nil {
 		t.Error(diff, err)
@@ -256,7 +261,7 @@ func TestDDLUninstall(t *testing.T) {
 	if diff := cmp.Diff(want, removed); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
-	if there, err = dumper.InspectDDL(t.Context(), other); len(there) != 5 || err != nil {
+	if there, err = dumper.InspectDDL(t.Context(), other); len(there) != 6 || err != nil {
 		t.Error(there, err)
 	}
 	if _, err = dumper.UninstallDDL(t.Context(), other); err != nil {

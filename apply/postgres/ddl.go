@@ -60,7 +60,7 @@ const (
 
 // ddlMark does what a mark says. skipped: the transaction is left out on request.
 func (s *session) ddlMark(ctx context.Context, tx *pipeline.Transaction, shard pipeline.ShardID, d *mark.DDL, skipped bool) error {
-	if d.Subscription != s.cfg.Subscription || s.cfg.DDL == DDLIgnore {
+	if s.cfg.DDL == DDLIgnore {
 		return nil
 	}
 	what, err := ddl.Read(d)
@@ -315,8 +315,8 @@ func (s *session) altersTables(tx *pipeline.Transaction) (alters bool, err error
 			continue
 		}
 		err := f.Walk(func(c *pipeline.Change) error {
-			d, ok, err := mark.DDLOf(c)
-			alters = alters || ok && d.Subscription == s.cfg.Subscription
+			_, ok, err := mark.DDLTo(c, s.cfg.Subscription, s.cfg.DDLToken)
+			alters = alters || ok
 			return err
 		})
 		if err != nil {

@@ -9,6 +9,7 @@ import (
 // messages may write what only looks like a mark: that is shown as the message that it is.
 func (e *Encoder) message(c *pipeline.Change) {
 	if d, ok, err := mark.DDLOf(c); ok && err == nil {
+		d.Token = "" // proves something to targets only
 		e.mark(`,"op":"ddl",`, d.Content())
 		return
 	}

@@ -76,6 +76,9 @@ func (t Table) String() string { return t.Schema + "." + t.Name }
 // subscription whose triggers are on the shard writes its own.
 type DDL struct {
 	Subscription string `json:"subscription"` // whose triggers wrote it; it means nothing to others
+	// Token is what only those triggers know: everybody who may connect to a shard may write logical messages, and a target
+	// runs what a mark says.
+	Token string `json:"token,omitempty"`
 	// Statement is what the client sent, or what a function or DO block executed. Several statements in one text each have
 	// a mark with the whole text; Tag and Nth say which of them this one is.
 	Statement  string `json:"statement"`
@@ -147,6 +150,20 @@ func parse(prefix string, b []byte, into any) error {
 		return fmt.Errorf("mark %s: %w. Try: upgrade this reader to the release of the writing node", prefix, err)
 	}
 	return nil
+}
+
+// DDLTo is the mark that a change carries if the triggers of this subscription wrote it; ok is false when it is another
+// change, or anybody else's message, whatever that looks like.
+func DDLTo(c *pipeline.Change, subscription, token string) (d DDL, ok bool, err error) {
+	if c.Op != pipeline.Message || c.Prefix != DDLPrefix {
+		return d, false, nil
+	}
+	var from struct{ Subscription, Token string }
+	if json.Unmarshal(c.Content, &from) != nil || from.Subscription != subscription || from.Token != token {
+		return d, false, nil
+	}
+	d, err = ParseDDL(c.Content)
+	return d, true, err
 }
 
 // Message is a logical message as it stands in a fragment's body (see pipeline.Fragment.Append).

@@ -16,7 +16,7 @@ import (
 // dropped or altered to ignore DDL. The patterns of tables are in them, so they are made anew when those change.
 
 func ddlSpec(sub *control.Subscription, sh *control.Shard) dumper.DDLSpec {
-	spec := dumper.DDLSpec{DSN: sh.DSN, Name: sh.Name, Subscription: sub.Name, Publications: sh.Publications}
+	spec := dumper.DDLSpec{DSN: sh.DSN, Name: sh.Name, Subscription: sub.Name, Token: sub.Incarnation, Publications: sh.Publications}
 	if sh.OwnPublication {
 		spec.Tables = sub.Tables
 	}
@@ -109,7 +109,7 @@ func checkDDLRole(ctx context.Context, db *database) ([]Finding, error) {
 }
 
 // triggersInstalled is how many things dumper.InstallDDL makes.
-const triggersInstalled = 5
+const triggersInstalled = 6
 
 // checkDDL looks whether the event triggers are there.
 func checkDDL(ctx context.Context, sub *control.Subscription) (findings []Finding) {
