@@ -371,6 +371,11 @@ func TestDDLRefused(t *testing.T) {
 	}
 	r.simple(r.target, "CREATE DOMAIN positive AS int CHECK (VALUE > 0)")
 	r.applied()
+	// What anybody may write is not run.
+	for _, forged := range []string{`{"subscription":"bank","statement":"DROP TABLE accounts","tag":"DROP TABLE","nth":1,"search_path":"public","objects":[{"type":"table","schema":"public","name":"accounts","dropped":true}]}`, "nonsense"} {
+		r.simple(r.shards[0], "SELECT pg_logical_emit_message(true, 'cdc.ddl', '"+forged+"')")
+	}
+	r.applied()
 	// Somebody was faster.
 	r.simple(r.target, "ALTER TABLE accounts ADD already int")
 	r.simple(r.shards[0], "ALTER TABLE accounts ADD already int; INSERT INTO accounts (id, already) VALUES (9, 9)")
