@@ -33,6 +33,7 @@ type part struct {
 	shard  *shard
 	n      int // index in the job's tables
 	name   control.CopyTableName
+	folded fold.Table         // the table as package fold knows it
 	ledger *control.CopyTable // what is durable; replaced, never changed in place
 	coming *control.CopyTable // what it becomes with the batch that is being published; nil: the same
 	table  *copier.Table      // as the shard describes it; nil: not yet
@@ -62,7 +63,10 @@ type moved struct {
 }
 
 func newPart(s *shard, n int, ledger *control.CopyTable) *part {
-	p := &part{shard: s, n: n, name: control.CopyTableName{Schema: ledger.Schema, Name: ledger.Name}}
+	p := &part{
+		shard: s, n: n, name: control.CopyTableName{Schema: ledger.Schema, Name: ledger.Name},
+		folded: fold.Table{Schema: ledger.Schema, Name: ledger.Name, Key: ledger.Key},
+	}
 	p.begin(ledger)
 	return p
 }
@@ -78,18 +82,13 @@ func (p *part) begin(ledger *control.CopyTable) {
 	p.again = make([]moved, len(ledger.Redo))
 }
 
-// fold is the table as package fold knows it.
-func (p *part) fold() fold.Table {
-	return fold.Table{Schema: p.ledger.Schema, Name: p.ledger.Name, Key: p.ledger.Key}
-}
-
 // install adds a part to its shard and follows its table from here on. The lock is held, or not needed yet.
 func (s *shard) install(p *part) {
 	s.parts = append(s.parts, p)
 	slices.SortFunc(s.parts, func(a, b *part) int { return a.n - b.n })
 	s.byName[p.name] = p
 	if !p.ledger.Done {
-		s.tracker.Follow(p.fold())
+		s.tracker.Follow(p.folded)
 	}
 }
 

@@ -307,7 +307,7 @@ func (e *Engine) settleChunk(ctx context.Context, c *chunk, then *control.CopyTa
 		p.rereading = false
 	}
 	if then.Done {
-		p.shard.tracker.Unfollow(p.fold())
+		p.shard.tracker.Unfollow(p.folded)
 	}
 	p.trouble = ""
 	e.notify()

@@ -86,6 +86,7 @@ func (e *Engine) preparePart(ctx context.Context, session *copier.Session, s *sh
 	job := e.current()
 	e.mu.Lock()
 	p := s.byName[job.Tables[n]]
+	done := p != nil && p.ledger.Done
 	e.mu.Unlock()
 	switch {
 	case t == nil && p == nil:
@@ -100,8 +101,8 @@ func (e *Engine) preparePart(ctx context.Context, session *copier.Session, s *sh
 	if p == nil {
 		return e.beginPart(ctx, session, s, n, &own)
 	}
-	if !slices.Equal(p.ledger.Key, own.Key) && !p.ledger.Done {
-		return fmt.Errorf("the key of table %s was (%v) when its copy began and is (%v). Try: the former key again, or cdcctl remove-table and cdcctl add-table", p.name, p.ledger.Key, own.Key)
+	if !slices.Equal(p.folded.Key, own.Key) && !done {
+		return fmt.Errorf("the key of table %s was (%v) when its copy began and is (%v). Try: the former key again, or cdcctl remove-table and cdcctl add-table", p.name, p.folded.Key, own.Key)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -160,7 +161,7 @@ func (e *Engine) finish(ctx context.Context, p *part) error {
 	defer e.mu.Unlock()
 	p.ledger = &ledger
 	e.dropStale()
-	p.shard.tracker.Unfollow(p.fold())
+	p.shard.tracker.Unfollow(p.folded)
 	e.notify()
 	return nil
 }
@@ -310,7 +311,7 @@ func (e *Engine) fill(ctx context.Context, session *copier.Session, c *chunk) (e
 		e.mu.Unlock()
 		return errAgain
 	}
-	p.shard.tracker.Begin(c.id, p.fold())
+	p.shard.tracker.Begin(c.id, p.folded)
 	request := copier.Request{ID: c.id, Table: p.table, Rows: e.rowsMax(p), BytesMax: e.conf.ChunkBytes, Taken: func(s fold.Snapshot) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -331,7 +332,7 @@ func (e *Engine) fill(ctx context.Context, session *copier.Session, c *chunk) (e
 	if err != nil {
 		return err
 	}
-	c.result.Table = p.fold()
+	c.result.Table = p.folded
 	c.bytes = int64(len(c.result.Body))
 	e.memory.add(c.bytes - c.took)
 	c.took = c.bytes

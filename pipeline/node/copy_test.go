@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,9 +33,10 @@ ALTER TABLE plain REPLICA IDENTITY FULL`
 // copyRig is shards with tables to copy, and no target: what a target would have is replayed from the stream.
 type copyRig struct {
 	*rig
-	dsns []string
-	seed uint64
-	conf copying.Config
+	servers []*throwaway.Server
+	dsns    []string
+	seed    uint64
+	conf    copying.Config
 }
 
 func newCopyRig(t *testing.T, shards int, prepare func(*copyRig)) *copyRig {
@@ -46,6 +48,7 @@ func newCopyRig(t *testing.T, shards int, prepare func(*copyRig)) *copyRig {
 	c := &copyRig{rig: &rig{t: t, ctx: ctx, bus: natstest.Bus(t), log: log}, seed: seed}
 	servers, err := throwaway.StartMany(ctx, make([]throwaway.Options, shards)...)
 	c.must(err)
+	c.servers = servers
 	for _, s := range servers {
 		t.Cleanup(func() { _ = s.Close() })
 		conn, err := pgx.Connect(ctx, s.DSN())
@@ -200,6 +203,9 @@ func (t *traffic) one(n int) {
 	prepared := 0
 	for _, s := range on {
 		sql := "BEGIN;"
+		if t.rand.IntN(150) == 0 {
+			sql += "TRUNCATE " + []string{"items", "plain"}[t.rand.IntN(2)] + ";"
+		}
 		for range 1 + t.rand.IntN(3) {
 			sql += t.statement(s, len(t.conns)) + ";"
 		}
@@ -387,6 +393,124 @@ func TestInitialCopySurvives(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Tables join under load, with the rows that they have, and the process dies in between.
+func TestTablesJoin(t *testing.T) {
+	var k crash
+	k.set(copying.TablesJoined, 1)
+	c := newCopyRig(t, 2, func(c *copyRig) { c.conf.At = k.at })
+	c.create(false, "public.items")
+	c.node("n1")
+	c.fill()
+	stop := c.load(4)
+	c.captured()
+	_, _, err := subscribe.AddTables(c.ctx, c.bus, subscribe.TablesSpec{Subscription: "bank", Tables: []string{"public.p*"}, CopyData: true, TargetRows: mark.TargetFail})
+	c.must(err)
+	c.copied()
+	stop()
+	c.captured()
+	m := newReplay(t, false, "public.plain")
+	m.run(c.rig)
+	m.source(c, "items", "pairs", "plain")
+	m.accounts(c)
+	if k.died != 1 {
+		t.Errorf("it died %d times", k.died)
+	}
+}
+
+// A table that leaves while it is being copied ends its copy; one that is dropped on a shard, too.
+func TestTablesLeaveACopy(t *testing.T) {
+	hold, held := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	c := newCopyRig(t, 2, func(c *copyRig) {
+		c.conf.At = func(ctx context.Context, p copying.Point) error {
+			if p != copying.ChunkRead {
+				return nil
+			}
+			once.Do(func() { close(held) })
+			select {
+			case <-hold:
+			case <-ctx.Done():
+			}
+			return nil
+		}
+	})
+	c.fill()
+	c.create(true, "public.*")
+	c.node("n1")
+	<-held
+	_, err := subscribe.RemoveTables(c.ctx, c.bus, subscribe.TablesSpec{Subscription: "bank", Tables: []string{"public.pairs"}})
+	c.must(err)
+	c.exec(c.shards[0], "DROP TABLE plain")
+	close(hold)
+	c.copied()
+	c.captured()
+	m := newReplay(t, false, "public.plain")
+	m.run(c.rig)
+	m.source(c, "items")
+}
+
+// A shard that restarts in the middle makes the copy wait; nothing fails.
+func TestCopyOverRestart(t *testing.T) {
+	emitted := make(chan struct{}, 1000)
+	c := newCopyRig(t, 2, func(c *copyRig) {
+		c.conf.At = func(_ context.Context, p copying.Point) error {
+			if p == copying.HighEmitted {
+				emitted <- struct{}{}
+			}
+			return nil
+		}
+	})
+	c.create(false, "public.*")
+	c.node("n1")
+	c.fill()
+	c.captured()
+	for _, s := range c.servers {
+		c.order(control.CopyResync, "items", "pairs", "plain")
+		<-emitted
+		c.must(s.Stop(c.ctx, throwaway.Immediate))
+		c.must(s.Start(c.ctx))
+		c.copied()
+		for len(emitted) > 0 {
+			<-emitted
+		}
+	}
+	for i, dsn := range c.dsns {
+		var err error
+		c.shards[i], err = pgx.Connect(c.ctx, dsn)
+		c.must(err)
+		t.Cleanup(func() { _ = c.shards[i].Close(context.Background()) })
+	}
+	c.captured()
+	m := newReplay(t, true, "public.plain")
+	m.run(c.rig)
+	m.source(c, "items", "pairs", "plain")
+	m.accounts(c)
+}
+
+// A new table that matches is shown, or joins by itself.
+func TestNewTables(t *testing.T) {
+	c := newCopyRig(t, 2, nil)
+	c.create(false, "public.*", "-public.other")
+	c.node("n1")
+	for _, conn := range c.shards {
+		c.exec(conn, "CREATE TABLE fresh (id int PRIMARY KEY, v text); CREATE TABLE nokey (id int); CREATE TABLE other (id int PRIMARY KEY); INSERT INTO fresh SELECT g, 'v' FROM generate_series(1, 10) g")
+	}
+	pausetest.Until(c.ctx, t, "the new table is shown", func() bool {
+		st, err := control.AskCapture(c.ctx, c.bus.NC, "bank")
+		return err == nil && len(st.NewTables) == 2 && st.NewTables[0] == "public.fresh" && strings.HasPrefix(st.NewTables[1], "public.nokey: ")
+	})
+	catalog, err := control.OpenCatalog(c.ctx, c.bus.JS, 1)
+	c.must(err)
+	_, err = catalog.Change(c.ctx, "bank", func(s *control.Subscription) error { s.FollowNewTables = true; return nil })
+	c.must(err)
+	c.copied()
+	c.exec(c.shards[1], "UPDATE fresh SET v = 'w' WHERE id = 3")
+	c.captured()
+	m := newReplay(t, false)
+	m.run(c.rig)
+	m.source(c, "fresh")
 }
 
 // Tables are copied anew, again and again, under load. They were empty when the stream began, so the stream itself tells what
