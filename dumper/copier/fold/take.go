@@ -159,11 +159,8 @@ func (k *taking) change(c *pipeline.Change) error {
 // message loses the tables that a DDL statement may have changed: rows that were read before it have another form.
 func (k *taking) message(c *pipeline.Change) error {
 	d, ok, err := mark.DDLOf(c)
-	if !ok {
-		return nil
-	}
-	if err != nil { // anybody may write what looks like a mark: it may be about any table
-		d = mark.DDL{}
+	if err != nil || !ok {
+		return err
 	}
 	for _, tb := range k.t.tables {
 		if changes(&d, tb.Table) && k.t.needs(tb, k.f.XID) {
