@@ -304,6 +304,7 @@ const (
 	ChunkRead      Point = "chunk read"      // its mark is not written
 	HighEmitted    Point = "high emitted"    // its mark is
 	AgainWritten   Point = "again written"   // rows with another key are in the ledger; the update is not in the stream
+	ChunkFolded    Point = "chunk folded"    // its mark came, nothing is written
 	ChunkIntended  Point = "chunk intended"  // it is about to be published
 	ChunkPublished Point = "chunk published" // the ledger has only the intent
 	EndEmitted     Point = "end emitted"
@@ -314,5 +315,5 @@ const (
 // Points are all of them.
 var Points = []Point{
 	Planned, BeginEmitted, BeginIntended, BeginPublished, TablesJoined, LedgerMade, ChunkRead, HighEmitted,
-	AgainWritten, ChunkIntended, ChunkPublished, EndEmitted, EndIntended, EndPublished,
+	AgainWritten, ChunkFolded, ChunkIntended, ChunkPublished, EndEmitted, EndIntended, EndPublished,
 }

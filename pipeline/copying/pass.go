@@ -217,6 +217,9 @@ func (e *Engine) rows(ctx context.Context, b *pipeline.Batch, tx *pipeline.Trans
 	if len(b.Transactions) > 1 {
 		return fmt.Errorf("chunk %s is not alone in its batch", c.id)
 	}
+	if err := e.at(ctx, ChunkFolded); err != nil {
+		return err
+	}
 	e.mu.Lock()
 	then := c.then()
 	intent := *c.part.ledger
