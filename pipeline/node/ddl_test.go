@@ -384,3 +384,35 @@ func TestDDLRefused(t *testing.T) {
 		t.Errorf("outcome %q", got)
 	}
 }
+
+// A new table is made on the target by its statement, joins by itself, and is copied; one that changes while it is copied
+// becomes the same all the same.
+func TestDDLAndCopies(t *testing.T) {
+	r := newRig(t, 2, withDDL(control.DDLCapture), func(s *subscribe.Spec) {
+		s.FollowNewTables, s.CopyData, s.Copy = true, true, control.CopyOptions{Parallel: 2, Rate: 400_000}
+	})
+	for i, c := range r.shards {
+		r.simple(c, fmt.Sprintf("INSERT INTO accounts SELECT n * 2 + %d, repeat('x', 100), n FROM generate_series(1, 10000) n", i))
+	}
+	r.start("n0")
+	for i, c := range r.shards {
+		r.simple(c, fmt.Sprintf("CREATE TABLE fresh (id int PRIMARY KEY, v text); INSERT INTO fresh VALUES (%d, 'v')", i))
+	}
+	for n, sql := range []string{"ALTER TABLE accounts RENAME owner TO holder", "ALTER TABLE accounts ADD c int DEFAULT 5", "ALTER TABLE accounts DROP balance"} {
+		for k := range r.shards {
+			c := r.shards[(n+k)%2]
+			r.simple(c, sql)
+			r.simple(c, fmt.Sprintf("DELETE FROM accounts WHERE id %% 1000 = %d; UPDATE accounts SET id = id + 1000000 WHERE id %% 500 = %d", 2*n+k, 2*n+k))
+		}
+		r.appliedDDL(sql)
+	}
+	pausetest.Within(time.Minute, t, "everything is copied", func() bool {
+		if stuck := r.settled(); stuck != "" {
+			t.Fatal(stuck)
+		}
+		return len(r.lines(r.target, "SELECT 'x' FROM pg_class WHERE relname = 'fresh'")) == 1 && len(r.lines(r.target, "SELECT v FROM fresh")) == 2 &&
+			len(r.lines(r.target, "SELECT table_name FROM cdc.copying")) == 0
+	})
+	r.applied()
+	r.same("accounts", "fresh")
+}
