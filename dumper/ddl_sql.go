@@ -44,6 +44,7 @@ DECLARE
   at CONSTANT text := extract(epoch FROM statement_timestamp())::text;
   o record;
   ours boolean;
+  published boolean;
 BEGIN
 BEGIN
   note := coalesce(nullif(current_setting(@setting@, true), ''), '{}')::jsonb;
@@ -71,11 +72,13 @@ BEGIN
     WHERE event = 'sql_drop' AND NOT d.is_temporary AND d.object_type IN ('table', 'table column', 'index', 'type', 'composite type', 'domain', 'schema')
       AND (d.original OR d.object_type IN ('table', 'table column'))
   LOOP
-    ours := cardinality(in_schema) > 0
+    published := o.kind = 'table' AND (EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
+        WHERE d.object_type = 'publication relation' AND d.address_names = ARRAY[o.schema, o.name] AND d.address_args[1] = ANY (publications))
+      OR EXISTS (SELECT FROM pg_publication p WHERE p.pubname = ANY (publications) AND (p.puballtables
+        OR EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = to_regnamespace(quote_ident(o.schema))))));
+    ours := published OR cardinality(in_schema) > 0
       AND EXISTS (SELECT FROM unnest(in_schema, in_table) p(s, t) WHERE o.schema ~ p.s AND (o.kind NOT IN ('table', 'column') OR o.name ~ p.t))
       AND (o.kind NOT IN ('table', 'column') OR NOT EXISTS (SELECT FROM unnest(out_schema, out_table) p(s, t) WHERE o.schema ~ p.s AND o.name ~ p.t))
-      OR o.kind = 'table' AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d
-        WHERE d.object_type = 'publication relation' AND d.address_names = ARRAY[o.schema, o.name] AND d.address_args[1] = ANY (publications))
       OR o.kind = 'column' AND EXISTS (SELECT FROM pg_publication p JOIN pg_publication_rel r ON r.prpubid = p.oid
         WHERE p.pubname = ANY (publications) AND r.prrelid IN (SELECT o.objid UNION ALL SELECT relid FROM pg_partition_ancestors(o.objid)))
       OR EXISTS (SELECT FROM pg_publication p WHERE p.pubname = ANY (publications) AND (p.puballtables
@@ -83,7 +86,7 @@ BEGIN
       OR o.kind NOT IN ('table', 'column', 'schema') AND EXISTS (SELECT FROM pg_publication_tables p
         WHERE p.pubname = ANY (publications) AND p.schemaname = o.schema);
     IF ours AND o.schema !~ '^pg_' AND o.schema NOT IN ('information_schema', 'cdc') THEN
-      objects := objects || jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('type', o.kind, 'schema', o.schema, 'name', o.name, 'column', o.col, 'dropped', true)));
+      objects := objects || jsonb_build_array(jsonb_strip_nulls(jsonb_build_object('type', o.kind, 'schema', o.schema, 'name', o.name, 'column', o.col, 'dropped', true, 'published', nullif(published, false))));
     END IF;
   END LOOP;
   IF event = 'sql_drop' THEN
@@ -117,7 +120,7 @@ BEGIN
     LEFT JOIN pg_namespace n ON n.oid = coalesce(c.relnamespace, t.typnamespace)
     LEFT JOIN pg_namespace n2 ON k.kind = 'schema' AND n2.oid = k.objid
     LEFT JOIN pg_attribute a ON k.kind = 'column' AND a.attrelid = k.rel AND a.attnum = k.objsubid
-    WHERE k.kind IS NOT NULL AND coalesce(c.relpersistence, 'p') <> 't' AND tag NOT IN ('COMMENT', 'SECURITY LABEL')
+    WHERE k.kind IS NOT NULL AND coalesce(c.relpersistence, 'p') = 'p' AND tag NOT IN ('COMMENT', 'SECURITY LABEL')
   LOOP
     ours := EXISTS (SELECT FROM unnest(in_schema, in_table) p(s, t) WHERE o.schema ~ p.s AND (o.tab IS NULL OR o.tabname ~ p.t))
       AND (o.tab IS NULL OR NOT EXISTS (SELECT FROM unnest(out_schema, out_table) p(s, t) WHERE o.schema ~ p.s AND o.tabname ~ p.t))

@@ -3,6 +3,7 @@ package dumper_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,10 +65,14 @@ func (s *ddlShard) marks() (all []mark.DDL) {
 func brief(marks []mark.DDL) (lines []string) {
 	for _, d := range marks {
 		line := fmt.Sprintf("%s %d: %s ->", d.Tag, d.Nth, d.Statement)
+		slices.SortFunc(d.Objects, func(a, b mark.DDLObject) int { return strings.Compare(fmt.Sprintf("%v %v", !a.Dropped, a), fmt.Sprintf("%v %v", !b.Dropped, b)) })
 		for _, o := range d.Objects {
 			line += " "
 			if o.Dropped {
 				line += "-"
+			}
+			if o.Published {
+				line += "published "
 			}
 			line += o.Type + " " + o.Schema + "." + o.Name
 			if o.Column != "" {
@@ -116,12 +121,16 @@ func TestDDLMarks(t *testing.T) {
 		}},
 		{"CREATE TYPE comp AS (a int)", []string{"CREATE TYPE 1: CREATE TYPE comp AS (a int) -> type public.comp"}},
 		{"ALTER TYPE comp ADD ATTRIBUTE b int", []string{"ALTER TYPE 1: ALTER TYPE comp ADD ATTRIBUTE b int -> type public.comp"}},
-		{"CREATE TABLE n (id serial PRIMARY KEY, u int UNIQUE)", []string{"CREATE TABLE 1: CREATE TABLE n (id serial PRIMARY KEY, u int UNIQUE) -> table public.n index public.n_u_key index public.n_pkey"}},
+		{"CREATE TABLE n (id serial PRIMARY KEY, u int UNIQUE)", []string{"CREATE TABLE 1: CREATE TABLE n (id serial PRIMARY KEY, u int UNIQUE) -> index public.n_pkey index public.n_u_key table public.n"}},
 		{"ALTER TABLE n RENAME TO n2", []string{"ALTER TABLE 1: ALTER TABLE n RENAME TO n2 -> table public.n2"}},
 		{"DROP TABLE n2", []string{"DROP TABLE 1: DROP TABLE n2 -> -table public.n2"}},
 		{"CREATE TABLE q AS SELECT 1 AS a", []string{"CREATE TABLE AS 1: CREATE TABLE q AS SELECT 1 AS a -> table public.q"}},
 		{`CREATE TABLE "Odd "".x" (a int)`, []string{`CREATE TABLE 1: CREATE TABLE "Odd "".x" (a int) -> table public.Odd ".x`}},
 		{`DROP TABLE "Odd "".x"`, []string{`DROP TABLE 1: DROP TABLE "Odd "".x" -> -table public.Odd ".x`}},
+		{"CREATE TABLE pd (a int PRIMARY KEY); ALTER PUBLICATION p ADD TABLE pd; DROP TABLE pd", []string{
+			"CREATE TABLE 1: CREATE TABLE pd (a int PRIMARY KEY); ALTER PUBLICATION p ADD TABLE pd; DROP TABLE pd -> index public.pd_pkey table public.pd",
+			"DROP TABLE 1: CREATE TABLE pd (a int PRIMARY KEY); ALTER PUBLICATION p ADD TABLE pd; DROP TABLE pd -> -published table public.pd",
+		}},
 		// Several in one text, and those that are not about the subscription.
 		{"ALTER TABLE t ADD a int; CREATE TABLE other.x (a int); ALTER TABLE other.x ADD b int; ALTER TABLE t ADD b int", []string{
 			"ALTER TABLE 1: ALTER TABLE t ADD a int; CREATE TABLE other.x (a int); ALTER TABLE other.x ADD b int; ALTER TABLE t ADD b int -> table public.t",
@@ -141,6 +150,7 @@ func TestDDLMarks(t *testing.T) {
 		}},
 		// Nothing to do with the subscription.
 		{"CREATE TEMP TABLE tt (a int); ALTER TABLE tt ADD b int; CREATE TYPE pg_temp.e AS ENUM ('a'); DROP TABLE tt", nil},
+		{"CREATE UNLOGGED TABLE fleeting (a int); ALTER TABLE fleeting ADD b int", nil},
 		{"CREATE TABLE audit1 (a int); ALTER TABLE audit1 ADD b int; CREATE INDEX ON audit1 (a); DROP TABLE audit1", nil},
 		{"CREATE VIEW v AS SELECT 1; COMMENT ON TABLE t IS 'x'; GRANT SELECT ON t TO PUBLIC; CREATE FUNCTION g() RETURNS int LANGUAGE sql AS 'SELECT 1'", nil},
 		{"CREATE EXTENSION citext; DROP EXTENSION citext", nil},
@@ -149,10 +159,10 @@ func TestDDLMarks(t *testing.T) {
 		{"CREATE TYPE gone AS ENUM ('a'); ALTER TABLE t ADD e gone; DROP TYPE gone CASCADE", []string{
 			"CREATE TYPE 1: CREATE TYPE gone AS ENUM ('a'); ALTER TABLE t ADD e gone; DROP TYPE gone CASCADE -> type public.gone",
 			"ALTER TABLE 1: CREATE TYPE gone AS ENUM ('a'); ALTER TABLE t ADD e gone; DROP TYPE gone CASCADE -> table public.t",
-			"DROP TYPE 1: CREATE TYPE gone AS ENUM ('a'); ALTER TABLE t ADD e gone; DROP TYPE gone CASCADE -> -type public.gone -column public.t.e",
+			"DROP TYPE 1: CREATE TYPE gone AS ENUM ('a'); ALTER TABLE t ADD e gone; DROP TYPE gone CASCADE -> -column public.t.e -type public.gone",
 		}},
 		{"CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (9)", []string{
-			"CREATE TABLE 1: CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (9) -> table public.r index public.r_pkey",
+			"CREATE TABLE 1: CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (9) -> index public.r_pkey table public.r",
 			"CREATE TABLE 2: CREATE TABLE r (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE r1 PARTITION OF r FOR VALUES FROM (0) TO (9) -> table public.r1",
 		}},
 		{"ALTER TABLE r DETACH PARTITION r1", []string{"ALTER TABLE 1: ALTER TABLE r DETACH PARTITION r1 -> table public.r"}},

@@ -55,6 +55,7 @@ const (
 	outcomeByHand  = "done by hand"
 	outcomeLeftOut = "left out with its transaction"
 	outcomeTarget  = "left to the target: its table is not partitioned"
+	outcomeNotOurs = "left to the target: the table was not captured, and is another one here"
 	outcomeWaits   = "waits until every shard has run it"
 )
 
@@ -114,6 +115,9 @@ func (r *ddlRun) blocked(why string, err error) error {
 
 // take brings the ledger forward, and runs the statement if this is its place.
 func (r *ddlRun) take(ctx context.Context, shard pipeline.ShardID, skipped bool) error {
+	if err := r.decide(ctx); err != nil {
+		return err
+	}
 	e := r.ddl.next(r.what.Key, shard)
 	if e == nil {
 		e = r.ddl.add(r.what.Key, r.tx.CSN)
@@ -123,9 +127,6 @@ func (r *ddlRun) take(ctx context.Context, shard pipeline.ShardID, skipped bool)
 		}
 	}
 	e.shards[shard] = true
-	if err := r.decide(ctx); err != nil {
-		return err
-	}
 	switch {
 	case e.executed: // at another shard's place
 	case r.what.Last && len(e.shards) < r.cfg.Shards && !skipped:
@@ -139,7 +140,7 @@ func (r *ddlRun) take(ctx context.Context, shard pipeline.ShardID, skipped bool)
 			return err
 		}
 		e.executed, e.outcome = true, outcome
-		if outcome != outcomeLeftOut && outcome != outcomeTarget {
+		if outcome != outcomeLeftOut && outcome != outcomeTarget && outcome != outcomeNotOurs {
 			e.effects = r.what.Effects
 		}
 	}
@@ -170,6 +171,9 @@ func (r *ddlRun) execute(ctx context.Context, skipped bool) (outcome string, err
 	}
 	if err := r.values(ctx); err != nil {
 		return "", err
+	}
+	if r.what.SQL == "" {
+		return outcomeNotOurs, nil
 	}
 	if err := r.settle(ctx); err != nil {
 		return "", err

@@ -119,6 +119,7 @@ func (l *ddlLedger) see(shard pipeline.ShardID, name tableName) view {
 
 func (v *view) take(e ddl.Effect) {
 	switch e.Kind {
+	case ddl.CreateTable:
 	case ddl.DropTable:
 		v.gone = true
 	case ddl.RenameTable:

@@ -14,10 +14,11 @@ import (
 
 // What has to be found out on the target, or done there, before a statement of the shards runs or waits.
 
-// decide finds out from the target what the text does not say: whether a type becomes narrower.
+// decide finds out from the target what the text does not say: whose tables are dropped, and whether a type becomes
+// narrower.
 func (r *ddlRun) decide(ctx context.Context) error {
-	if !r.what.Single {
-		return nil
+	if err := r.spare(ctx); err != nil || !r.what.Single {
+		return err
 	}
 	for _, t := range r.what.Types {
 		rows, err := r.query(ctx, `SELECT pg_catalog.format_type(a.atttypid, a.atttypmod), coalesce(pg_catalog.format_type(pg_catalog.to_regtype($3), -1), $3)
@@ -137,6 +138,29 @@ func (r *ddlRun) partition(ctx context.Context) (outcome string, err error) {
 		}
 	}
 	return "", r.blocked("brings in rows of a table that are not in the stream", nil)
+}
+
+// spare keeps tables that only have the name of a table that a shard dropped: those that are neither partitions here nor
+// were made by a statement of the shards.
+func (r *ddlRun) spare(ctx context.Context) error {
+	var spared []ddl.Name
+	for _, n := range r.what.Doubtful {
+		rows, err := r.query(ctx, `SELECT 1 FROM pg_catalog.pg_class WHERE oid = pg_catalog.to_regclass($1) AND NOT relispartition AND NOT EXISTS (
+			SELECT FROM cdc.ddl WHERE subscription = $2 AND outcome = $3 AND effects OPERATOR(pg_catalog.@>) pg_catalog.jsonb_build_array(
+				pg_catalog.jsonb_build_object('kind', $4::text, 'of', pg_catalog.jsonb_build_object('schema', $5::text, 'table', $6::text))))`,
+			n.String(), r.cfg.Subscription, outcomeRan, ddl.CreateTable, n.Schema, n.Name)
+		if err != nil {
+			return fmt.Errorf("look at table %s: %w", n, err)
+		}
+		if len(rows) > 0 {
+			spared = append(spared, n)
+		}
+	}
+	if len(spared) > 0 {
+		r.what.Spare(spared)
+		r.what.Effects = slices.DeleteFunc(r.what.Effects, func(e ddl.Effect) bool { return e.Kind == ddl.DropTable && slices.Contains(spared, e.Table) })
+	}
+	return nil
 }
 
 // inPath runs a query with the statement's search path.

@@ -134,6 +134,29 @@ func TestDDLAndTransactionsThatAreKnownWhole(t *testing.T) {
 	}
 }
 
+// A table that a shard drops, and that was never captured, is none of a target's table of the same name; partitions are, and
+// what the shards' statements made.
+func TestDDLDropsOnlyWhatIsTheirs(t *testing.T) {
+	w := newDDLWorld(t, 1)
+	own := func(name string, published bool) mark.DDLObject {
+		return mark.DDLObject{Type: mark.DDLTable, Schema: "public", Name: name, Dropped: true, Published: published}
+	}
+	w.target.exec("CREATE TABLE theirs (a int); CREATE TABLE root (a int) PARTITION BY RANGE (a); CREATE TABLE part PARTITION OF root DEFAULT; CREATE TABLE known (a int)")
+	w.alter(0, "CREATE TABLE made (a int)", "SELECT 1", mark.DDLObject{Type: mark.DDLTable, Schema: "public", Name: "made"})
+	w.source("CREATE TABLE theirs (a int); CREATE TABLE part (a int); CREATE TABLE known (a int)")
+	w.alter(0, "DROP TABLE theirs, part, made, known", "SELECT 1", own("theirs", false), own("part", false), own("made", false), own("known", true))
+	w.replay()
+	if got := w.target.rows("SELECT relname FROM pg_class WHERE relname IN ('theirs', 'part', 'made', 'known')"); got != "theirs\n" {
+		t.Errorf("left: %s", got)
+	}
+	w.source("CREATE TABLE theirs (a int)")
+	w.alter(0, "DROP TABLE theirs", "SELECT 1", own("theirs", false))
+	w.replay()
+	if got := w.target.rows("SELECT outcome, (SELECT count(*) FROM theirs) FROM cdc.ddl ORDER BY id DESC LIMIT 1"); !strings.HasPrefix(got, "left to the target") {
+		t.Errorf("%s", got)
+	}
+}
+
 // Tables that have other names on the target: no statement fits there.
 func TestDDLWithOtherNames(t *testing.T) {
 	w := newDDLWorld(t, 1)

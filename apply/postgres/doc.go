@@ -115,6 +115,6 @@
 // BUG(apply): under session_replication_role replica PostgreSQL does not recheck DEFERRABLE unique constraints
 // (the recheck is a trigger), neither for us nor for its own apply worker. The source checked them per shard.
 //
-// Sequences are not replicated. DDL is not replicated. Behind a connection pooler in transaction mode nothing
+// Sequences are not replicated. DDL is, when the subscription captures it: see ddl.go and package ddl. Behind a connection pooler in transaction mode nothing
 // here holds; give the server's own address.
 package postgres

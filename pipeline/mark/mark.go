@@ -112,6 +112,9 @@ type DDLObject struct {
 	Name    string `json:"name"`             // of a column: its table's
 	Column  string `json:"column,omitempty"` // DDLColumn
 	Dropped bool   `json:"dropped,omitempty"`
+	// Published, of a table that was dropped: it was in the subscription itself. Else it may be a partition, or a table of
+	// that name which was never captured.
+	Published bool `json:"published,omitempty"`
 }
 
 // Content is the mark as it is written.

@@ -27,6 +27,9 @@ type Statement struct {
 	Effects []Effect
 	// Types are columns that get another type; Last is then to be found out from the target.
 	Types []NewType
+	// Doubtful are tables that it drops on the shard, and that were not published there: partitions, or tables of a name
+	// that may be another table's here.
+	Doubtful []Name
 	// Values: rows that are there get values that only each shard knows, unless there are none.
 	Values string
 	// Partition that is attached, detached or made, of Table; empty: none.
@@ -34,7 +37,9 @@ type Statement struct {
 	// Attach: its rows become rows of the table.
 	Attach bool
 
-	phrase phrase
+	phrase  phrase
+	drop    []Name
+	cascade bool
 }
 
 // Mentions says whether the statement uses a name.
@@ -72,6 +77,7 @@ type NewType struct {
 
 // Kinds of an Effect.
 const (
+	CreateTable  = "create table" // none: it says whose table that is
 	RenameColumn = "rename column"
 	RenameTable  = "rename table"
 	DropColumn   = "drop column" // its values are left out
@@ -228,7 +234,7 @@ func (r *reader) drops(kind string) (all []mark.DDLObject) {
 func (r *reader) dropTable() string {
 	r.i = 2
 	r.skip("if", "exists")
-	var names []string
+	var names []Name
 	for {
 		n, ok := r.name()
 		if !ok {
@@ -237,7 +243,10 @@ func (r *reader) dropTable() string {
 		for _, o := range r.drops(mark.DDLTable) {
 			if o.Name == n.Name && (n.Schema == "" || n.Schema == o.Schema) {
 				of := Name{o.Schema, o.Name}
-				names = append(names, of.String())
+				names = append(names, of)
+				if !o.Published {
+					r.Doubtful = append(r.Doubtful, of)
+				}
 				r.Effects = append(r.Effects, Effect{Kind: DropTable, Table: of})
 			}
 		}
@@ -248,12 +257,28 @@ func (r *reader) dropTable() string {
 	if len(names) == 0 {
 		return "it dropped tables that it does not name"
 	}
-	r.SQL = "DROP TABLE IF EXISTS " + strings.Join(names, ", ")
-	if r.skip("cascade") {
-		r.SQL += " CASCADE"
-	}
+	r.drop = names
+	r.cascade = r.skip("cascade")
+	r.Spare(nil)
 	r.Last = true
 	return ""
+}
+
+// Spare leaves tables out of DROP TABLE.
+func (s *Statement) Spare(spared []Name) {
+	var names []string
+	for _, n := range s.drop {
+		if !slices.Contains(spared, n) {
+			names = append(names, n.String())
+		}
+	}
+	s.SQL = ""
+	if len(names) > 0 {
+		s.SQL = "DROP TABLE IF EXISTS " + strings.Join(names, ", ")
+		if s.cascade {
+			s.SQL += " CASCADE"
+		}
+	}
 }
 
 // dropped is DROP of one or several things that hold no rows. Columns may go with them.
@@ -286,6 +311,11 @@ func (r *reader) createTable() string {
 		return r.nothing()
 	}
 	r.Single = true
+	for _, o := range r.d.Objects {
+		if o.Type == mark.DDLTable && !o.Dropped {
+			r.Effects = append(r.Effects, Effect{Kind: CreateTable, Table: Name{o.Schema, o.Name}})
+		}
+	}
 	of := r.p.top("of")
 	if of < 1 || !r.p.tokens[of-1].is("partition") {
 		return ""
