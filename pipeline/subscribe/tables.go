@@ -36,7 +36,7 @@ ORDER BY 1, 2`
 
 // publishedSQL: what given publications hold. attnames is new in PostgreSQL 15; what is older is refused elsewhere.
 const publishedSQL = `
-SELECT DISTINCT p.schemaname::text, p.tablename::text, true, ARRAY(SELECT jsonb_array_elements_text(to_jsonb(p) -> 'attnames')), '{}'::text[]
+SELECT DISTINCT p.schemaname::text, p.tablename::text, true, ARRAY(SELECT jsonb_array_elements_text(coalesce(nullif(to_jsonb(p) -> 'attnames', 'null'), '[]'))), '{}'::text[]
 FROM pg_catalog.pg_publication_tables p WHERE p.pubname = ANY($1) ORDER BY 1, 2`
 
 // shardTables lists the tables that the subscription reads on a shard.
