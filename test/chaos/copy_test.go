@@ -147,3 +147,36 @@ func TestLargeValue(t *testing.T) {
 	c.SameTables([]string{"public.large", "public.heap"})
 	c.ProvesEqual()
 }
+
+// Every type and every shape of table: copied while the node is killed, copied anew onto emptied tables, and onto rows that are
+// there already.
+func TestMatrixCopiedAgain(t *testing.T) {
+	whole(t)
+	m, o := harness.NewMatrix(t)
+	o.Copy = harness.CopyToEmpty
+	o.Before = func(c *harness.Cluster) {
+		c.Transact(true, func(i int) []string { return m.Fill(i, harness.Shards) })
+		c.Transact(true, func(i int) []string { return m.Change(i, harness.Shards, 1) })
+	}
+	c := harness.New(t, o)
+	node, worker := c.Node("node"), c.Apply()
+	dice := rand.New(rand.NewPCG(c.Seed, 0))
+	for n := int64(1); n <= 5 && c.Copied(n*dice.Int64N(2000)); n++ {
+		c.Kill(node)
+		c.Kill(worker)
+		node, worker = c.Node("node"), c.Apply()
+		c.Transact(n%2 == 0, func(i int) []string { return m.Change(i, harness.Shards, 1+int(n)) })
+	}
+	same := func() {
+		t.Helper()
+		c.Consistent()
+		c.WaitApplied()
+		c.SameTables(m.Tables())
+	}
+	same()
+	t.Log(c.Do("resync", c.Sub.Name, "--table", `public.*,"s.ch.""q".*`))
+	same()
+	t.Log(c.Do("resync", c.Sub.Name, "--table", "public.types,public.arrays,public.key_*,public.toast,public.wide,public.by_list,public.by_range", "--if-target-has-rows", "merge"))
+	same()
+	c.ProvesEqual()
+}

@@ -6,6 +6,8 @@
 //	random_test.go    every process killed, paused, restarted at random
 //	soak_test.go      the same for as long as you like, with a report (make soak)
 //	huge_test.go      a transaction larger than memory (make huge)
+//	copy_test.go      every process killed, paused, restarted while tables are copied, again and again
+//	copyspeed_test.go a copy, measured (make copy)
 //	network_test.go   proxies between everything: cut, stall, freeze, slow, reset
 //	servers_test.go   PostgreSQL: shards and the target restarted, a shard down when a node starts
 //	cluster_test.go   three NATS servers: killed, paused, restarted

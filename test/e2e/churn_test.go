@@ -16,7 +16,7 @@ func TestChurn(t *testing.T) {
 	c.FillChurn(rows)
 	churn := c.OpenChurn(rows, 300)
 	churn.Truncates()
-	churn.Changed(1200)
+	churn.Changed(600)
 	churn.Stop()
 	c.WaitApplied()
 	c.SameChurn()

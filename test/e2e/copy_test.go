@@ -26,25 +26,25 @@ func TestCopy(t *testing.T) {
 
 // Every type and every shape of table, copied, with changes before, during and after the copy.
 func TestMatrixCopied(t *testing.T) {
-	m, o := newMatrix(t)
+	m, o := harness.NewMatrix(t)
 	o.Copy = harness.CopyToEmpty
 	o.Before = func(c *harness.Cluster) {
-		transact(t, c, true, func(i int) []string { return m.Fill(i, harness.Shards) })
-		transact(t, c, false, func(i int) []string { return m.Change(i, harness.Shards, 1) })
+		c.Transact(true, func(i int) []string { return m.Fill(i, harness.Shards) })
+		c.Transact(false, func(i int) []string { return m.Change(i, harness.Shards, 1) })
 	}
 	c := harness.New(t, o)
 	c.Node("node")
 	c.Apply()
 	for round := 2; round <= matrixRounds; round++ { // while it copies
-		transact(t, c, round%2 == 0, func(i int) []string { return m.Change(i, harness.Shards, round) })
+		c.Transact(round%2 == 0, func(i int) []string { return m.Change(i, harness.Shards, round) })
 	}
 	st := c.Consistent()
 	t.Logf("%d rows, %d bytes copied", st.Rows, st.Bytes)
 	c.WaitApplied()
-	sameMatrix(t, c, m)
-	transact(t, c, true, func(i int) []string { return m.Change(i, harness.Shards, matrixRounds+1) })
+	c.SameTables(m.Tables())
+	c.Transact(true, func(i int) []string { return m.Change(i, harness.Shards, matrixRounds+1) })
 	c.WaitApplied()
-	sameMatrix(t, c, m)
+	c.SameTables(m.Tables())
 	c.ProvesEqual()
 	everyTable(t, c, m)
 }
@@ -96,7 +96,7 @@ func TestTablesComeAndGo(t *testing.T) {
 	}
 	s.Churn.Stop()
 	s.WaitApplied()
-	if err := run(s.Ctx, s.TargetDSN(), "DELETE FROM rows WHERE id % 7 = 0"); err != nil { // a target that was spoilt
+	if err := harness.Run(s.Ctx, s.TargetDSN(), "DELETE FROM rows WHERE id % 7 = 0"); err != nil { // a target that was spoilt
 		t.Fatal(err)
 	}
 	t.Log(s.Do("resync", name, "--table", "public.rows"))
@@ -133,7 +133,7 @@ func TestCopyWaitsForWriters(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := run(c.Ctx, c.ShardDSN(2), "BEGIN", "INSERT INTO rows VALUES (-2, 1, 'prepared'); UPDATE rows SET id = -id WHERE id = 302; INSERT INTO heap VALUES (2, 2, 'prepared')", "PREPARE TRANSACTION 'long_one'"); err != nil {
+	if err := harness.Run(c.Ctx, c.ShardDSN(2), "BEGIN", "INSERT INTO rows VALUES (-2, 1, 'prepared'); UPDATE rows SET id = -id WHERE id = 302; INSERT INTO heap VALUES (2, 2, 'prepared')", "PREPARE TRANSACTION 'long_one'"); err != nil {
 		t.Fatal(err)
 	}
 	c.Node("node")
@@ -154,17 +154,21 @@ func TestCopyWaitsForWriters(t *testing.T) {
 	}
 	waiting("b", fmt.Sprint(open.PgConn().PID()))
 	waiting("c", "long_one")
+	if said := c.Says("not yet consistent"); strings.Contains(said, "consistent from csn") {
+		t.Errorf("cdcctl status names a csn from which on the target is consistent while it is being copied:\n%s", said)
+	}
 	if !strings.Contains(c.Cdcctl("status", c.Sub.Name), "long_one") {
 		t.Errorf("cdcctl status does not say for whom the copy waits:\n%s", c.Cdcctl("status", c.Sub.Name))
 	}
-	if err := run(c.Ctx, c.ShardDSN(2), "COMMIT PREPARED 'long_one'"); err != nil {
+	if err := harness.Run(c.Ctx, c.ShardDSN(2), "COMMIT PREPARED 'long_one'"); err != nil {
 		t.Fatal(err)
 	}
 	waiting("b", fmt.Sprint(open.PgConn().PID()))
 	if _, err := open.Exec(c.Ctx, "COMMIT"); err != nil {
 		t.Fatal(err)
 	}
-	c.Consistent()
+	st := c.Consistent()
+	c.Says("consistent from csn " + st.ConsistentFrom.String())
 	c.WaitApplied()
 	c.SameChurn()
 	c.ProvesEqual()
@@ -174,7 +178,7 @@ func TestCopyWaitsForWriters(t *testing.T) {
 func TestTargetHasRows(t *testing.T) {
 	fill := func(c *harness.Cluster) {
 		c.FillChurn(900)
-		if err := run(c.Ctx, c.TargetDSN(), "INSERT INTO rows SELECT g, -5, 'of the target' FROM generate_series(100, 200) AS g; INSERT INTO rows VALUES (-77, 0, 'more')"); err != nil {
+		if err := harness.Run(c.Ctx, c.TargetDSN(), "INSERT INTO rows SELECT g, -5, 'of the target' FROM generate_series(100, 200) AS g; INSERT INTO rows VALUES (-77, 0, 'more')"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -192,7 +196,7 @@ func TestTargetHasRows(t *testing.T) {
 				t.Errorf("rows of the target's own, and such that were to be replaced: %s, want %s", got, want)
 			}
 			if copying == harness.CopyMerge {
-				if err := run(c.Ctx, c.TargetDSN(), "DELETE FROM rows WHERE id = -77"); err != nil {
+				if err := harness.Run(c.Ctx, c.TargetDSN(), "DELETE FROM rows WHERE id = -77"); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -313,7 +313,7 @@ func TestJSONChurn(t *testing.T) {
 	c.FillChurn(rows)
 	churn := c.OpenChurn(rows, 300)
 	churn.Truncates()
-	churn.Changed(1000)
+	churn.Changed(500)
 	churn.Stop()
 	r := newReplica(t, map[string][]string{"public.rows": {"id"}, "public.short": {"b", "a"}, "public.heap": nil})
 	readJSON(t, c, c.WaitPublished(), r)

@@ -24,7 +24,7 @@ func TestPreparedWhileSlotIsMade(t *testing.T) {
 	}
 	c.Node("node")
 	c.Apply()
-	if err := run(c.Ctx, c.ShardDSN(shard), "COMMIT PREPARED 'meanwhile'"); err != nil {
+	if err := harness.Run(c.Ctx, c.ShardDSN(shard), "COMMIT PREPARED 'meanwhile'"); err != nil {
 		t.Fatal(err)
 	}
 	c.WaitApplied()
@@ -89,7 +89,7 @@ func prepareMeanwhile(c *harness.Cluster, shard int, first, second *pgx.Conn) er
 	if err := waits(second); err != nil {
 		return err
 	}
-	if err := run(c.Ctx, c.ShardDSN(shard), "BEGIN", "INSERT INTO journal VALUES (-3, 'meanwhile', now())", "PREPARE TRANSACTION 'meanwhile'"); err != nil {
+	if err := harness.Run(c.Ctx, c.ShardDSN(shard), "BEGIN", "INSERT INTO journal VALUES (-3, 'meanwhile', now())", "PREPARE TRANSACTION 'meanwhile'"); err != nil {
 		return err
 	}
 	_, err := second.Exec(c.Ctx, "COMMIT")

@@ -76,6 +76,7 @@ type Cluster struct {
 	audit                  *auditor
 	url, nodeURL, applyURL string
 	peers                  []*peer
+	gids                   atomic.Int64 // of Transact
 
 	mu       sync.Mutex
 	programs []*program.Program

@@ -148,6 +148,3 @@ func Until(ctx context.Context, t *testing.T, what string, met func() (ok bool, 
 
 // Cdcd is the path of the cdcd under test.
 func Cdcd() string { return shared.cdcd }
-
-// AnyDSN is a server like those of the tests, to ask what it can do.
-func AnyDSN() string { return shared.servers[0].DSN() }

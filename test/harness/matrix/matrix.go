@@ -149,7 +149,7 @@ func (m *Matrix) insert(i, n, r int) []string {
 	}
 }
 
-// Change are the changes of a round, from 1 on, on shard i of n.
+// Change are the changes of a round, 1 to 9, on shard i of n.
 func (m *Matrix) Change(i, n, round int) (statements []string) {
 	statements = append(statements, m.insert(i, n, rowsOfTypes+round)...)
 	var scalars, arrays []string

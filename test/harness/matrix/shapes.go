@@ -178,7 +178,7 @@ var shapes = []shape{
 		fill: []string{
 			"INSERT INTO parent SELECT {0} + g, {0} + 21 - g FROM generate_series(1, 20) AS g", "INSERT INTO child SELECT {0} + g, {0} + 1 + g % 20 FROM generate_series(1, 40) AS g",
 		},
-		change: []string{"UPDATE child SET p = {0} + 10 + {r} WHERE id = {0} + {r}", "DELETE FROM parent WHERE id = {0} + {r}", "INSERT INTO parent VALUES ({0} + 100 + {r}, NULL)", "INSERT INTO child VALUES ({0} + 100 + {r}, {0} + 100 + {r})"},
+		change: []string{"UPDATE child SET p = {0} + 10 WHERE id = {0} + {r}", "DELETE FROM parent WHERE id = {0} + {r}", "INSERT INTO parent VALUES ({0} + 100 + {r}, NULL)", "INSERT INTO child VALUES ({0} + 100 + {r}, {0} + 100 + {r})"},
 	},
 	{
 		ddl: "CREATE TABLE reordered (id int PRIMARY KEY, a text, b int, dropped int, c text); ALTER TABLE reordered DROP dropped; ALTER TABLE reordered ADD later int DEFAULT 5",
