@@ -32,6 +32,8 @@ type replay struct {
 	tables   []mark.Table
 	ended    int
 	lastUnit pipeline.CSN
+	events   map[string][]string // of a row, by shard, table and key
+	at       string
 }
 
 // content is rows by shard and table, then by key; of a table without a key each row is its own, and counted.
@@ -43,7 +45,7 @@ type row struct {
 }
 
 func newReplay(t testing.TB, exact bool, keyless ...string) *replay {
-	r := &replay{t: t, exact: exact, truth: content{}, target: content{}, jobs: map[string]bool{}, copying: map[string]bool{}, arrived: map[string]bool{}, chunks: map[string]string{}, keyless: map[string]bool{}}
+	r := &replay{t: t, exact: exact, truth: content{}, target: content{}, jobs: map[string]bool{}, copying: map[string]bool{}, arrived: map[string]bool{}, chunks: map[string]string{}, keyless: map[string]bool{}, events: map[string][]string{}}
 	for _, k := range keyless {
 		r.keyless[k] = true
 	}
@@ -105,6 +107,7 @@ func (m *replay) run(r *rig) {
 func (m *replay) transaction(tx *pipeline.Transaction) {
 	for _, f := range tx.Fragments {
 		at := fmt.Sprintf("csn %s, %s", tx.CSN, f)
+		m.at = at
 		var whole *mark.Copy // rows of a table without a key
 		got := map[string]row{}
 		err := f.Walk(func(c *pipeline.Change) error {
@@ -275,6 +278,10 @@ func (m *replay) change(at string, shard pipeline.ShardID, c *pipeline.Change) e
 	if c.Op == pipeline.Truncate {
 		for _, rel := range c.Truncated {
 			clear(m.truth.of(shard, rel.String()))
+			for key := range m.target.of(shard, rel.String()) {
+				id := fmt.Sprint(shard, " ", rel, " ", key)
+				m.events[id] = append(m.events[id], "truncate at "+m.at)
+			}
 			if !m.keyless[rel.String()] || !m.copying[rel.String()] || m.arrived[fmt.Sprint(shard, " ", rel)] {
 				clear(m.target.of(shard, rel.String()))
 			}
@@ -286,6 +293,12 @@ func (m *replay) change(at string, shard pipeline.ShardID, c *pipeline.Change) e
 		return m.keylessChange(shard, table, c)
 	}
 	truth, target := m.truth.of(shard, table), m.target.of(shard, table)
+	for _, t := range []pipeline.Tuple{c.Old, c.New} {
+		if t != nil {
+			id := fmt.Sprint(shard, " ", table, " ", keyOf(c.Relation, text(t, nil)))
+			m.events[id] = append(m.events[id], fmt.Sprintf("%s at %s", c.Op, m.at))
+		}
+	}
 	if c.Op == pipeline.Read {
 		return m.read(truth, target, c)
 	}

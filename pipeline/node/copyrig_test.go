@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ type copyRig struct {
 
 func newCopyRig(t *testing.T, shards int, prepare func(*copyRig)) *copyRig {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	log, seed := slog.New(slog.NewTextHandler(t.Output(), nil)), rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -266,6 +267,11 @@ func (m *replay) source(c *copyRig, tables ...string) {
 			}
 			c.must(rows.Err())
 			if d := difference(want, m.target.of(pipeline.ShardID(i), "public."+table)); d != "" {
+				for key := range want {
+					if _, ok := m.target.of(pipeline.ShardID(i), "public."+table)[key]; !ok {
+						c.t.Logf("%s: %s", key, strings.Join(m.events[fmt.Sprint(i, " public.", table, " ", key)], "\n\t"))
+					}
+				}
 				c.t.Fatalf("seed %d: in the end table %s of shard %d is another one: %s", c.seed, table, i, d)
 			}
 		}
