@@ -51,6 +51,9 @@ type Churn struct {
 	running chan error
 }
 
+// largeEvery: of so many rows one has a value that is stored apart.
+const largeEvery = 20
+
 // FillChurn puts rows into the tables of all shards: so many in all, of some 300 bytes, and a tenth as many without a key.
 func (c *Cluster) FillChurn(rows int) {
 	c.t.Helper()
@@ -58,10 +61,10 @@ func (c *Cluster) FillChurn(rows int) {
 	for i, dsn := range c.ShardDSNs() {
 		group.Go(func() error {
 			return c.execute(dsn, fmt.Sprintf(`
-				INSERT INTO rows SELECT g * %d + %d, 0, CASE WHEN g %% 500 = 0 THEN repeat(md5(g::text), 200) WHEN g %% 7 = 0 THEN NULL ELSE repeat(md5(g::text), 8) END FROM generate_series(1, %d) AS g;
+				INSERT INTO rows SELECT g * %d + %d, 0, CASE WHEN g %% %[5]d = 0 THEN repeat(md5(g::text), 70) WHEN g %% 7 = 0 THEN NULL ELSE repeat(md5(g::text), 8) END FROM generate_series(1, %[3]d) AS g;
 				INSERT INTO heap SELECT %[2]d, g %% 1000, CASE g %% 3 WHEN 0 THEN NULL WHEN 1 THEN '' ELSE 'x' END FROM generate_series(1, %[4]d) AS g;
 				INSERT INTO short SELECT g, 'b%[2]d', 0 FROM generate_series(1, 500) AS g; ANALYZE rows; ANALYZE heap`,
-				Shards, i, rows/Shards, rows/Shards/10))
+				Shards, i, rows/Shards, rows/Shards/10, largeEvery))
 		})
 	}
 	if err := group.Wait(); err != nil {
@@ -183,7 +186,11 @@ func (w *churner) change(ctx context.Context) error {
 		return w.exec(ctx, s, fmt.Sprintf("DELETE FROM rows WHERE id = %d", id))
 	case n < 55:
 		w.ch.moved.Add(1)
-		return w.exec(ctx, s, fmt.Sprintf("UPDATE rows SET id = %d, v = v + 1 WHERE id = %d", w.newID(), id))
+		to := w.newID()
+		if w.rand.IntN(2) == 0 { // a value that the update does not carry, to where everything is copied already
+			id, to = id-id%(largeEvery*Shards)+int64(s), -max(to, -to)
+		}
+		return w.exec(ctx, s, fmt.Sprintf("UPDATE rows SET id = %d, v = v + 1 WHERE id = %d", to, id))
 	case n < 60:
 		return w.exec(ctx, s, fmt.Sprintf("BEGIN; UPDATE rows SET payload = payload || 'x' WHERE id = %d;"+
 			" WITH gone AS (DELETE FROM rows WHERE id = %[1]d RETURNING id) INSERT INTO rows (id, v) SELECT id, -1 FROM gone; UPDATE rows SET v = 7 WHERE id = %[1]d; COMMIT", id))
