@@ -2,6 +2,7 @@ package dumper
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -101,38 +102,49 @@ func Publish(ctx context.Context, dsn, slot, publication string, tables []TableN
 	})
 }
 
-// keyedSQL finds out which tables have columns that name a row and are sent with each of its changes: those of the replica
-// identity's index; of another identity, those of any unique index.
-const keyedSQL = `SELECT n.nspname, c.relname, EXISTS (
-  SELECT FROM pg_catalog.pg_index AS i
+// keysSQL finds the columns that name a row and are sent with each of its changes: those of the replica identity's index; of
+// another identity, those of any unique index.
+const keysSQL = `SELECT n.nspname, c.relname, coalesce((
+  SELECT (SELECT pg_catalog.json_agg(a.attname ORDER BY k) FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[k])
+  FROM pg_catalog.pg_index AS i
   WHERE i.indrelid = c.oid AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
     AND CASE c.relreplident
       WHEN 'i' THEN i.indisreplident
       WHEN 'd' THEN i.indisprimary OR NOT EXISTS (SELECT FROM pg_catalog.pg_index AS p WHERE p.indrelid = c.oid AND p.indisprimary)
       ELSE true END
     AND NOT EXISTS (SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = i.indkey[k]
-      WHERE NOT a.attnotnull OR a.attgenerated <> ''))
+      WHERE NOT a.attnotnull OR a.attgenerated <> '')
+  ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1), '[]')
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (%s)`
 
-// FindKeyed says of each of the tables that the shard has whether its rows have a key.
-func FindKeyed(ctx context.Context, dsn, slot string, tables []TableName) (keyed map[TableName]bool, err error) {
-	names := make([]string, len(tables))
-	for i, t := range tables {
-		names[i] = "(" + literal(t.Schema) + ", " + literal(t.Name) + ")"
+// FindKeys returns for each of the tables that the shard has the columns by which a row is found; none: the table has no
+// key, and its rows are copied in one piece. caller is what the connection is shown as on the server.
+func FindKeys(ctx context.Context, dsn, caller string, tables []TableName) (keys map[TableName][]string, err error) {
+	keys = map[TableName][]string{}
+	if len(tables) == 0 {
+		return keys, nil
 	}
-	keyed = map[TableName]bool{}
-	err = with(ctx, dsn, slot, func(conn *pgconn.PgConn) error {
-		rows, err := query(ctx, conn, fmt.Sprintf(keyedSQL, strings.Join(names, ", ")))
+	err = with(ctx, dsn, caller, func(conn *pgconn.PgConn) error {
+		names := make([]string, len(tables))
+		for i, t := range tables {
+			names[i] = "(" + literal(t.Schema) + ", " + literal(t.Name) + ")"
+		}
+		rows, err := query(ctx, conn, fmt.Sprintf(keysSQL, strings.Join(names, ", ")))
 		if err != nil {
 			return fmt.Errorf("look at the tables' keys: %w", err)
 		}
 		for _, r := range rows {
-			keyed[TableName{r[0], r[1]}] = r[2] == "t"
+			var columns []string
+			if err := json.Unmarshal([]byte(r[2]), &columns); err != nil {
+				return fmt.Errorf("look at the key of %s.%s: %w", r[0], r[1], err)
+			}
+			keys[TableName{r[0], r[1]}] = columns
 		}
 		return nil
 	})
-	return keyed, err
+	return keys, err
 }
 
 func with(ctx context.Context, dsn, slot string, do func(*pgconn.PgConn) error) error {

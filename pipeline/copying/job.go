@@ -133,12 +133,12 @@ func (e *Engine) look(ctx context.Context, job *control.CopyJob) ([]planned, err
 
 func (e *Engine) lookUnpublished(ctx context.Context, i int, job *control.CopyJob) (found []planned, err error) {
 	sh := &e.conf.Sub.Shards[i]
-	keyed, err := dumper.FindKeyed(ctx, sh.DSN, sh.Slot, names(job.Tables))
+	keys, err := dumper.FindKeys(ctx, sh.DSN, sh.Slot, names(job.Tables))
 	if err != nil {
 		return nil, fmt.Errorf("shard %s: %w", sh.Name, err)
 	}
-	for name, k := range keyed {
-		found = append(found, planned{name: control.CopyTableName(name), keyed: k})
+	for name, key := range keys {
+		found = append(found, planned{name: control.CopyTableName(name), keyed: len(key) > 0})
 	}
 	return found, nil
 }

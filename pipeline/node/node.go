@@ -25,6 +25,7 @@ type Config struct {
 	NoNudge       bool          // never write a logical message to a shard, whatever waits
 	Heartbeat     time.Duration // a checkpoint is published when positions moved and nothing was published for so long; 0: 10 s
 	TrimEvery     time.Duration // time between two looks at what the stream need not keep; 0: 1 min
+	NewTables     time.Duration // time between two looks for tables that match and are not captured; 0: 10 s
 	RetryMin      time.Duration // first pause after a failure; 0: 200 ms
 	RetryMax      time.Duration // 0: 10 s
 	SpillDir      string        // large transactions are kept here until they are published; empty: DefaultSpillDir()

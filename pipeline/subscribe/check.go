@@ -29,21 +29,40 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 		findings = append(findings, shards[i].findings...)
 	}
 	tables := published(shards)
-	targetRows := ""
-	if spec.CopyData {
-		targetRows = spec.TargetRows
+	wish := spec.copyWish()
+	if wish.copies() {
 		findings = append(findings, keyless(tables)...)
 	}
 	findings = append(findings, twins(spec.Shards, shards)...)
 	findings = append(findings, clocks(spec.Shards, shards, spec.MaxClockSkew)...)
 	for i := range spec.Targets {
-		wait.Go(func() { targets[i] = checkTarget(ctx, &spec.Targets[i], tables, shards, targetRows) })
+		wait.Go(func() { targets[i] = checkTarget(ctx, &spec.Targets[i], tables, shards, wish) })
 	}
 	wait.Wait()
+	findings = append(findings, FollowNotes(spec.FollowNewTables, spec.DDL, spec.Targets)...)
 	for _, t := range targets {
 		findings = append(findings, t...)
 	}
 	return findings
+}
+
+// copyWish is what the copy needs looked at.
+func (s *Spec) copyWish() copyWish {
+	if !s.CopyData {
+		return copyWish{}
+	}
+	return copyWish{targetRows: s.TargetRows, otherwise: orNoCopy}
+}
+
+// FollowNotes are about tables that join a subscription by themselves: nobody looked whether a target has them.
+func FollowNotes(follow bool, ddl string, targets []control.Target) Notes {
+	if !follow || ddl == control.DDLCapture || len(targets) == 0 {
+		return nil
+	}
+	return Notes{{
+		Severity: Warning, About: "new tables", What: "a new table joins by itself, and a target that does not have it stops until it is created there",
+		Try: "create tables on the targets before the shards, or --ddl capture, which creates them there",
+	}}
 }
 
 // shardCheck is what a look at one shard gave.
@@ -81,8 +100,8 @@ func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
 	if err != nil {
 		fault(err)
 	}
-	if spec.CopyData {
-		if err := c.checkCopyable(ctx, db, about); err != nil {
+	if wish := spec.copyWish(); wish.copies() {
+		if err := c.checkCopyable(ctx, db, shard.DSN, about, wish); err != nil {
 			fault(err)
 		}
 	}

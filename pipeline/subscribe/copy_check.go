@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"shardcdc/dumper"
 	"shardcdc/pipeline/mark"
 )
 
@@ -26,29 +27,38 @@ func wantedOf(tables []table) []wanted {
 	return all
 }
 
-// copyableSQL: may every row and every sent column be read, and which key are the rows found by? The key is that of
-// dumper.FindKeyed: of the replica identity, or any unique index where it has none.
+// copyWish is what a check has to look at for a copy.
+type copyWish struct {
+	targetRows string // what a target does with rows that are there (package mark); empty: nothing is copied
+	otherwise  string // what else mends a fault
+}
+
+// orNoCopy is what mends everything about a copy.
+const orNoCopy = "; or --copy-data=false"
+
+func (w copyWish) copies() bool { return w.targetRows != "" }
+
+// copyableSQL: may every row and every sent column be read?
 const copyableSQL = `
 SELECT w.schema, w.name,
   pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND (pg_catalog.has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
     SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND w.columns ? a.attname::text
       AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))),
-  pg_catalog.row_security_active(c.oid),
-  coalesce((SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, nr)
-      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE k.nr <= i.indnkeyatts ORDER BY k.nr)
-    FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
-      AND CASE c.relreplident WHEN 'i' THEN i.indisreplident
-        WHEN 'd' THEN i.indisprimary OR NOT EXISTS (SELECT FROM pg_catalog.pg_index p WHERE p.indrelid = c.oid AND p.indisprimary) ELSE true END
-      AND NOT EXISTS (SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) AS k JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = i.indkey[k]
-        WHERE NOT a.attnotnull OR a.attgenerated <> '')
-    ORDER BY i.indisprimary DESC, i.indexrelid LIMIT 1), '{}')
+  pg_catalog.row_security_active(c.oid)
 FROM jsonb_to_recordset($1) AS w(schema text, name text, columns jsonb)
 JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
 ORDER BY w.schema, w.name`
 
-// checkCopyable looks whether the shard's tables can be copied, and notes their keys.
-func (c *shardCheck) checkCopyable(ctx context.Context, db *database, about string) error {
+// checkCopyable looks whether the tables of the shard with this DSN can be copied, and notes their keys.
+func (c *shardCheck) checkCopyable(ctx context.Context, db *database, text, about string, wish copyWish) error {
+	keys, err := dumper.FindKeys(ctx, text, "check", tableNames(c.tables))
+	if err != nil {
+		return err
+	}
+	for i, t := range c.tables {
+		c.tables[i].key = keys[dumper.TableName{Schema: t.schema, Name: t.name}]
+	}
 	rows, err := db.Query(ctx, copyableSQL, wantedOf(c.tables))
 	if err != nil {
 		return fmt.Errorf("look whether the tables can be copied: %w", err)
@@ -58,17 +68,12 @@ func (c *shardCheck) checkCopyable(ctx context.Context, db *database, about stri
 		readable, hidden bool
 		unreadable, part []table
 	)
-	_, err = pgx.ForEachRow(rows, []any{&t.schema, &t.name, &readable, &hidden, &t.key}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&t.schema, &t.name, &readable, &hidden}, func() error {
 		if !readable {
 			unreadable = append(unreadable, t)
 		}
 		if hidden {
 			part = append(part, t)
-		}
-		for i := range c.tables {
-			if c.tables[i].quoted() == t.quoted() {
-				c.tables[i].key = slices.Clone(t.key)
-			}
 		}
 		return nil
 	})
@@ -77,11 +82,11 @@ func (c *shardCheck) checkCopyable(ctx context.Context, db *database, about stri
 	}
 	role := db.Config().User
 	if len(unreadable) > 0 {
-		c.findings = append(c.findings, faultf(about, grantSelect(unreadable)+" TO "+pgx.Identifier{role}.Sanitize()+"; or --copy-data=false",
+		c.findings = append(c.findings, faultf(about, grantSelect(unreadable)+" TO "+pgx.Identifier{role}.Sanitize()+wish.otherwise,
 			"role %s may not read tables, so their rows cannot be copied: %s", role, list(unreadable, table.plain)))
 	}
 	if len(part) > 0 {
-		c.findings = append(c.findings, faultf(about, "ALTER ROLE "+pgx.Identifier{role}.Sanitize()+" BYPASSRLS; or --copy-data=false",
+		c.findings = append(c.findings, faultf(about, "ALTER ROLE "+pgx.Identifier{role}.Sanitize()+" BYPASSRLS"+wish.otherwise,
 			"role %s sees only those rows that policies let it see, so a copy would be incomplete: %s", role, list(part, table.plain)))
 	}
 	return nil
@@ -127,7 +132,7 @@ ORDER BY w.schema, w.name`
 
 // checkTargetCopy looks whether rows can be copied into the tables of a target. Those that lack rights or are not there
 // are told of elsewhere.
-func checkTargetCopy(ctx context.Context, db *database, about, targetRows string, tables []table) (findings []Finding, err error) {
+func checkTargetCopy(ctx context.Context, db *database, about string, wish copyWish, tables []table) (findings []Finding, err error) {
 	keyed := slices.DeleteFunc(slices.Clone(tables), func(t table) bool { return len(t.key) == 0 })
 	rows, err := db.Query(ctx, keyedSQL, wantedOf(keyed))
 	if err != nil {
@@ -145,10 +150,10 @@ func checkTargetCopy(ctx context.Context, db *database, about, targetRows string
 		for k, name := range keyed[i].key {
 			columns[k] = pgx.Identifier{name}.Sanitize()
 		}
-		findings = append(findings, faultf(about, "the key that the shards have: ALTER TABLE "+lacking[0].quoted()+" ADD PRIMARY KEY ("+strings.Join(columns, ", ")+")",
+		findings = append(findings, faultf(about, "the key that the shards have: ALTER TABLE "+lacking[0].quoted()+" ADD PRIMARY KEY ("+strings.Join(columns, ", ")+")"+wish.otherwise,
 			"tables have a key on the shards and none there, by which a copied row could be found: %s", list(lacking, table.plain)))
 	}
-	if targetRows != mark.TargetFail {
+	if wish.targetRows != mark.TargetFail {
 		return findings, nil
 	}
 	filled, err := db.filled(ctx, tables)

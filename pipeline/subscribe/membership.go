@@ -185,7 +185,7 @@ func (c *changing) order(ctx context.Context, copies *control.Copies, kind contr
 }
 
 // check looks whether the tables can be published (unless they are) and copied, on the shards and on the targets.
-func (c *changing) check(ctx context.Context, pick func(*member) []table, published bool) (Notes, error) {
+func (c *changing) check(ctx context.Context, pick func(*member) []table, published bool, wish copyWish) (Notes, error) {
 	shards := make([]shardCheck, len(c.members))
 	err := c.each(func(i int) error {
 		sh, s, about := &c.sub.Shards[i], &shards[i], "shard "+c.sub.Shards[i].Name
@@ -205,7 +205,7 @@ func (c *changing) check(ctx context.Context, pick func(*member) []table, publis
 				return err
 			}
 		}
-		if !c.spec.CopyData {
+		if !wish.copies() {
 			return nil
 		}
 		db, err := open(ctx, sh.DSN)
@@ -213,28 +213,45 @@ func (c *changing) check(ctx context.Context, pick func(*member) []table, publis
 			return err
 		}
 		defer db.hangUp()
-		return s.checkCopyable(ctx, db, about)
+		return s.checkCopyable(ctx, db, sh.DSN, about, wish)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return split(c.findings(ctx, shards))
+	return split(c.findings(ctx, shards, wish))
 }
 
-func (c *changing) findings(ctx context.Context, shards []shardCheck) (findings []Finding) {
+func (c *changing) findings(ctx context.Context, shards []shardCheck, wish copyWish) (findings []Finding) {
 	for _, s := range shards {
 		findings = append(findings, s.findings...)
 	}
-	tables, targetRows := published(shards), ""
-	if c.spec.CopyData {
-		targetRows = c.spec.TargetRows
+	tables := published(shards)
+	if wish.copies() {
 		findings = append(findings, keyless(tables)...)
 	}
 	targets := make([][]Finding, len(c.sub.Targets))
 	var wait sync.WaitGroup
 	for i := range c.sub.Targets {
-		wait.Go(func() { targets[i] = checkTarget(ctx, &c.sub.Targets[i], tables, nil, targetRows) })
+		wait.Go(func() { targets[i] = c.checkTarget(ctx, &c.sub.Targets[i], tables, wish) })
 	}
 	wait.Wait()
 	return append(findings, slices.Concat(targets...)...)
+}
+
+// checkTarget looks at a target, if it can be reached: the subscription is there, and its worker may reach it from elsewhere.
+func (c *changing) checkTarget(ctx context.Context, t *control.Target, tables []table, wish copyWish) []Finding {
+	db, err := open(ctx, t.DSN)
+	if err == nil {
+		defer db.hangUp()
+		return lookAtTarget(ctx, db, "target "+t.Name, tables, nil, wish)
+	}
+	f := FaultOf("target "+t.Name, err)
+	f.Severity = Warning
+	f.What = "it could not be looked at (" + f.What + "); if it lacks one of the tables or a right, "
+	if wish.copies() {
+		f.What += "everything on it waits at the beginning of the copy until it has them"
+	} else {
+		f.What += "the first change that needs it waits until it has them"
+	}
+	return []Finding{f}
 }

@@ -38,7 +38,11 @@ func AddTables(ctx context.Context, bus *control.Bus, spec TablesSpec) (TablesCh
 	if err != nil {
 		return TablesChange{}, nil, err
 	}
-	notes, err := c.check(ctx, (*member).absent, false)
+	wish := copyWish{}
+	if spec.CopyData {
+		wish = copyWish{targetRows: spec.TargetRows, otherwise: orNoCopy}
+	}
+	notes, err := c.check(ctx, (*member).absent, false, wish)
 	if err != nil {
 		return TablesChange{}, notes, fmt.Errorf("tables cannot be added to subscription %s, nothing was changed: %w", c.sub.Name, err)
 	}
@@ -246,7 +250,6 @@ func exclude(sub *control.Subscription, tables []control.CopyTableName) error {
 
 // Resync orders a new copy of tables that a subscription has.
 func Resync(ctx context.Context, bus *control.Bus, spec TablesSpec) (TablesChange, Notes, error) {
-	spec.CopyData = true
 	switch spec.TargetRows {
 	case "":
 		spec.TargetRows = mark.TargetTruncate
@@ -264,7 +267,7 @@ func Resync(ctx context.Context, bus *control.Bus, spec TablesSpec) (TablesChang
 			return TablesChange{}, nil, fmt.Errorf("subscription %s has no table %s. Try: cdcctl add-table %s %s", c.sub.Name, c.spec.Tables[i], c.sub.Name, c.spec.Tables[i])
 		}
 	}
-	notes, err := c.check(ctx, c.meantOf, true)
+	notes, err := c.check(ctx, c.meantOf, true, copyWish{targetRows: spec.TargetRows})
 	if err != nil {
 		return TablesChange{}, notes, fmt.Errorf("tables of subscription %s cannot be copied anew, nothing was changed: %w", c.sub.Name, err)
 	}

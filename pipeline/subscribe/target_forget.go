@@ -12,11 +12,6 @@ import (
 	"shardcdc/pipeline/control"
 )
 
-// What apply workers make on a target, in the schema cdc. Each has rows by subscription.
-const skippedTable = "skipped" // stays when a subscription is dropped: it says what the database lacks
-
-var targetTablesMade = []string{"progress", "copying", "ddl", "ddl_done", skippedTable}
-
 // lockProgressSQL: the advisory lock is the one under which apply workers make these tables, so none is dropped between
 // another subscription's worker making it and writing its row.
 const lockProgressSQL = "SET LOCAL lock_timeout = '10s'; SELECT pg_advisory_xact_lock(hashtextextended('cdc.progress', 0))"

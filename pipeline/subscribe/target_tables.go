@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"shardcdc/pipeline/mark"
 )
 
 // namesMax is how many tables a finding names.
@@ -16,16 +18,60 @@ const namesMax = 10
 // writeRights are what an apply worker needs on a table: to find rows too.
 var writeRights = []string{"SELECT", "INSERT", "UPDATE", "DELETE"}
 
-// targetTablesSQL looks for tables on a target; of one that is not there the OID is NULL.
+// allRights is the order in which rights are granted.
+var allRights = append(slices.Clone(writeRights), "TRUNCATE")
+
+// targetTablesSQL looks for tables on a target; of one that is not there the OID is NULL. A copy that empties them needs
+// TRUNCATE ($4) where no table outside refers to it; what others refer to cannot be truncated, and is emptied by DELETE.
 const targetTablesSQL = `
-SELECT w.schema, w.name, c.oid IS NOT NULL,
-  ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
-  coalesce(pg_catalog.has_schema_privilege(n.oid, 'USAGE'), true),
-  ARRAY(SELECT r.name FROM unnest($3::text[]) WITH ORDINALITY AS r(name, nr) WHERE NOT pg_catalog.has_table_privilege(c.oid, r.name) ORDER BY r.nr)
-FROM unnest($1::text[], $2::text[]) AS w(schema, name)
-LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
-LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
+WITH w AS MATERIALIZED (
+  SELECT w.schema, w.name, n.oid AS nspoid, c.oid
+  FROM unnest($1::text[], $2::text[]) AS w(schema, name)
+  LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+  LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p'))
+SELECT w.schema, w.name, w.oid IS NOT NULL,
+  ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = w.oid AND a.attnum > 0 AND NOT a.attisdropped),
+  coalesce(pg_catalog.has_schema_privilege(w.nspoid, 'USAGE'), true),
+  ARRAY(SELECT r.name FROM unnest($3::text[] || CASE WHEN $4 AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint f
+      WHERE f.contype = 'f' AND f.confrelid = w.oid AND f.conrelid NOT IN (SELECT o.oid FROM w o WHERE o.oid IS NOT NULL)) THEN '{TRUNCATE}' ELSE '{}'::text[] END)
+    WITH ORDINALITY AS r(name, nr) WHERE NOT pg_catalog.has_table_privilege(w.oid, r.name) ORDER BY r.nr)
+FROM w
 ORDER BY w.schema, w.name`
+
+// tableRights are rights on tables.
+type tableRights struct {
+	tables []table
+	rights map[string][]string // by quoted name
+}
+
+func (r *tableRights) add(t table, rights []string) {
+	if r.rights == nil {
+		r.rights = map[string][]string{}
+	}
+	r.tables = append(r.tables, t)
+	r.rights[t.quoted()] = slices.Clone(rights)
+}
+
+func (r tableRights) String() string {
+	return list(r.tables, func(t table) string { return t.plain() + " (" + strings.Join(r.rights[t.quoted()], ", ") + ")" })
+}
+
+// grant is the statement that gives them, without to whom. Those on many tables are given by their schemas.
+func (r tableRights) grant() string {
+	rights := slices.DeleteFunc(slices.Clone(allRights), func(right string) bool {
+		return !slices.ContainsFunc(r.tables, func(t table) bool { return slices.Contains(r.rights[t.quoted()], right) })
+	})
+	schemas := map[string]bool{}
+	names := make([]string, len(r.tables))
+	for i, t := range r.tables {
+		names[i], schemas[t.schema] = t.quoted(), true
+	}
+	on := strings.Join(names, ", ")
+	if len(names) > namesMax {
+		on = "ALL TABLES IN SCHEMA " + strings.Join(quotedSorted(schemas), ", ")
+	}
+	return "GRANT " + strings.Join(rights, ", ") + " ON " + on
+}
 
 // published puts together what all shards publish: every table once, with the columns that any of them has,
 // and with a key if all of them have one.
@@ -50,21 +96,20 @@ type targetTables struct {
 	missing    []table
 	narrow     []table // columns are those that are missing
 	closed     map[string]bool
-	unwritable []table
-	rights     map[string][]string // that the unwritable ones lack, by quoted name
+	unwritable tableRights
 }
 
-func readTargetTables(ctx context.Context, db *database, wanted []table) (*targetTables, error) {
+func readTargetTables(ctx context.Context, db *database, wanted []table, wish copyWish) (*targetTables, error) {
 	schemas, names := make([]string, len(wanted)), make([]string, len(wanted))
 	columns := map[string][]string{}
 	for i, t := range wanted {
 		schemas[i], names[i], columns[t.quoted()] = t.schema, t.name, t.columns
 	}
-	rows, err := db.Query(ctx, targetTablesSQL, schemas, names, writeRights)
+	rows, err := db.Query(ctx, targetTablesSQL, schemas, names, writeRights, wish.targetRows == mark.TargetTruncate)
 	if err != nil {
 		return nil, fmt.Errorf("look at the tables: %w", err)
 	}
-	found := &targetTables{closed: map[string]bool{}, rights: map[string][]string{}}
+	found := &targetTables{closed: map[string]bool{}}
 	var (
 		t             table
 		there, usable bool
@@ -83,8 +128,7 @@ func readTargetTables(ctx context.Context, db *database, wanted []table) (*targe
 			found.narrow = append(found.narrow, table{schema: t.schema, name: t.name, columns: missing})
 		}
 		if len(lacks) > 0 {
-			found.unwritable = append(found.unwritable, t)
-			found.rights[t.quoted()] = slices.Clone(lacks)
+			found.unwritable.add(t, lacks)
 		}
 		return nil
 	})
@@ -94,48 +138,33 @@ func readTargetTables(ctx context.Context, db *database, wanted []table) (*targe
 	return found, nil
 }
 
-// findings are warnings: what is missing may be made later, and until then changes wait for it.
-func (f *targetTables) findings(about, role string) (findings []Finding) {
-	warn := func(what, try string) {
-		findings = append(findings, Finding{Severity: Warning, About: about, What: what, Try: try})
+// findings are warnings: what is missing may be made later, and until then changes wait for it. For a copy they are faults:
+// everything else on the target would wait as well.
+func (f *targetTables) findings(about, role string, wish copyWish) (findings []Finding) {
+	found := func(what, waits, try string) {
+		one := Finding{Severity: Warning, About: about, What: what + "; the first change to one will wait for " + waits, Try: try}
+		if wish.copies() {
+			one = faultf(about, try+wish.otherwise, "%s, so their rows cannot be copied", what)
+		}
+		findings = append(findings, one)
 	}
 	if len(f.missing) > 0 {
-		warn("tables are missing there: "+list(f.missing, table.plain)+"; the first change to one will wait for it",
-			"create them, for example with pg_dump --schema-only of one shard")
+		found("tables are missing there: "+list(f.missing, table.plain), "it", "create them, for example with pg_dump --schema-only of one shard")
 	}
 	if len(f.narrow) > 0 {
 		first := f.narrow[0]
-		warn("columns are missing there: "+list(f.narrow, func(t table) string { return t.plain() + " (" + strings.Join(t.columns, ", ") + ")" })+
-			"; the first change to such a table will wait for them",
+		found("columns are missing there: "+list(f.narrow, func(t table) string { return t.plain() + " (" + strings.Join(t.columns, ", ") + ")" }), "them",
 			"ALTER TABLE "+first.quoted()+" ADD COLUMN "+pgx.Identifier{first.columns[0]}.Sanitize()+" …, with the type and default that the shards have")
 	}
 	grantee := pgx.Identifier{role}.Sanitize()
 	if schemas := quotedSorted(f.closed); len(schemas) > 0 {
-		warn("role "+role+" may not use the schemas of tables: "+strings.Join(schemas, ", ")+"; the first change to one will wait for it",
-			"GRANT USAGE ON SCHEMA "+strings.Join(schemas, ", ")+" TO "+grantee)
+		names := strings.Join(schemas, ", ")
+		found("role "+role+" may not use the schemas of tables: "+names, "it", "GRANT USAGE ON SCHEMA "+names+" TO "+grantee)
 	}
-	if len(f.unwritable) > 0 {
-		warn("role "+role+" lacks rights on tables: "+list(f.unwritable, func(t table) string { return t.plain() + " (" + strings.Join(f.rights[t.quoted()], ", ") + ")" })+
-			"; the first change to one will wait for them", f.grant()+" TO "+grantee)
+	if len(f.unwritable.tables) > 0 {
+		found("role "+role+" lacks rights on tables: "+f.unwritable.String(), "them", f.unwritable.grant()+" TO "+grantee)
 	}
 	return findings
-}
-
-// grant is the statement that gives what is missing, without to whom. Many tables are given by their schemas.
-func (f *targetTables) grant() string {
-	rights := slices.DeleteFunc(slices.Clone(writeRights), func(right string) bool {
-		return !slices.ContainsFunc(f.unwritable, func(t table) bool { return slices.Contains(f.rights[t.quoted()], right) })
-	})
-	schemas := map[string]bool{}
-	names := make([]string, len(f.unwritable))
-	for i, t := range f.unwritable {
-		names[i], schemas[t.schema] = t.quoted(), true
-	}
-	on := strings.Join(names, ", ")
-	if len(names) > namesMax {
-		on = "ALL TABLES IN SCHEMA " + strings.Join(quotedSorted(schemas), ", ")
-	}
-	return "GRANT " + strings.Join(rights, ", ") + " ON " + on
 }
 
 // list names the first tables.
