@@ -177,6 +177,9 @@ Exit codes: 0 changed; 1 not changed; 2 called in a wrong way.`,
 				if err := record(ctx, bus, sub, control.Event{Kind: control.Altered, Why: said}); err != nil {
 					return err
 				}
+				if wants.flags.Changed("follow-new-tables") || wants.flags.Changed("ddl") {
+					printNotes(cmd, subscribe.FollowNotes(sub.FollowNewTables, sub.DDL, sub.Targets))
+				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "Subscription %s is changed: %s\n", args[0], said)
 				return err
 			})

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/subscribe"
 )
 
@@ -272,6 +275,24 @@ func TestCopyPicture(t *testing.T) {
 	}
 	w := &world{T: t}
 	w.wants(b.String(), "initial, done 1h0m0s ago: 4,250 rows in 3 tables, 4.2 MiB; the tables are consistent from csn 77 on")
+}
+
+// Where nobody looks at a terminal a short copy says nothing, and a long one now and then.
+func TestCopyLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		w := newCopyWait(nil, nil, &b)
+		for n := range 8 { // seconds
+			w.say(fmt.Sprintf("at %d s", n), "")
+			if err := pause.For(t.Context(), time.Second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.say("at 8 s", "")
+		if want := "at 2 s\nat 7 s\n"; b.String() != want {
+			t.Errorf("got\n%s\nwant\n%s", b.String(), want)
+		}
+	})
 }
 
 // A table that leaves while it is copied does not come back, and nobody waits for its copy. New tables are named, or join.

@@ -16,7 +16,8 @@ import (
 
 const (
 	copyLook  = 500 * time.Millisecond // time between two looks at a copy
-	copyLines = 5 * time.Second        // and between two lines when nobody looks at a terminal
+	copyQuiet = 2 * time.Second        // when nobody looks at a terminal, nothing is said before: most copies are done by then
+	copyLines = 5 * time.Second        // and this is the time between two lines
 )
 
 // copyWait waits for a job and shows how far it is, on standard error.
@@ -25,9 +26,13 @@ type copyWait struct {
 	sub   *control.Subscription
 	w     io.Writer
 	bars  bool
-	drawn int // lines on the terminal
-	last  time.Time
+	drawn int       // lines on the terminal
+	next  time.Time // no line before
 	said  string
+}
+
+func newCopyWait(bus *control.Bus, sub *control.Subscription, w io.Writer) *copyWait {
+	return &copyWait{bus: bus, sub: sub, w: w, bars: terminal(w), next: time.Now().Add(copyQuiet)}
 }
 
 // awaitCopy returns when a job's rows are on every target; an empty id means the subscription's only job. ctrl-C ends the
@@ -44,7 +49,7 @@ func awaitCopy(ctx context.Context, cmd *cobra.Command, bus *control.Bus, sub *c
 		}
 		id = jobs[0].ID
 	}
-	w := &copyWait{bus: bus, sub: sub, w: cmd.ErrOrStderr(), bars: terminal(cmd.ErrOrStderr())}
+	w := newCopyWait(bus, sub, cmd.ErrOrStderr())
 	job, err := w.ended(ctx, copies, id)
 	if err == nil {
 		err = w.onTargets(ctx, job)
@@ -158,9 +163,9 @@ func (w *copyWait) onTargets(ctx context.Context, job *control.CopyJob) error {
 // say shows a line, or on a terminal the picture if there is one, in place of what was shown before.
 func (w *copyWait) say(line, picture string) {
 	if !w.bars {
-		if line != w.said && (w.said == "" || time.Since(w.last) >= copyLines) {
+		if now := time.Now(); line != w.said && !now.Before(w.next) {
 			fmt.Fprintln(w.w, line)
-			w.said, w.last = line, time.Now()
+			w.said, w.next = line, now.Add(copyLines)
 		}
 		return
 	}

@@ -181,7 +181,7 @@ func TestCheck(t *testing.T) {
 	w.sql(w.target, "DROP ROLE IF EXISTS cdc_low", "CREATE ROLE cdc_low LOGIN", "GRANT INSERT ON accounts TO cdc_low")
 	low := strings.Replace(w.target, "postgres@", "cdc_low@", 1)
 	var findings []subscribe.Finding
-	w.decode(w.run(1, "check", "-o", "json", "--shard", "a="+w.a, "--tables", "public.*,parts.*", "--target", "low="+low).out, &findings)
+	w.decode(w.run(1, "check", "-o", "json", "--copy-data=false", "--shard", "a="+w.a, "--tables", "public.*,parts.*", "--target", "low="+low).out, &findings)
 	var texts []string
 	for _, f := range findings {
 		if f.Severity != subscribe.Info {
@@ -199,7 +199,7 @@ func TestCheck(t *testing.T) {
 	}
 	w.sql(w.target, "GRANT CREATE ON DATABASE "+w.query(w.target, "SELECT current_database()::text")+" TO cdc_low", "GRANT SET ON PARAMETER session_replication_role TO cdc_low",
 		`GRANT USAGE ON SCHEMA "parts" TO "cdc_low"`, `GRANT SELECT, INSERT, UPDATE, DELETE ON "parts"."whole", "public"."accounts" TO "cdc_low"`)
-	w.wants(w.run(0, "check", "--shard", "a="+w.a, "--tables", "public.*,parts.*", "--target", "low="+low).out, "0 errors, 2 warnings.")
+	w.wants(w.run(0, "check", "--copy-data=false", "--shard", "a="+w.a, "--tables", "public.*,parts.*", "--target", "low="+low).out, "0 errors, 2 warnings.")
 
 	w.env = append(w.env, "CDC_NATS=nats://127.0.0.1:1")
 	w.wants(w.run(1, "check", "--shard", "a="+w.a).out, "error    NATS: connect to NATS", "shard a: wal_level is logical", "1 error, ")

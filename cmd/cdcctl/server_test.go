@@ -192,7 +192,7 @@ func (w *world) start(run func(context.Context) error) (stop func()) {
 
 func (w *world) startNode() (stop func()) {
 	w.Helper()
-	n, err := node.New(w.Context(), w.bus, node.Config{Name: "n1", Durability: node.DurableAcks, LeaseTTL: 2 * time.Second, SpillDir: w.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	n, err := node.New(w.Context(), w.bus, node.Config{Name: "n1", Durability: node.DurableAcks, LeaseTTL: 2 * time.Second, NewTables: 200 * time.Millisecond, SpillDir: w.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		w.Fatal(err)
 	}
