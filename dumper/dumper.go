@@ -22,6 +22,7 @@ type Source struct {
 	DSN          string // may hold ${VAR} references; expanded when connecting
 	Slot         string // a logical slot of plugin pgoutput with two_phase on
 	Publications []string
+	Token        string       // of the subscription's marks in the shard's WAL; see package mark
 	SystemID     string       // the server's system identifier; empty: not checked
 	Timeline     int32        // 0: not checked
 	Start        pipeline.LSN // everything that ends at or below is dealt with; the stream begins after it
@@ -140,6 +141,7 @@ func New(src Source, sink Sink, opts Options) *Dumper {
 		limits.Spill = func() (pgoutput.Spill, error) { return opts.Spill(d.running) }
 	}
 	d.assembler = pgoutput.New(src.Shard, limits)
+	d.assembler.Token = src.Token
 	return d
 }
 

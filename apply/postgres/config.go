@@ -29,9 +29,8 @@ type Config struct {
 	Shards int
 	// Truncate: default TruncateStop.
 	Truncate TruncatePolicy
-	// DDL: default DDLIgnore. DDLToken is what the marks of the subscription's triggers carry.
-	DDL      DDLPolicy
-	DDLToken string
+	// DDL: default DDLIgnore.
+	DDL DDLPolicy
 	// Map gives the target's name of a source's table; nil: the same name. Tables that share a target must not
 	// share keys.
 	Map func(schema, table string) (targetSchema, targetTable string)

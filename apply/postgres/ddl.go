@@ -319,7 +319,7 @@ func (s *session) altersTables(tx *pipeline.Transaction) (alters bool, err error
 			continue
 		}
 		err := f.Walk(func(c *pipeline.Change) error {
-			_, ok, err := mark.DDLTo(c, s.cfg.Subscription, s.cfg.DDLToken)
+			_, ok, err := mark.DDLOf(c)
 			alters = alters || ok
 			return err
 		})

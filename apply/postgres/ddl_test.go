@@ -17,7 +17,7 @@ import (
 // newDDLWorld has a table on every side.
 func newDDLWorld(t *testing.T, shards int) *world {
 	w := newWorld(t, shards)
-	w.cfg.DDL, w.cfg.DDLToken = postgres.DDLCapture, "secret"
+	w.cfg.DDL = postgres.DDLCapture
 	w.both("CREATE TABLE t (id int PRIMARY KEY, a text)")
 	w.capture()
 	return w
@@ -28,7 +28,7 @@ func (w *world) alter(shard int, sql, others string, objects ...mark.DDLObject) 
 	w.t.Helper()
 	words := strings.Fields(sql)
 	d := mark.DDL{
-		Subscription: "s", Token: "secret", Statement: sql, Tag: strings.ToUpper(words[0] + " " + words[1]), Nth: 1, SearchPath: "public",
+		Subscription: "s", Statement: sql, Tag: strings.ToUpper(words[0] + " " + words[1]), Nth: 1, SearchPath: "public",
 		Objects: append(objects, mark.DDLObject{Type: mark.DDLTable, Schema: "public", Name: "t"}),
 	}
 	w.shards[shard].exec("BEGIN; " + sql + "; SELECT pg_logical_emit_message(true, 'cdc.ddl', $mark$" + string(d.Content()) + "$mark$); " + others + "; COMMIT")

@@ -18,7 +18,7 @@ func (w *writer) message(tx *pipeline.Transaction, f *pipeline.Fragment, c *pipe
 
 // mark does what a mark says, at its place in the transaction.
 func (w *writer) mark(tx *pipeline.Transaction, f *pipeline.Fragment, c *pipeline.Change) error {
-	if d, ok, err := mark.DDLTo(c, w.s.cfg.Subscription, w.s.cfg.DDLToken); ok || err != nil {
+	if d, ok, err := mark.DDLOf(c); ok || err != nil {
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func (w *writer) skip(tx *pipeline.Transaction, skip apply.Skip) error {
 	for _, f := range tx.Fragments {
 		err := f.Walk(func(c *pipeline.Change) error {
 			count(counts, c)
-			if d, ok, err := mark.DDLTo(c, w.s.cfg.Subscription, w.s.cfg.DDLToken); ok && err == nil {
+			if d, ok, err := mark.DDLOf(c); ok && err == nil {
 				marks = append(marks, func(ctx context.Context) error { return w.s.ddlMark(ctx, tx, f.Shard, &d, true) })
 			}
 			m, ok, err := mark.CopyOf(c)

@@ -24,6 +24,9 @@ const OwnPrefix = "cdc."
 //  3. a body has passed pipeline.ParseChange and the column count of its relation.
 //  4. memory and spilled are the sums over all transactions half received.
 type Assembler struct {
+	// Token is what marks have to carry; see mark.From. To be set before the first Feed.
+	Token string
+
 	shard  pipeline.ShardID
 	limits Limits
 
@@ -229,7 +232,7 @@ func (a *Assembler) row(msg []byte) error {
 		}
 		msg = kept
 	case pipeline.Message:
-		if strings.HasPrefix(c.Prefix, OwnPrefix) && !mark.Is(c.Prefix) {
+		if strings.HasPrefix(c.Prefix, OwnPrefix) && !(mark.Is(c.Prefix) && mark.From(c.Content, a.Token)) {
 			return nil
 		}
 	}

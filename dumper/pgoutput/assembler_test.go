@@ -11,6 +11,7 @@ import (
 
 	"shardcdc/dumper/pgoutput"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/mark"
 )
 
 // feed expects every message to be right and returns the records.
@@ -118,6 +119,29 @@ func TestLeftOutOfTheBody(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{"citus_0_1_2_3", "citus_0_1_2_4"}, rec.Fragment.Decides); d != "" {
 		t.Error(d)
+	}
+}
+
+// Of the marks only the subscription's own stay: others may write messages that look like one.
+func TestMarksProveWhoWroteThem(t *testing.T) {
+	a := pgoutput.New(0, pgoutput.Limits{})
+	a.Token = "secret"
+	mine := mark.Copy{Token: "secret", Kind: mark.End, Job: "j"}
+	forged := mark.Copy{Token: "", Kind: mark.Begin, Job: "j", TargetRows: mark.TargetTruncate}
+	another := mark.DDL{Token: "of another subscription", Statement: "DROP TABLE a"}
+	rec := feed(t, a, begin(0x100),
+		message(1, mark.CopyPrefix, string(forged.Content())), message(1, mark.DDLPrefix, string(another.Content())),
+		message(1, mark.DDLPrefix, "nonsense"), message(1, mark.CopyPrefix, string(mine.Content())), commit(0x100))[0]
+	n := 0
+	err := rec.Fragment.Walk(func(c *pipeline.Change) error {
+		n++
+		if m, ok, err := mark.CopyOf(c); err != nil || !ok || m.Kind != mark.End {
+			t.Errorf("kept %q %s", c.Prefix, c.Content)
+		}
+		return nil
+	})
+	if n != 1 || err != nil {
+		t.Errorf("%d messages kept, %v", n, err)
 	}
 }
 

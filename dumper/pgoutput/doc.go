@@ -31,8 +31,8 @@
 // What is left out of a fragment's body, and only this:
 //   - Non-transactional logical messages. They belong to no transaction, PostgreSQL sends them even when the
 //     transaction that wrote them rolls back, and their place between transactions carries no order.
-//   - Transactional logical messages with a prefix that starts with "cdc.": this program's own, but for those of package
-//     mark, which mean something to readers of the stream.
+//   - Transactional logical messages with a prefix that starts with "cdc.": this program's own, but for the
+//     subscription's own marks (package mark), which mean something to readers of the stream.
 //   - Changes of Citus' metadata tables (pg_catalog.pg_dist_*), which a publication FOR ALL TABLES contains.
 //     Inserts into pg_dist_transaction list the gids that the transaction decides; they go to
 //     Fragment.Decides.

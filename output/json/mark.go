@@ -5,15 +5,15 @@ import (
 	"shardcdc/pipeline/mark"
 )
 
-// message writes a logical message. What shardcdc itself says (package mark) has the fields of the mark. Whoever may write
-// messages may write what only looks like a mark: that is shown as the message that it is.
+// message writes a logical message. What shardcdc itself says (package mark) has the fields of the mark, but for its token.
 func (e *Encoder) message(c *pipeline.Change) {
 	if d, ok, err := mark.DDLOf(c); ok && err == nil {
-		d.Token = "" // proves something to targets only
+		d.Token = ""
 		e.mark(`,"op":"ddl",`, d.Content())
 		return
 	}
 	if m, ok, err := mark.CopyOf(c); ok && err == nil {
+		m.Token = ""
 		e.mark(`,"op":"copy",`, m.Content())
 		return
 	}

@@ -222,8 +222,8 @@ func (e *Engine) open(ctx context.Context, shard pipeline.ShardID) (*copier.Sess
 }
 
 // markOfJob is the mark that begins or ends the job.
-func markOfJob(job *control.CopyJob, k mark.Kind) mark.Copy {
-	m := mark.Copy{Kind: k, Job: job.ID}
+func (e *Engine) markOfJob(job *control.CopyJob, k mark.Kind) mark.Copy {
+	m := mark.Copy{Token: e.conf.Sub.Incarnation, Kind: k, Job: job.ID}
 	for i, t := range job.Tables {
 		m.Tables = append(m.Tables, mark.Table{Schema: t.Schema, Name: t.Name, Keyed: job.Keyed[i]})
 	}
@@ -239,7 +239,7 @@ func markOfJob(job *control.CopyJob, k mark.Kind) mark.Copy {
 // emit writes the mark into the first shard's WAL and waits until it is in the stream. Who is not sure that it was written
 // writes it once more: readers know it by its job.
 func (e *Engine) emit(ctx context.Context, job *control.CopyJob, k mark.Kind, p Point) error {
-	m := markOfJob(job, k)
+	m := e.markOfJob(job, k)
 	err := e.retry(ctx, func() error {
 		if e.current().State != job.State { // one that another node wrote came
 			return nil

@@ -169,7 +169,7 @@ func (e *Engine) genesis(ctx context.Context, at pipeline.Checkpoint) (*pipeline
 	e.settling = append(e.settling, settlement{job: job})
 	start := at.Shards[0].Through
 	f := &pipeline.Fragment{Start: start, End: start, Time: pipeline.TimestampOf(now)}
-	m := markOfJob(job, mark.Begin)
+	m := e.markOfJob(job, mark.Begin)
 	f.Append(mark.Message(mark.CopyPrefix, m.Content(), start))
 	tx := &pipeline.Transaction{CSN: 1, CommitTime: f.Time, Fragments: []*pipeline.Fragment{f}}
 	at.Last, at.Watermark = 1, 1

@@ -289,7 +289,7 @@ func (e *Engine) readChunk(ctx context.Context, session *copier.Session, c *chun
 	if !e.expect(c) {
 		return errAgain
 	}
-	high := mark.Copy{Kind: mark.High, Job: e.current().ID, Chunk: c.id}
+	high := mark.Copy{Token: e.conf.Sub.Incarnation, Kind: mark.High, Job: e.current().ID, Chunk: c.id}
 	err := session.Emit(ctx, mark.CopyPrefix, high.Content())
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -15,6 +15,7 @@ package mark
 
 import (
 	"bytes"
+	"crypto/subtle"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -50,6 +51,7 @@ const (
 
 // Copy is the content of a mark of CopyPrefix.
 type Copy struct {
+	Token string `json:"token,omitempty"` // see From
 	Kind  Kind   `json:"mark"`
 	Job   string `json:"job"`             // which copy
 	Chunk string `json:"chunk,omitempty"` // High, Rows: which chunk
@@ -75,10 +77,8 @@ func (t Table) String() string { return t.Schema + "." + t.Name }
 // DDL is the content of a mark of DDLPrefix: one statement that changed what tables look like, as a shard ran it. Every
 // subscription whose triggers are on the shard writes its own.
 type DDL struct {
-	Subscription string `json:"subscription"` // whose triggers wrote it; it means nothing to others
-	// Token is what only those triggers know: everybody who may connect to a shard may write logical messages, and a target
-	// runs what a mark says.
-	Token string `json:"token,omitempty"`
+	Subscription string `json:"subscription"`    // whose triggers wrote it; it means nothing to others
+	Token        string `json:"token,omitempty"` // see From
 	// Statement is what the client sent, or what a function or DO block executed. Several statements in one text each have
 	// a mark with the whole text; Tag and Nth say which of them this one is.
 	Statement  string `json:"statement"`
@@ -155,18 +155,12 @@ func parse(prefix string, b []byte, into any) error {
 	return nil
 }
 
-// DDLTo is the mark that a change carries if the triggers of this subscription wrote it; ok is false when it is another
-// change, or anybody else's message, whatever that looks like.
-func DDLTo(c *pipeline.Change, subscription, token string) (d DDL, ok bool, err error) {
-	if c.Op != pipeline.Message || c.Prefix != DDLPrefix {
-		return d, false, nil
-	}
-	var from struct{ Subscription, Token string }
-	if json.Unmarshal(c.Content, &from) != nil || from.Subscription != subscription || from.Token != token {
-		return d, false, nil
-	}
-	d, err = ParseDDL(c.Content)
-	return d, true, err
+// From says whether a mark of a shard's WAL is the subscription's own: it carries the subscription's token. Everybody who may
+// connect to a shard may write logical messages, and other subscriptions write theirs; but a target does what a mark says.
+// Whoever reads a shard leaves out every other mark, whatever it looks like.
+func From(content []byte, token string) bool {
+	var m struct{ Token string }
+	return json.Unmarshal(content, &m) == nil && subtle.ConstantTimeCompare([]byte(m.Token), []byte(token)) == 1
 }
 
 // Message is a logical message as it stands in a fragment's body (see pipeline.Fragment.Append).

@@ -46,27 +46,20 @@ func TestMarksInABody(t *testing.T) {
 	}
 }
 
-// Only what the triggers of the subscription wrote is a mark to it.
-func TestDDLTo(t *testing.T) {
-	for content, want := range map[string]string{
-		`{"subscription":"s","token":"t","statement":"x","tag":"","nth":1,"search_path":""}`: "ok",
-		`{"subscription":"s","token":"u","statement":"x"}`:                                   "other",
-		`{"subscription":"r","token":"t","statement":"x"}`:                                   "other",
-		`{"subscription":"s","statement":"x"}`:                                               "other",
-		`nonsense`:                                                                           "other",
-		`{"subscription":"s","token":"t","later":1}`:                                         "error",
+// Only what carries the token is a mark of the subscription.
+func TestFrom(t *testing.T) {
+	for content, want := range map[string]bool{
+		`{"token":"t","mark":"begin","job":"j"}`: true,
+		`{"mark":"begin","token":"t"}`:           true,
+		`{"token":"u"}`:                          false,
+		`{"mark":"begin"}`:                       false,
+		`{"token":7}`:                            false,
+		`{"token":"t"`:                           false,
+		`nonsense`:                               false,
+		``:                                       false,
 	} {
-		var c pipeline.Change
-		if err := pipeline.ParseChange(mark.Message(mark.DDLPrefix, []byte(content), 1), &c); err != nil {
-			t.Fatal(err)
-		}
-		_, ok, err := mark.DDLTo(&c, "s", "t")
-		got := map[bool]string{true: "ok", false: "other"}[ok]
-		if err != nil {
-			got = "error"
-		}
-		if got != want {
-			t.Errorf("%s: %s, want %s", content, got, want)
+		if got := mark.From([]byte(content), "t"); got != want {
+			t.Errorf("%s: %t", content, got)
 		}
 	}
 }

@@ -185,7 +185,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	c.joiner.Spill = c.moveOut
 	for i, s := range c.sub.Shards {
 		c.dumpers = append(c.dumpers, dumper.New(dumper.Source{
-			Shard: pipeline.ShardID(i), Name: s.Name, DSN: s.DSN, Slot: s.Slot, Publications: s.Publications,
+			Shard: pipeline.ShardID(i), Name: s.Name, DSN: s.DSN, Slot: s.Slot, Publications: s.Publications, Token: c.sub.Incarnation,
 			SystemID: s.SystemID, Timeline: s.Timeline, Start: at.Shards[i].Safe(),
 			HoldStart: c.node.conf.Durability == LazyAcks,
 		}, sink{c.joiner}, dumper.Options{

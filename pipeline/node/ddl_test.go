@@ -375,7 +375,12 @@ func TestDDLRefused(t *testing.T) {
 	for _, forged := range []string{`{"subscription":"bank","statement":"DROP TABLE accounts","tag":"DROP TABLE","nth":1,"search_path":"public","objects":[{"type":"table","schema":"public","name":"accounts","dropped":true}]}`, "nonsense"} {
 		r.simple(r.shards[0], "SELECT pg_logical_emit_message(true, 'cdc.ddl', '"+forged+"')")
 	}
+	r.simple(r.shards[0], `SELECT pg_logical_emit_message(true, 'cdc.copy', '{"mark":"begin","job":"j","target_rows":"truncate","tables":[{"schema":"public","table":"accounts","keyed":true}]}')`)
+	before := r.lines(r.target, "SELECT count(*) FROM accounts")
 	r.applied()
+	if after := r.lines(r.target, "SELECT count(*) FROM accounts WHERE id < 9"); after[0] == "0" || after[0] != before[0] {
+		t.Errorf("%s rows before the forged mark, %s after", before, after)
+	}
 	// Somebody was faster.
 	r.simple(r.target, "ALTER TABLE accounts ADD already int")
 	r.simple(r.shards[0], "ALTER TABLE accounts ADD already int; INSERT INTO accounts (id, already) VALUES (9, 9)")
