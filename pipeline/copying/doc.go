@@ -56,8 +56,8 @@
 //	─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 //	before the plan            requested                            plans
 //	planned                    planned, no begin in the stream      writes the begin mark
-//	begin mark written         planned; the mark comes              as if it had written it; one that comes twice is known
-//	                                                                by its job, here and to readers
+//	begin mark written         planned; the mark comes              as if it had written it; one that comes twice, or
+//	                                                                late, loses its meaning before readers see it
 //	begin intended             planned, intent not reached          writes the begin mark (on a new stream: the same first
 //	                                                                transaction)
 //	begin published            planned, intent reached              prepared

@@ -237,7 +237,7 @@ func (e *Engine) markOfJob(job *control.CopyJob, k mark.Kind) mark.Copy {
 }
 
 // emit writes the mark into the first shard's WAL and waits until it is in the stream. Who is not sure that it was written
-// writes it once more: readers know it by its job.
+// writes it once more: only the first one means something (silence).
 func (e *Engine) emit(ctx context.Context, job *control.CopyJob, k mark.Kind, p Point) error {
 	m := e.markOfJob(job, k)
 	err := e.retry(ctx, func() error {

@@ -44,7 +44,7 @@ type settlement struct {
 // transactions may be changed. Published follows, or nothing at all any more.
 func (e *Engine) Pass(ctx context.Context, b *pipeline.Batch) error {
 	if !e.watching.Load() {
-		return nil
+		return e.idle(b)
 	}
 	again := map[*part][]fold.Moved{}
 	xids := map[*part][]moved{}
@@ -66,6 +66,20 @@ func (e *Engine) Pass(ctx context.Context, b *pipeline.Batch) error {
 	for p, moves := range again {
 		if err := e.writeAgain(ctx, p, moves, xids[p]); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// idle is Pass when there is no job at work: no mark means anything.
+func (e *Engine) idle(b *pipeline.Batch) error {
+	for _, tx := range b.Transactions {
+		m, is, err := markOf(tx)
+		if err != nil {
+			return err
+		}
+		if is {
+			silence(tx, m)
 		}
 	}
 	return nil
@@ -181,18 +195,33 @@ func (e *Engine) put(ctx context.Context, p *part, ledger *control.CopyTable) er
 // mark does what a mark that came at its place asks for.
 func (e *Engine) mark(ctx context.Context, b *pipeline.Batch, tx *pipeline.Transaction, m mark.Copy) error {
 	job := e.current()
-	if job == nil || m.Job != job.ID {
-		return nil
-	}
-	switch {
-	case m.Kind == mark.Begin && job.State == control.CopyPlanned:
+	switch ours := job != nil && m.Job == job.ID; {
+	case ours && m.Kind == mark.Begin && job.State == control.CopyPlanned:
 		return e.intendJob(ctx, tx, control.CopyPrepared, BeginIntended)
-	case m.Kind == mark.End && job.State == control.CopyCopying:
+	case ours && m.Kind == mark.End && job.State == control.CopyCopying:
 		return e.intendJob(ctx, tx, control.CopyDone, EndIntended)
-	case m.Kind == mark.High:
+	case ours && m.Kind == mark.High:
 		return e.rows(ctx, b, tx, m)
 	}
-	return nil // again, because its writer was not sure
+	silence(tx, m)
+	return nil
+}
+
+// silence takes the meaning from a mark that comes again because its writer was not sure, or late: who writes it is not shut out
+// as who publishes is, and may have been frozen for as long as the job took. Readers that took a begin mark for what it says
+// would empty tables that nobody copies any more.
+func silence(tx *pipeline.Transaction, m mark.Copy) {
+	if m.Kind == mark.High {
+		return // it means nothing without its chunk
+	}
+	f := tx.Fragments[0]
+	into := &pipeline.Fragment{Shard: f.Shard, XID: f.XID, Start: f.Start, End: f.End, Time: f.Time, Origin: f.Origin}
+	nothing := mark.Copy{Kind: mark.High, Job: m.Job}
+	into.Append(mark.Message(mark.CopyPrefix, nothing.Content(), f.End))
+	if f.Content != nil {
+		f.Content.Release()
+	}
+	tx.Fragments = []*pipeline.Fragment{into}
 }
 
 // intendJob writes down what becomes of the job by this transaction.
