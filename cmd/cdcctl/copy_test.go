@@ -79,7 +79,7 @@ func TestCreateCopiesNeedsRights(t *testing.T) {
 	w.sql(w.target, "ALTER TABLE accounts DROP CONSTRAINT accounts_pkey", "CREATE TABLE policed (id int PRIMARY KEY)", "CREATE TABLE bare (id int)")
 	as := strings.Replace(w.a, "postgres@", "blind@", 1)
 	r := w.run(1, "create-subscription", "s", "--shard", "a="+as, "--publication", "p", "--target", w.target)
-	w.wants(r.err, "role blind may not read tables, so their rows cannot be copied: public.accounts. Try: ", `GRANT SELECT ON "public"."accounts" TO "blind"; or --copy-data=false`,
+	w.wants(r.err, "role blind may not read tables, so their rows cannot be copied: public.accounts. Try: ", `GRANT USAGE ON SCHEMA "public" TO "blind"; GRANT SELECT ON "public"."accounts" TO "blind"; or --copy-data=false`,
 		`sees only those rows that policies let it see, so a copy would be incomplete: public.policed. Try: ALTER ROLE "blind" BYPASSRLS`,
 		`tables have a key on the shards and none there, by which a copied row could be found: public.accounts. Try: the key that the shards have: ALTER TABLE "public"."accounts" ADD PRIMARY KEY ("id")`,
 		"copy: tables have no key: public.bare")

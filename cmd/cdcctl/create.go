@@ -147,8 +147,8 @@ slot, both named cdc_NAME, unless they are given. Whatever fails later, or a ctr
 
 The rows that the tables hold are copied through the stream, in chunks, while everything else flows (--copy-data). A node
 does it; this command returns when the copy is ordered, or with --wait when every target has all rows. Until then
-the targets are not consistent, which cdcctl status says. The tables have to be there, empty unless
---if-target-has-rows says otherwise. Without --copy-data the stream begins with the transactions from now on.
+the targets are not consistent, which cdcctl status says. The tables have to be there, with their columns and keys, and empty
+unless --if-target-has-rows says otherwise. Without --copy-data the stream begins with the transactions from now on.
 
 Passwords never stand in a DSN that is stored. Put them into the passfile of the user that runs cdcd, or write
 ${VAR} in the DSN and set VAR in the environment of cdcd and cdcctl.

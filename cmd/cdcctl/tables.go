@@ -41,7 +41,8 @@ func addTableCommand() *cobra.Command {
 		Use:   "add-table NAME SCHEMA.TABLE…",
 		Short: "Let tables join a subscription while it runs, with the rows that they hold",
 		Long: `Adds tables, or all that match patterns like app.order_*, to a running subscription. First everything is checked that
-can be checked, as create-subscription does, for these tables. Then a node adds them to the publication of every shard that
+can be checked, as create-subscription does, for these tables: they have to be on every target. A target that cannot be
+reached from here is a warning. Then a node adds them to the publication of every shard that
 has them, and copies their rows while everything else flows; they join at one CSN, which is printed. Its node begins anew
 for a moment, and loses nothing.
 

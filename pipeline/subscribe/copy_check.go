@@ -82,7 +82,7 @@ func (c *shardCheck) checkCopyable(ctx context.Context, db *database, text, abou
 	}
 	role := db.Config().User
 	if len(unreadable) > 0 {
-		c.findings = append(c.findings, faultf(about, grantSelect(unreadable)+" TO "+pgx.Identifier{role}.Sanitize()+wish.otherwise,
+		c.findings = append(c.findings, faultf(about, grantSelect(unreadable, pgx.Identifier{role}.Sanitize())+wish.otherwise,
 			"role %s may not read tables, so their rows cannot be copied: %s", role, list(unreadable, table.plain)))
 	}
 	if len(part) > 0 {
@@ -92,18 +92,15 @@ func (c *shardCheck) checkCopyable(ctx context.Context, db *database, text, abou
 	return nil
 }
 
-// grantSelect is the statement that lets tables be read, without to whom. Many tables are given by their schemas.
-func grantSelect(tables []table) string {
+// grantSelect is the statement that lets a role read tables. Many tables are given by their schemas.
+func grantSelect(tables []table, role string) string {
+	var r tableRights
 	schemas := map[string]bool{}
-	names := make([]string, len(tables))
-	for i, t := range tables {
-		names[i], schemas[t.schema] = t.quoted(), true
+	for _, t := range tables {
+		r.add(t, []string{"SELECT"})
+		schemas[t.schema] = true
 	}
-	on := strings.Join(names, ", ")
-	if len(tables) > namesMax {
-		on = "ALL TABLES IN SCHEMA " + strings.Join(quotedSorted(schemas), ", ")
-	}
-	return "GRANT USAGE ON SCHEMA " + strings.Join(quotedSorted(schemas), ", ") + " TO …; GRANT SELECT ON " + on
+	return "GRANT USAGE ON SCHEMA " + strings.Join(quotedSorted(schemas), ", ") + " TO " + role + "; " + r.grant() + " TO " + role
 }
 
 // keyless notes the tables whose copy is one chunk per shard.
