@@ -147,10 +147,7 @@ func (c *Catalog) Delete(ctx context.Context, name string) error {
 
 // List reads all subscriptions, by name.
 func (c *Catalog) List(ctx context.Context) ([]Entry, error) {
-	names, err := c.kv.Keys(ctx)
-	if errors.Is(err, jetstream.ErrNoKeysFound) {
-		return nil, nil
-	}
+	names, err := keysOf(ctx, c.js, catalogBucket, ">")
 	if err != nil {
 		return nil, fmt.Errorf("list subscriptions: %w", err)
 	}

@@ -46,7 +46,7 @@ func NewCopyJob(kind CopyKind, tables []CopyTableName, targetRows, by string) *C
 
 // Forget removes every job and ledger of a subscription.
 func (c *Copies) Forget(ctx context.Context, subscription string) error {
-	keys, err := keysOf(ctx, c.kv, subscription+".>")
+	keys, err := keysOf(ctx, c.js, copyBucket, subscription+".>")
 	if err != nil {
 		return fmt.Errorf("list the copies of subscription %s: %w", subscription, err)
 	}

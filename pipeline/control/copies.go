@@ -129,7 +129,10 @@ type CopyRange struct {
 
 // Copies holds the copy jobs and their ledgers. It is no part of the catalog's entries: a change of these restarts the
 // capture.
-type Copies struct{ kv jetstream.KeyValue }
+type Copies struct {
+	js jetstream.JetStream
+	kv jetstream.KeyValue
+}
 
 // OpenCopies opens the copies and makes their bucket if it is not there.
 func OpenCopies(ctx context.Context, js jetstream.JetStream, replicas int) (*Copies, error) {
@@ -139,7 +142,7 @@ func OpenCopies(ctx context.Context, js jetstream.JetStream, replicas int) (*Cop
 	if err != nil {
 		return nil, fmt.Errorf("open the copies: %w", err)
 	}
-	return &Copies{kv: kv}, nil
+	return &Copies{js: js, kv: kv}, nil
 }
 
 func jobKey(subscription, job string) string { return subscription + ".job." + job }
@@ -189,7 +192,7 @@ func (c *Copies) put(ctx context.Context, key string, v any, revision *uint64) e
 
 // Jobs returns every job of a subscription, the oldest first.
 func (c *Copies) Jobs(ctx context.Context, subscription string) ([]CopyJob, error) {
-	jobs, err := readAll[CopyJob](ctx, c.kv, jobKey(subscription, "*"))
+	jobs, err := readAll[CopyJob](ctx, c.js, c.kv, jobKey(subscription, "*"))
 	slices.SortFunc(jobs, func(a, b CopyJob) int { return cmp.Compare(a.ID, b.ID) })
 	return jobs, err
 }
@@ -201,7 +204,7 @@ func (c *Copies) Table(ctx context.Context, subscription, job, shard string, n i
 
 // Tables returns every ledger of a job.
 func (c *Copies) Tables(ctx context.Context, subscription, job string) ([]CopyTable, error) {
-	return readAll[CopyTable](ctx, c.kv, subscription+".table."+job+".*.*")
+	return readAll[CopyTable](ctx, c.js, c.kv, subscription+".table."+job+".*.*")
 }
 
 // Job returns a job; nil: there is none.
@@ -238,8 +241,8 @@ func readOne[T any](ctx context.Context, kv jetstream.KeyValue, key string) (*T,
 	return v, nil
 }
 
-func readAll[T any](ctx context.Context, kv jetstream.KeyValue, filter string) ([]T, error) {
-	keys, err := keysOf(ctx, kv, filter)
+func readAll[T any](ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, filter string) ([]T, error) {
+	keys, err := keysOf(ctx, js, kv.Bucket(), filter)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", filter, err)
 	}
@@ -264,7 +267,7 @@ func deleteCopies(ctx context.Context, js jetstream.JetStream, subscription stri
 	}
 	var keys []string
 	if err == nil {
-		keys, err = keysOf(ctx, kv, subscription+".>")
+		keys, err = keysOf(ctx, js, copyBucket, subscription+".>")
 	}
 	for _, key := range keys {
 		err = errors.Join(err, kv.Purge(ctx, key))

@@ -53,3 +53,48 @@ func TestCopiesAreTaken(t *testing.T) {
 		t.Fatalf("%+v, %v", none, err)
 	}
 }
+
+// A list has every key, also those that are written at this moment.
+func TestListsWhileWritten(t *testing.T) {
+	ctx, bus := newBus(t)
+	copies, err := control.OpenCopies(ctx, bus.JS, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const jobs = 5
+	written := make(chan error, jobs)
+	stop := make(chan struct{})
+	for range jobs {
+		job := control.NewCopyJob(control.CopyResync, nil, "merge", "me@here")
+		if err := copies.PutJob(ctx, "bank", job); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				select {
+				case <-stop:
+					written <- nil
+					return
+				default:
+				}
+				if err := copies.PutJob(ctx, "bank", job); err != nil {
+					written <- err
+					return
+				}
+			}
+		}()
+	}
+	for range 300 {
+		list, err := copies.Jobs(ctx, "bank")
+		if err != nil || len(list) != jobs {
+			t.Errorf("%d jobs, want %d, %v", len(list), jobs, err)
+			break
+		}
+	}
+	close(stop)
+	for range jobs {
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+	}
+}

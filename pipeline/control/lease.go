@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -95,11 +94,10 @@ func (l *Leases) Holder(ctx context.Context, key string) (o Owner, ok bool, err 
 
 // List says who holds which lease, by key.
 func (l *Leases) List(ctx context.Context) ([]Held, error) {
-	keys, err := l.kv.Keys(ctx)
-	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
+	keys, err := keysOf(ctx, l.js, leaseBucket, ">")
+	if err != nil {
 		return nil, fmt.Errorf("list the leases: %w", err)
 	}
-	slices.Sort(keys)
 	all := []Held{}
 	for _, key := range keys {
 		last, err := l.read(ctx, key)

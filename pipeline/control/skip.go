@@ -28,7 +28,10 @@ type Skip struct {
 const ReasonBytesMax = 1000
 
 // Skips holds what is to be left out. It is no part of the catalog's entries: a change of these restarts the workers.
-type Skips struct{ kv jetstream.KeyValue }
+type Skips struct {
+	js jetstream.JetStream
+	kv jetstream.KeyValue
+}
 
 // OpenSkips opens the skips and makes their bucket if it is not there.
 func OpenSkips(ctx context.Context, js jetstream.JetStream, replicas int) (*Skips, error) {
@@ -38,7 +41,7 @@ func OpenSkips(ctx context.Context, js jetstream.JetStream, replicas int) (*Skip
 	if err != nil {
 		return nil, fmt.Errorf("open the skips: %w", err)
 	}
-	return &Skips{kv: kv}, nil
+	return &Skips{js: js, kv: kv}, nil
 }
 
 func skipKey(subscription, target, csn string) string { return subscription + "." + target + "." + csn }
@@ -63,20 +66,9 @@ func (s *Skips) Get(ctx context.Context, subscription, target string, csn pipeli
 
 // List returns every order for a target, by CSN.
 func (s *Skips) List(ctx context.Context, subscription, target string) ([]Skip, error) {
-	all, err := readAll[Skip](ctx, s.kv, skipKey(subscription, target, "*"))
+	all, err := readAll[Skip](ctx, s.js, s.kv, skipKey(subscription, target, "*"))
 	slices.SortFunc(all, func(a, b Skip) int { return cmp.Compare(a.CSN, b.CSN) })
 	return all, err
-}
-
-func keysOf(ctx context.Context, kv jetstream.KeyValue, filter string) (keys []string, err error) {
-	lister, err := kv.ListKeysFiltered(ctx, filter)
-	if err != nil {
-		return nil, err
-	}
-	for key := range lister.Keys() {
-		keys = append(keys, key)
-	}
-	return keys, ctx.Err()
 }
 
 // deleteSkips forgets the orders of a subscription that goes away.
@@ -87,7 +79,7 @@ func deleteSkips(ctx context.Context, js jetstream.JetStream, subscription strin
 	}
 	var keys []string
 	if err == nil {
-		keys, err = keysOf(ctx, kv, skipKey(subscription, "*", "*"))
+		keys, err = keysOf(ctx, js, skipBucket, skipKey(subscription, "*", "*"))
 	}
 	for _, key := range keys {
 		err = errors.Join(err, kv.Purge(ctx, key))

@@ -21,11 +21,11 @@ func Stored(ctx context.Context, js jetstream.JetStream) (there []string, err er
 		if err != nil {
 			return there, fmt.Errorf("look for bucket %s: %w", name, err)
 		}
-		keys, err := keysOf(ctx, kv, ">")
+		keys, err := count(ctx, js, kv)
 		if err != nil {
 			return there, fmt.Errorf("look into bucket %s: %w", name, err)
 		}
-		there = append(there, fmt.Sprintf("bucket %s, %d keys", name, len(keys)))
+		there = append(there, fmt.Sprintf("bucket %s, %d keys", name, keys))
 	}
 	s, err := js.Stream(ctx, historyStream)
 	switch {
