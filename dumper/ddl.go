@@ -72,7 +72,7 @@ func ddlRefused(doing string, err error) error {
 	if errors.As(err, &pg) && pg.Code == "42501" {
 		return &FatalError{
 			What: "event triggers for DDL: " + doing, Err: err,
-			Try: "a DSN of a superuser for this command (PostgreSQL lets nobody else make event triggers; hosted ones have a role for it), or --ddl ignore",
+			Try: "ALTER ROLE … SUPERUSER for the shard's role while this command runs (PostgreSQL lets nobody else make event triggers; hosted ones have a role for it), or --ddl ignore",
 		}
 	}
 	return fmt.Errorf("event triggers for DDL: %s: %w", doing, err)
@@ -177,6 +177,7 @@ func (s *DDLSpec) install() (string, error) {
 		"@in_schema@", array(column(in, 0)), "@in_table@", array(column(in, 1)),
 		"@out_schema@", array(column(out, 0)), "@out_table@", array(column(out, 1)),
 		"@drop@", identifier(s.Triggers()[0]), "@end@", identifier(s.Triggers()[1]),
+		"@drop_name@", literal(s.Triggers()[0]), "@end_name@", literal(s.Triggers()[1]), "@signature@", literal("cdc."+identifier(s.function())+"()"),
 	)
 	return values.Replace(installDDL), nil
 }

@@ -2,9 +2,11 @@ package dumper
 
 // installDDL makes the functions and triggers of one subscription.
 //
-// The trigger's function runs as its owner, a superuser, so that it may call the other one, and everything in it, operators
-// too, is qualified: it sees the caller's search_path, which it has to tell, and must not find the caller's functions there. The settings of the note make catalogs and the
-// text of PG_CONTEXT ("SQL statement …") the same everywhere.
+// The trigger's function runs as its owner, so that it may call the other one, and everything in it, operators too, is
+// qualified: it sees the caller's search_path, which it has to tell, and must not find the caller's functions there. The owner
+// was a superuser when it made the triggers, and need not be one any more: nothing in here may need that, or every statement
+// of the users would fail. A name in PG_CONTEXT has its schema unless the path finds it without, as "$user" does for an owner
+// called cdc. The note's search_path makes the names of catalogs the same everywhere.
 //
 // sql_drop comes before ddl_command_end of the same statement; what it saw waits in a setting of the transaction, together
 // with the number of statements of each tag that the client's message ran so far. A subtransaction that is rolled back
@@ -26,7 +28,7 @@ DROP TABLE IF EXISTS cdc.@token@;
 CREATE TABLE cdc.@token@ AS SELECT @secret@::text AS token;
 REVOKE ALL ON cdc.@token@ FROM PUBLIC;
 CREATE OR REPLACE FUNCTION cdc.@note@(event text, tag text, path text, role text) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp SET lc_messages = 'C' AS $cdc$
+SET search_path = pg_catalog, pg_temp AS $cdc$
 DECLARE
   content jsonb;
   publications CONSTANT text[] := @publications@;
@@ -53,8 +55,19 @@ BEGIN
   END IF;
   IF event = 'ddl_command_end' THEN
     -- What stands behind the frames of our own is what called the statement.
-    GET DIAGNOSTICS context = PG_CONTEXT;
-    context := regexp_replace(context, '^.*?PL/pgSQL function cdc\.@name@\(\) line [0-9]+ at PERFORM(?:\n|$)', '');
+    IF current_setting('lc_messages') ~ '^(C|POSIX|en_.*)$' THEN
+      GET DIAGNOSTICS context = PG_CONTEXT;
+    ELSE
+      BEGIN
+        PERFORM set_config('lc_messages', 'C', true);
+        GET DIAGNOSTICS context = PG_CONTEXT;
+        RAISE EXCEPTION SQLSTATE 'CDC00'; -- takes the setting back
+      EXCEPTION WHEN SQLSTATE 'CDC00' THEN NULL;
+      WHEN insufficient_privilege THEN -- in another language it is not understood, and the mark says inexact
+        GET DIAGNOSTICS context = PG_CONTEXT;
+      END;
+    END IF;
+    context := regexp_replace(context, '^.*?PL/pgSQL function (?:cdc\.)?@name@\(\) line [0-9]+ at PERFORM(?:\n|$)', '');
     nested := context <> '';
     IF NOT nested THEN
       note := jsonb_set(note, ARRAY['n', tag], to_jsonb(coalesce((note #>> ARRAY['n', tag])::int, 0) + 1));
@@ -184,10 +197,16 @@ BEGIN
     CASE WHEN pg_catalog.current_setting('role') OPERATOR(pg_catalog.=) 'none' THEN session_user::pg_catalog.text ELSE pg_catalog.current_setting('role') END);
 END$cdc$;
 REVOKE ALL ON FUNCTION cdc.@note@(text, text, text, text), cdc.@filled@(oid), cdc.@function@() FROM PUBLIC;
-DROP EVENT TRIGGER IF EXISTS @drop@;
-DROP EVENT TRIGGER IF EXISTS @end@;
-CREATE EVENT TRIGGER @drop@ ON sql_drop EXECUTE FUNCTION cdc.@function@();
-CREATE EVENT TRIGGER @end@ ON ddl_command_end EXECUTE FUNCTION cdc.@function@();
-ALTER EVENT TRIGGER @drop@ ENABLE ALWAYS;
-ALTER EVENT TRIGGER @end@ ENABLE ALWAYS;
+DO $do$BEGIN
+  IF (SELECT count(*) FROM pg_catalog.pg_event_trigger WHERE evtname IN (@drop_name@, @end_name@) AND evtenabled = 'A'
+      AND evtfoid = pg_catalog.to_regprocedure(@signature@)) = 2 THEN
+    RETURN; -- making them needs a superuser
+  END IF;
+  DROP EVENT TRIGGER IF EXISTS @drop@;
+  DROP EVENT TRIGGER IF EXISTS @end@;
+  CREATE EVENT TRIGGER @drop@ ON sql_drop EXECUTE FUNCTION cdc.@function@();
+  CREATE EVENT TRIGGER @end@ ON ddl_command_end EXECUTE FUNCTION cdc.@function@();
+  ALTER EVENT TRIGGER @drop@ ENABLE ALWAYS;
+  ALTER EVENT TRIGGER @end@ ENABLE ALWAYS;
+END$do$;
 COMMIT`

@@ -65,7 +65,9 @@ func (s *ddlShard) marks() (all []mark.DDL) {
 func brief(marks []mark.DDL) (lines []string) {
 	for _, d := range marks {
 		line := fmt.Sprintf("%s %d: %s ->", d.Tag, d.Nth, d.Statement)
-		slices.SortFunc(d.Objects, func(a, b mark.DDLObject) int { return strings.Compare(fmt.Sprintf("%v %v", !a.Dropped, a), fmt.Sprintf("%v %v", !b.Dropped, b)) })
+		slices.SortFunc(d.Objects, func(a, b mark.DDLObject) int {
+			return strings.Compare(fmt.Sprintf("%v %v", !a.Dropped, a), fmt.Sprintf("%v %v", !b.Dropped, b))
+		})
 		for _, o := range d.Objects {
 			line += " "
 			if o.Dropped {
@@ -299,8 +301,46 @@ func TestDDLNeedsASuperuser(t *testing.T) {
 	exec(t, s.conn, "CREATE ROLE plain LOGIN", "GRANT CREATE ON DATABASE "+s.conn.Config().Database+" TO plain")
 	spec := dumper.DDLSpec{DSN: strings.Replace(s.src.DSN, "//postgres@", "//plain@", 1), Name: "a", Subscription: "bank", Publications: []string{"p"}}
 	err := dumper.InstallDDL(t.Context(), spec)
-	if err == nil || !strings.Contains(err.Error(), "Try: a DSN of a superuser") {
+	if err == nil || !strings.Contains(err.Error(), "Try: ALTER ROLE … SUPERUSER") {
 		t.Error(spec.DSN, err)
 	}
 	exec(t, s.conn, "REVOKE CREATE ON DATABASE "+s.conn.Config().Database+" FROM plain", "DROP ROLE plain")
+}
+
+// The role that reads the shards is called cdc, as the schema is, and was a superuser only while the triggers were made.
+func TestDDLOwnerIsASuperuserNoMore(t *testing.T) {
+	s := newShard(t)
+	exec(t, s.conn, "CREATE ROLE cdc LOGIN SUPERUSER")
+	spec := dumper.DDLSpec{DSN: strings.Replace(s.src.DSN, "//postgres@", "//cdc@", 1), Name: "a", Subscription: "bank", Publications: []string{"p"}, Tables: []string{"public.*"}}
+	if err := dumper.InstallDDL(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	d := &ddlShard{shard: s, spec: spec}
+	check := func(c string) {
+		t.Helper()
+		exec(t, s.conn, "ALTER TABLE t ADD "+c+" int")
+		if got := d.marks(); len(got) != 1 || got[0].Inexact != "" || got[0].Nested {
+			t.Errorf("%s: %+v", c, got)
+		}
+	}
+	check("a")
+	exec(t, s.conn, "SET lc_messages = 'C.UTF-8'")
+	check("b")
+	var language string
+	if row(t, s.conn, "SHOW lc_messages", &language); language != "C.UTF-8" {
+		t.Errorf("the session speaks %s", language)
+	}
+	exec(t, s.conn, "ALTER ROLE cdc NOSUPERUSER; GRANT CREATE ON DATABASE "+s.conn.Config().Database+" TO cdc")
+	check("c")
+	exec(t, s.conn, "RESET lc_messages")
+	check("d")
+	spec.Tables = []string{"public.*", "other.*"} // a table joins
+	if err := dumper.InstallDDL(t.Context(), spec); err != nil {
+		t.Error(err)
+	}
+	check("e")
+	if _, err := dumper.UninstallDDL(t.Context(), spec); err != nil {
+		t.Error(err)
+	}
+	exec(t, s.conn, "DROP OWNED BY cdc", "DROP ROLE cdc")
 }

@@ -104,7 +104,7 @@ func checkDDLRole(ctx context.Context, db *database) ([]Finding, error) {
 	}
 	return []Finding{{
 		Severity: Warning, What: fmt.Sprintf("role %s is no superuser, and PostgreSQL lets only superusers make the event triggers that capture DDL", role),
-		Try: "ALTER ROLE " + pgx.Identifier{role}.Sanitize() + " SUPERUSER while cdcctl makes them, a DSN of a superuser, or --ddl ignore",
+		Try: "ALTER ROLE " + pgx.Identifier{role}.Sanitize() + " SUPERUSER while cdcctl makes them, or --ddl ignore",
 	}}, nil
 }
 
