@@ -159,9 +159,14 @@ BEGIN
       inexact := 'it was run by something that does not show its statements: ' || split_part(context, E'\n', 1);
     END IF;
   END IF;
+  -- Somebody else may run the same statement on another shard: a schema that is not there must not tell them apart.
+  IF to_regnamespace(quote_ident(role)) IS NULL THEN
+    path := regexp_replace(regexp_replace(path, '"\$user"\s*,\s*', '', 'g'), ',?\s*"\$user"', '', 'g');
+  END IF;
+  path := replace(path, '"$user"', quote_ident(role));
   content := jsonb_strip_nulls(jsonb_build_object(
     'subscription', @subscription@, 'token', (SELECT token FROM cdc.@token@), 'statement', statement, 'tag', tag, 'nth', CASE WHEN nested THEN 0 ELSE (note #>> ARRAY['n', tag])::int END,
-    'search_path', replace(path, '"$user"', quote_ident(role)), 'nested', nullif(nested, false), 'inexact', inexact,
+    'search_path', path, 'nested', nullif(nested, false), 'inexact', inexact,
     'settings', jsonb_build_object('TimeZone', current_setting('TimeZone'), 'DateStyle', current_setting('DateStyle'),
       'IntervalStyle', current_setting('IntervalStyle'), 'standard_conforming_strings', current_setting('standard_conforming_strings')),
     'objects', objects, 'filled', filled));

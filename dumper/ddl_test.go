@@ -217,11 +217,15 @@ func TestDDLMarkOfAnotherUser(t *testing.T) {
 	}
 	exec(t, s.conn, "RESET ROLE")
 	got := s.marks()
-	if len(got) != 2 || got[0].SearchPath != `someone`+s.src.Slot+`, "App"` || got[0].Token != "secret" || got[0].Settings["TimeZone"] != "Asia/Tokyo" || got[1].Statement != "ALTER TABLE mine ADD b int" {
+	if len(got) != 2 || got[0].SearchPath != `"App"` || got[0].Token != "secret" || got[0].Settings["TimeZone"] != "Asia/Tokyo" || got[1].Statement != "ALTER TABLE mine ADD b int" {
 		t.Errorf("%+v", got)
 	}
 	exec(t, s.conn, "DROP TABLE \"App\".mine; REVOKE ALL ON SCHEMA \"App\" FROM someone"+s.src.Slot, "DROP ROLE someone"+s.src.Slot)
 	s.marks()
+	exec(t, s.conn, `CREATE SCHEMA postgres; SET search_path = public, "$user"; CREATE TABLE mine (a int)`, "DROP SCHEMA postgres", "DROP TABLE mine")
+	if got := s.marks(); len(got) != 4 || got[1].SearchPath != "public, postgres" || got[3].SearchPath != "public" {
+		t.Errorf("%+v", got)
+	}
 	// As a replication worker would.
 	exec(t, s.conn, "RESET ALL; SET session_replication_role = replica; ALTER TABLE t ADD b int")
 	if got := s.marks(); len(got) != 1 {
