@@ -41,6 +41,7 @@ type part struct {
 	generation int       // rises when the part begins anew; chunks of an older one mean nothing
 	ranges     []cursor  // of a table with a key: like the ledger's, further ahead
 	again      []moved   // like the ledger's Redo: which transactions have to be visible
+	since      []moved   // why it began anew: every chunk has to see these transactions
 	rereading  bool      // a chunk of Redo is on its way; of a table without a key, its only chunk
 	notBefore  time.Time // pause after an error
 	trouble    string
@@ -220,14 +221,12 @@ func (c *chunk) rewind() {
 }
 
 // visible says whether the snapshot of a chunk of keys saw every transaction that gave a row one of them: a transaction is
-// published as soon as one shard has committed it, and may not be visible on this one for a while.
+// published as soon as one shard has committed it, and may not be visible on this one for a while. If the part began anew
+// because of such rows, they are in any chunk: a row could move from one that did not see it move into one that did, or the
+// other way, and be in neither.
 func (c *chunk) visible() bool {
-	for _, m := range c.part.again[:len(c.keys)] {
-		if m.known && !c.result.Snapshot.Sees(m.xid) {
-			return false
-		}
-	}
-	return true
+	unseen := func(m moved) bool { return m.known && !c.result.Snapshot.Sees(m.xid) }
+	return !slices.ContainsFunc(c.part.again[:len(c.keys)], unseen) && !slices.ContainsFunc(c.part.since, unseen)
 }
 
 // add is the ledger with more keys to copy again; anew says that the part begins anew instead. The lock is held.

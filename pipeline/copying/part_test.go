@@ -122,7 +122,7 @@ func TestAgain(t *testing.T) {
 	add := func(n int) bool {
 		next, anew := p.add([]fold.Moved{{Keys: keys(n)}})
 		if anew {
-			e.restart(p, next)
+			e.restart(p, next, nil)
 		} else {
 			p.ledger, p.again = next, append(p.again, make([]moved, n)...)
 		}
@@ -163,6 +163,26 @@ func TestVisible(t *testing.T) {
 	c.result.Snapshot.Running = nil
 	if !e.expect(c) {
 		t.Fatal("it does")
+	}
+}
+
+// A part that begins anew because of rows with other keys is read by snapshots that see how these rows got them.
+func TestVisibleAnew(t *testing.T) {
+	e := newTestEngine(t, nil)
+	p := e.testPart(control.CopyRange{})
+	p.again = []moved{{xid: 12, known: true}}
+	e.restart(p, p.ledger, []moved{{xid: 14, known: true}})
+	c := e.testPick()
+	c.result = &copier.Result{Chunk: fold.Chunk{Snapshot: fold.Snapshot{XMin: 10, XMax: 20}}}
+	for _, unseen := range []uint64{12, 14} {
+		c.result.Snapshot.Running = []uint64{unseen}
+		if e.expect(c) || p.notBefore.IsZero() {
+			t.Fatalf("the snapshot does not see %d", unseen)
+		}
+	}
+	c.result.Snapshot.Running = []uint64{13}
+	if !e.expect(c) {
+		t.Fatal("it sees both")
 	}
 }
 

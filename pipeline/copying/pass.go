@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"shardcdc/dumper/copier/fold"
@@ -118,7 +119,7 @@ func (e *Engine) follow(tx *pipeline.Transaction, again map[*part][]fold.Moved, 
 				continue
 			}
 			again[p] = append(again[p], m)
-			for range m.Keys {
+			for range max(1, len(m.Keys)) { // one for each key; of rows that were not listed one, and the part begins anew
 				xids[p] = append(xids[p], moved{xid: f.XID, known: true})
 			}
 		}
@@ -137,7 +138,7 @@ func (e *Engine) writeAgain(ctx context.Context, p *part, moves []fold.Moved, xi
 	e.mu.Lock()
 	if anew {
 		e.conf.Log.Info("too many rows got another key: the copy of the table begins anew", "table", p.name, "shard", p.shard.conf.Name)
-		e.restart(p, next)
+		e.restart(p, next, xids)
 	} else {
 		p.ledger, p.again = next, append(p.again, xids...)
 	}
@@ -146,8 +147,9 @@ func (e *Engine) writeAgain(ctx context.Context, p *part, moves []fold.Moved, xi
 	return e.at(ctx, AgainWritten)
 }
 
-// restart makes a part begin anew. The lock is held.
-func (e *Engine) restart(p *part, ledger *control.CopyTable) {
+// restart makes a part begin anew, because of these transactions and those whose keys were to be copied again. The lock is held.
+func (e *Engine) restart(p *part, ledger *control.CopyTable, xids []moved) {
+	p.since = slices.Concat(p.since, p.again, xids)
 	p.begin(ledger)
 	e.dropStale()
 }

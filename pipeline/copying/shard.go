@@ -378,7 +378,7 @@ func (e *Engine) expect(c *chunk) bool {
 	switch {
 	case c.stale():
 		return false
-	case c.kind == ofKeys && !c.visible():
+	case !c.visible():
 		p.notBefore = time.Now().Add(invisiblePause)
 		return false
 	}
