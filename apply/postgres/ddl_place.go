@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,7 +18,7 @@ import (
 // decide finds out from the target what the text does not say: whose tables are dropped, and whether a type becomes
 // narrower.
 func (r *ddlRun) decide(ctx context.Context) error {
-	if err := r.spare(ctx); err != nil || !r.what.Single {
+	if err := errors.Join(r.spare(ctx), r.calls(ctx)); err != nil || !r.what.Single {
 		return err
 	}
 	for _, t := range r.what.Types {
@@ -67,6 +68,21 @@ func (r *ddlRun) relax(ctx context.Context) error {
 		}
 		if _, err := r.query(ctx, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL", name, quote(e.From))); err != nil {
 			return fmt.Errorf("a column that some shards have dropped, and others not: %w", err)
+		}
+	}
+	return nil
+}
+
+// calls finds out which functions may make other values here of the same rows.
+func (r *ddlRun) calls(ctx context.Context) error {
+	for _, c := range r.what.Calls {
+		rows, err := r.query(ctx, `SELECT 1 FROM pg_catalog.pg_proc WHERE proname = $1 AND (provolatile = 'v'
+			OR proname IN ('now', 'transaction_timestamp', 'statement_timestamp', 'txid_current_snapshot', 'pg_current_snapshot')) LIMIT 1`, c.Function)
+		if err != nil {
+			return fmt.Errorf("look at function %s: %w", c.Function, err)
+		}
+		if len(rows) > 0 {
+			r.what.Values = fmt.Sprintf("column %s gets what the volatile function %s returns", quote(c.Column), c.Function)
 		}
 	}
 	return nil

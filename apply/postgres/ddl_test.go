@@ -201,3 +201,17 @@ func TestDDLKilled(t *testing.T) {
 	w.same("t")
 	w.proves("t")
 }
+
+// Rows that are there get other values when the target makes them itself.
+func TestDDLVolatileUsing(t *testing.T) {
+	w := newDDLWorld(t, 1)
+	w.shards[0].exec("INSERT INTO t VALUES (1, 'x')")
+	w.alter(0, "ALTER TABLE t ALTER a TYPE varchar(9) USING upper(a)", "SELECT 1")
+	w.replay()
+	w.same("t")
+	w.alter(0, "ALTER TABLE t ALTER a TYPE uuid USING pg_catalog.gen_random_uuid()", "SELECT 1")
+	err := w.try(w.capture())
+	if err == nil || !strings.Contains(err.Error(), "column \"a\" gets what the volatile function gen_random_uuid returns") || !strings.Contains(err.Error(), "cdcctl resync s --table public.t") {
+		t.Error(err)
+	}
+}

@@ -56,6 +56,12 @@ func brief(s *ddl.Statement, err error) string {
 	for _, t := range s.Types {
 		line += fmt.Sprintf(" type of %s.%s: %s", t.Table, t.Column, t.Type)
 	}
+	if len(s.Calls) > 0 {
+		line += " calls"
+	}
+	for _, c := range s.Calls {
+		line += " " + c.Function
+	}
 	if s.Values != "" {
 		line += " values: " + s.Values
 	}
@@ -84,6 +90,11 @@ func TestRead(t *testing.T) {
 		{"ALTER TABLE t DROP CONSTRAINT k", "first single: ALTER TABLE t DROP CONSTRAINT k", nil},
 		{"ALTER TABLE t ALTER a SET NOT NULL", "last single: ALTER TABLE t ALTER a SET NOT NULL", nil},
 		{"ALTER TABLE t ALTER a DROP NOT NULL", "first single: ALTER TABLE t ALTER a DROP NOT NULL", nil},
+		{"ALTER TABLE t ALTER a TYPE date USING CURRENT_DATE", "first single type of \"t\".a: date values: column \"a\" gets the value of an expression (CURRENT_DATE): ALTER TABLE t ALTER a TYPE date USING CURRENT_DATE", nil},
+		{"ALTER TABLE t ALTER a TYPE uuid USING (coalesce(b, public.gen_random_uuid()))", "first single type of \"t\".a: uuid calls coalesce gen_random_uuid: ALTER TABLE t ALTER a TYPE uuid USING (coalesce(b, public.gen_random_uuid()))", nil},
+		{"ALTER TABLE t INHERIT u", "first single: ALTER TABLE t INHERIT u", nil},
+		{"ALTER TABLE t NO INHERIT u", "first single: ALTER TABLE t NO INHERIT u", nil},
+		{"ALTER TABLE t NO FORCE ROW LEVEL SECURITY", "nothing", nil},
 		{"ALTER TABLE t ALTER COLUMN a SET STATISTICS 100", "nothing", nil},
 		{"ALTER TABLE t OWNER TO x, SET (fillfactor = 10), REPLICA IDENTITY FULL", "nothing", nil},
 		{"ALTER TABLE t ENABLE ROW LEVEL SECURITY", "nothing", nil},

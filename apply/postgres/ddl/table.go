@@ -81,7 +81,10 @@ func (r *reader) alter(of Name) (at place, why string) {
 		r.PartitionOf = of
 		return last, ""
 	}
-	for _, word := range []string{"owner", "enable", "disable", "cluster", "set", "reset", "replica", "force", "no", "inherit", "of", "not"} {
+	if r.skip("inherit") || r.skip("no", "inherit") {
+		return first, "" // whose rows a query of the parent shows
+	}
+	for _, word := range []string{"owner", "enable", "disable", "cluster", "set", "reset", "replica", "force", "no", "of", "not"} {
 		if r.skip(word) {
 			return nowhere, ""
 		}
@@ -160,6 +163,9 @@ func (r *reader) column(of Name) (at place, why string) {
 	switch {
 	case r.skip("type"), r.skip("set", "data", "type"):
 		typ := r.p.slice(r.i, len(r.p.tokens))
+		if i := typ.top("using"); i >= 0 {
+			r.using(name.Name, typ.slice(i+1, len(typ.tokens)))
+		}
 		for _, end := range []string{"using", "collate"} {
 			if i := typ.top(end); i >= 0 {
 				typ = typ.slice(0, i)
@@ -173,6 +179,36 @@ func (r *reader) column(of Name) (at place, why string) {
 		return first, ""
 	}
 	return nowhere, "" // statistics, storage, compression, options
+}
+
+// using is the expression that a column's values are made with. It is the same everywhere when it is made of constants,
+// columns, and functions that are; what functions are is found out from the target.
+func (r *reader) using(column string, e phrase) {
+	for i, t := range e.tokens {
+		switch {
+		case now(t):
+			r.Values = "column " + Quote(column) + " gets the value of an expression (" + e.String() + ")"
+		case i+1 < len(e.tokens) && e.tokens[i+1].is("("):
+			if name, ok := t.name(); ok {
+				r.Calls = append(r.Calls, Call{Column: column, Function: name})
+			}
+		}
+	}
+}
+
+// now says that what a constant or keyword means depends on when, where, or by whom it is run.
+func now(t token) bool {
+	switch t.kind {
+	case text:
+		return slices.Contains([]string{"'now'", "'today'", "'tomorrow'", "'yesterday'"}, strings.ToLower(strings.ReplaceAll(t.text, " ", "")))
+	case word:
+		return slices.Contains([]string{
+			"current_date", "current_time", "current_timestamp", "localtime", "localtimestamp",
+			"current_user", "current_role", "session_user", "user", "current_catalog", "current_schema",
+		}, t.text)
+	case quoted, number, symbol:
+	}
+	return false
 }
 
 // differs says what is in a new column of rows that are there, if that is not the same everywhere.
@@ -209,7 +245,7 @@ func constant(e phrase) bool {
 	for i, t := range e.tokens {
 		switch t.kind {
 		case text:
-			if slices.Contains([]string{"'now'", "'today'", "'tomorrow'", "'yesterday'"}, strings.ToLower(strings.ReplaceAll(t.text, " ", ""))) {
+			if now(t) {
 				return false
 			}
 		case word, quoted:

@@ -32,6 +32,9 @@ type Statement struct {
 	Doubtful []Name
 	// Values: rows that are there get values that only each shard knows, unless there are none.
 	Values string
+	// Calls are functions that make values of rows that are there. Unless they make the same of the same everywhere, Values
+	// has to say so.
+	Calls []Call
 	// Partition that is attached, detached or made, of Table; empty: none.
 	Partition, PartitionOf Name
 	// Attach: its rows become rows of the table.
@@ -66,6 +69,12 @@ func (n Name) String() string {
 		return Quote(n.Name)
 	}
 	return Quote(n.Schema) + "." + Quote(n.Name)
+}
+
+// Call of a function, by any schema's name.
+type Call struct {
+	Column   string
+	Function string
 }
 
 // NewType of a column.
