@@ -63,7 +63,7 @@ func (a *alteration) said() string {
 		{"follow-new-tables", a.follow},
 	} {
 		if a.flags.Changed(flag.name) {
-			said = append(said, fmt.Sprintf("--%s %s", flag.name, flag.value))
+			said = append(said, fmt.Sprintf("--%s %v", flag.name, flag.value))
 		}
 	}
 	return strings.Join(said, " ")
