@@ -40,6 +40,8 @@ type Status struct {
 	ConsistentFrom pipeline.CSN // when not Incomplete: from here on it is; 0: nothing was ever copied
 	CopiedRows     uint64       // applied since the start; they are among Rows, too
 
+	Statements []Statement // DDL that not every shard has run; see Session
+
 	StartSeq  pipeline.Seq // Applied.Seq when the worker began
 	StreamSeq pipeline.Seq // of the last message that the stream is known to hold
 }

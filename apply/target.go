@@ -24,6 +24,10 @@ type Session interface {
 	// Copies says which tables are being copied, as of the last Progress or Apply.
 	Copies() Copies
 
+	// Statements lists the DDL that not every shard has run, oldest first, as of the last Progress or Apply: the oldest
+	// hundred at most.
+	Statements() []Statement
+
 	// Streams says whether Apply can replay the transaction while its rows still arrive: reading every fragment once,
 	// in order. It looks at the head only.
 	Streams(tx *pipeline.Transaction) bool
@@ -82,6 +86,14 @@ type Copies struct {
 	Tables []string
 	// ConsistentFrom is the CSN at which the last copy was complete; 0: none ever was.
 	ConsistentFrom pipeline.CSN
+}
+
+// Statement is DDL of the shards, of which a target has one effect for all of them.
+type Statement struct {
+	CSN    pipeline.CSN       // of the first shard's transaction with it
+	Text   string             // its beginning
+	Here   string             // what became of it on the target
+	Shards []pipeline.ShardID // that have not run it, in order
 }
 
 // Transactions calls fn with every transaction of the group, in order.

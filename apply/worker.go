@@ -185,10 +185,11 @@ func (w *Worker) opened(r *run) {
 		w.started = true
 		w.update(func(s *Status) { s.StartSeq = r.progress.Seq })
 	}
-	copies := r.session.Copies()
+	copies, statements := r.session.Copies(), r.session.Statements()
 	w.update(func(s *Status) {
 		s.Applied = r.progress
 		s.copies(copies)
+		s.Statements = statements
 	})
 }
 
@@ -383,10 +384,11 @@ func (r *run) apply(ctx context.Context, g Group, to *Progress) error {
 	}
 	r.written, r.progress = *to, *to
 	r.failures, r.alone = 0, false
-	at, copies := r.cfg.Now(), r.session.Copies()
+	at, copies, statements := r.cfg.Now(), r.session.Copies(), r.session.Statements()
 	r.update(func(s *Status) {
 		s.Applied = *to
 		s.copies(copies)
+		s.Statements = statements
 		_ = g.Transactions(func(tx *pipeline.Transaction) error {
 			s.Transactions++
 			s.Rows += uint64(tx.Changes())

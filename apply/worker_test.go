@@ -50,6 +50,8 @@ func (s *fakeSession) Progress(context.Context) (Progress, error) { return s.pro
 
 func (s *fakeSession) Copies() Copies { return s.copies }
 
+func (s *fakeSession) Statements() []Statement { return nil }
+
 func (s *fakeSession) Streams(tx *pipeline.Transaction) bool { return s.streams }
 
 func (s *fakeSession) Apply(_ context.Context, g Group) error {

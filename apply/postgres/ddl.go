@@ -57,6 +57,8 @@ const (
 	outcomeTarget  = "left to the target: its table is not partitioned"
 	outcomeNotOurs = "left to the target: the table was not captured, and is another one here"
 	outcomeWaits   = "waits until every shard has run it"
+
+	outcomeForgotten = "; DDL was ignored before every shard had run it" // behind another one
 )
 
 // ddlMark does what a mark says. skipped: the transaction is left out on request.
@@ -91,12 +93,11 @@ type ddlRun struct {
 
 // problem names the statement.
 func (r *ddlRun) problem(what string) string {
-	return fmt.Sprintf("DDL of the shards %s: %s", what, short(r.what.Text))
+	return fmt.Sprintf("DDL of the shards %s: %s", what, short(r.what.Text, 1000))
 }
 
 // short keeps the beginning of a text.
-func short(text string) string {
-	const most = 1000
+func short(text string, most int) string {
 	if len(text) > most {
 		return strings.ToValidUTF8(text[:most], "") + "…"
 	}

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,9 @@ func TestDDLWaitsForAll(t *testing.T) {
 		w.replay()
 		if got := w.columns(); got != want {
 			t.Errorf("after shard %d: columns %s, want %s", i, got, want)
+		}
+		if got := fmt.Sprint(w.session.Statements()); i == 0 && got != "[{1 ALTER TABLE t DROP a waits until every shard has run it [1 2]}]" || i == 2 && got != "[]" {
+			t.Errorf("after shard %d: %s", i, got)
 		}
 		w.restart()
 	}
@@ -213,5 +217,24 @@ func TestDDLVolatileUsing(t *testing.T) {
 	err := w.try(w.capture())
 	if err == nil || !strings.Contains(err.Error(), "column \"a\" gets what the volatile function gen_random_uuid returns") || !strings.Contains(err.Error(), "cdcctl resync s --table public.t") {
 		t.Error(err)
+	}
+}
+
+// While DDL is ignored nobody notices that the other shards run it, so it waits no longer.
+func TestDDLForgotten(t *testing.T) {
+	w := newDDLWorld(t, 2)
+	w.alter(0, "ALTER TABLE t DROP a", "SELECT 1", droppedA)
+	w.replay()
+	w.cfg.DDL = postgres.DDLIgnore
+	w.restart()
+	w.open()
+	w.cfg.DDL = postgres.DDLCapture
+	w.restart()
+	w.open()
+	if got := w.session.Statements(); got != nil {
+		t.Error(got)
+	}
+	if got := w.target.rows("SELECT executed, complete, outcome FROM cdc.ddl"); got != "f|t|waits until every shard has run it; DDL was ignored before every shard had run it\n" {
+		t.Error(got)
 	}
 }

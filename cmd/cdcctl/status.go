@@ -341,6 +341,28 @@ func consistency(a *control.ApplyStatus) string {
 	return ""
 }
 
+// ddlWaiting says what shards have to run that others have.
+func ddlWaiting(a *control.ApplyStatus) string {
+	if len(a.DDLWaiting) == 0 {
+		return ""
+	}
+	var shards []string
+	for _, d := range a.DDLWaiting {
+		for _, s := range d.Shards {
+			if !slices.Contains(shards, s) {
+				shards = append(shards, s)
+			}
+		}
+	}
+	slices.Sort(shards)
+	waits, them, oldest := "waits", "it", a.DDLWaiting[0]
+	if len(a.DDLWaiting) > 1 {
+		waits, them = "wait", "them"
+	}
+	return fmt.Sprintf("%s of DDL %s for shards that have not run %s: %s. The oldest: %s (csn %s; here: %s). All: SELECT * FROM cdc.ddl WHERE NOT complete",
+		plural(len(a.DDLWaiting), "statement"), waits, them, strings.Join(shards, ", "), oneLine(oldest.Statement), oldest.CSN, oldest.Here)
+}
+
 func printApply(w io.Writer, apply []control.ApplyStatus, state control.State) error {
 	lines := []string{cells("  TARGET", "STATE", "NODE", "APPLIED CSN", "SEQUENCE", "LAG", "TRANSACTIONS", "CHANGES")}
 	missing := false
@@ -360,6 +382,9 @@ func printApply(w io.Writer, apply []control.ApplyStatus, state control.State) e
 			fmt.Fprintf(w, "  target %s: %s\n", a.Target, oneLine(a.Error))
 		}
 		if text := consistency(&a); text != "" {
+			fmt.Fprintf(w, "  target %s: %s\n", a.Target, text)
+		}
+		if text := ddlWaiting(&a); text != "" {
 			fmt.Fprintf(w, "  target %s: %s\n", a.Target, text)
 		}
 		if a.Replay.End > 0 && a.Replay.Percent < 100 {

@@ -18,3 +18,18 @@ func TestWaitsFor(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestDDLWaiting(t *testing.T) {
+	a := &control.ApplyStatus{}
+	if got := ddlWaiting(a); got != "" {
+		t.Error(got)
+	}
+	a.DDLWaiting = []control.DDLWaiting{
+		{CSN: 7, Statement: "ALTER TABLE t\n DROP a", Here: "waits until every shard has run it", Shards: []string{"c", "b"}},
+		{CSN: 9, Statement: "ALTER TABLE t ADD b int", Here: "executed", Shards: []string{"c"}},
+	}
+	want := "2 statements of DDL wait for shards that have not run them: b, c. The oldest: ALTER TABLE t DROP a (csn 7; here: waits until every shard has run it). All: SELECT * FROM cdc.ddl WHERE NOT complete"
+	if got := ddlWaiting(a); got != want {
+		t.Error(got)
+	}
+}

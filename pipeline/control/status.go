@@ -106,6 +106,8 @@ type ApplyStatus struct {
 	Waiting string `json:"waiting,omitempty"`
 	// Large is a transaction larger than memory that is being applied; nil: there is none.
 	Large *Large `json:"large,omitempty"`
+	// DDLWaiting are statements of the shards that not every shard has run, oldest first: the oldest hundred at most.
+	DDLWaiting []DDLWaiting `json:"ddl_waiting,omitempty"`
 	// Skipped counts the transactions that it was told to leave out, ever. The worker does not say it: whoever shows it
 	// reads it from Skips.
 	Skipped int `json:"skipped"`
@@ -116,6 +118,14 @@ type ApplyStatus struct {
 	Copying []string `json:"copying,omitempty"`
 	// ConsistentFrom is the CSN at which that was so the last time; 0: no table was ever copied.
 	ConsistentFrom pipeline.CSN `json:"consistent_from,omitempty"`
+}
+
+// DDLWaiting is a statement that some shards have run and others not.
+type DDLWaiting struct {
+	CSN       pipeline.CSN `json:"csn"` // of the first shard's transaction with it
+	Statement string       `json:"statement"`
+	Here      string       `json:"here"`   // what became of it on the target
+	Shards    []string     `json:"shards"` // that have not run it
 }
 
 // Large is how far a target is with a transaction larger than memory. Nobody sees anything of it there before its end.

@@ -176,6 +176,13 @@ func (r *replayer) status() control.ApplyStatus {
 		}
 		out.Waiting = s.Waiting
 		out.Copying, out.ConsistentFrom = s.Copying, s.ConsistentFrom
+		for _, d := range s.Statements {
+			waits := control.DDLWaiting{CSN: d.CSN, Statement: d.Text, Here: d.Here}
+			for _, shard := range d.Shards {
+				waits.Shards = append(waits.Shards, r.sub.Shards[shard].Name)
+			}
+			out.DDLWaiting = append(out.DDLWaiting, waits)
+		}
 		out.Replay = r.replaying.look(s.StartSeq, s.Applied.Seq, s.StreamSeq)
 		if l := s.Large; l != (apply.Large{}) {
 			out.Large = &control.Large{CSN: l.CSN, Spooling: l.Spooling, Rows: l.Rows, RowsTotal: l.RowsTotal, Bytes: l.Bytes, BytesTotal: l.BytesTotal}
@@ -198,7 +205,7 @@ func (r *replayer) once(ctx context.Context) (err error) {
 	}
 	target, err := postgres.New(postgres.Config{
 		DSN: expanded, Subscription: r.sub.Name, Shards: len(r.sub.Shards), Truncate: postgres.TruncatePolicy(r.sub.Truncate),
-		DDL: postgres.DDLPolicy(r.sub.DDL),
+		DDL:      postgres.DDLPolicy(r.sub.DDL),
 		MovesMax: r.conf.MovesMax,
 	})
 	if err != nil {
