@@ -29,7 +29,7 @@ type Config struct {
 	SpillDir string
 	Log      *slog.Logger
 
-	ChunkBytes     int           // rows in a chunk; 4 MB, less where memory_bytes_max is small
+	ChunkBytes     int           // rows in a chunk; 4 MB, less where memory_bytes_max is small, or the rate
 	SplitBytes     int64         // a larger table is read in several ranges at the same time; 64 MB
 	RetryAfter     time.Duration // pause after an error of a shard; 2 s
 	NewTablesEvery time.Duration // between two looks for tables that match and are not published; 10 s
@@ -40,6 +40,7 @@ type Config struct {
 
 const (
 	chunkBytes     = 4 << 20
+	chunkBytesMin  = 64 << 10
 	splitBytes     = 64 << 20
 	memoryBytes    = 64 << 20 // of chunks that are read and not published, per subscription
 	trackBytes     = 64 << 20 // of changes noted, per subscription
@@ -83,7 +84,10 @@ func New(c Config) (*Engine, error) {
 	shards := len(c.Sub.Shards)
 	memory := min(memoryBytes, c.Sub.MemoryBytesMax/2)
 	if c.ChunkBytes == 0 {
-		c.ChunkBytes = int(min(chunkBytes, max(64<<10, memory/int64(shards*c.Sub.Copy.Parallel))))
+		c.ChunkBytes = int(min(chunkBytes, max(chunkBytesMin, memory/int64(shards*c.Sub.Copy.Parallel))))
+	}
+	if n := c.Sub.Copy.Rate; n > 0 {
+		c.ChunkBytes = int(min(int64(c.ChunkBytes), max(chunkBytesMin, n)))
 	}
 	if c.SplitBytes == 0 {
 		c.SplitBytes = splitBytes

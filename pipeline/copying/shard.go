@@ -273,6 +273,9 @@ var errAgain = errors.New("the chunk has to be read again")
 
 // readChunk reads a chunk, and writes its mark behind it.
 func (e *Engine) readChunk(ctx context.Context, session *copier.Session, c *chunk) error {
+	if err := e.throttle(ctx); err != nil {
+		return err
+	}
 	if err := e.memory.take(ctx, int64(e.conf.ChunkBytes)); err != nil {
 		return err
 	}
@@ -281,9 +284,6 @@ func (e *Engine) readChunk(ctx context.Context, session *copier.Session, c *chun
 		return err
 	}
 	if err := e.at(ctx, ChunkRead); err != nil {
-		return err
-	}
-	if err := e.throttle(ctx, c.bytes); err != nil {
 		return err
 	}
 	if !e.expect(c) {
@@ -339,6 +339,7 @@ func (e *Engine) fill(ctx context.Context, session *copier.Session, c *chunk) (e
 	if c.result.Content != nil {
 		c.bytes = c.result.Content.Size()
 	}
+	e.charge(c.bytes)
 	return nil
 }
 
@@ -357,17 +358,24 @@ const (
 	rowBytesMin = 20
 )
 
-// throttle keeps to the rate of the subscription.
-func (e *Engine) throttle(ctx context.Context, n int64) error {
+// throttle keeps to the rate of the subscription: it waits until what was read before is paid for. Between a chunk's snapshot and
+// its mark nothing waits, since all changes of that time have to be noted.
+func (e *Engine) throttle(ctx context.Context) error {
 	if e.limiter == nil {
 		return nil
 	}
-	for burst := int64(e.limiter.Burst()); n > 0; n -= burst {
-		if err := e.limiter.WaitN(ctx, int(min(n, burst))); err != nil {
-			return err
-		}
+	return e.limiter.WaitN(ctx, 1)
+}
+
+// charge is for what was read.
+func (e *Engine) charge(n int64) {
+	if e.limiter == nil {
+		return
 	}
-	return nil
+	now := time.Now()
+	for burst := int64(e.limiter.Burst()); n > 0; n -= burst {
+		e.limiter.ReserveN(now, int(min(n, burst)))
+	}
 }
 
 // expect has a chunk's mark known before it is written. It says no if the chunk means nothing any more, or cannot be used.
