@@ -46,6 +46,8 @@ func (w *writer) rowsOf(tx *pipeline.Transaction, f *pipeline.Fragment) error {
 		}
 	case cp.job != m.Job:
 		return nil // the table is copied anew since, and these rows come once more
+	case cp.arrived[f.Shard]:
+		return nil // they are here, and changed since by what the shard did
 	}
 	if w.careful || len(p.written()) == 0 {
 		err = w.eachRow(c, false)

@@ -313,6 +313,22 @@ func TestCopyUnknown(t *testing.T) {
 	}
 }
 
+// TestCopyTwice: a NATS server that lost the end of a ledger, and not of the stream, makes a node copy rows twice.
+func TestCopyTwice(t *testing.T) {
+	w := newWorld(t, 2)
+	w.both("CREATE TABLE n (v int); ALTER TABLE n REPLICA IDENTITY FULL")
+	n := keyless("n")[0]
+	w.source("INSERT INTO n VALUES (1)")
+	w.capture()
+	w.must(w.begin(mark.TargetFail, n), w.chunk(0, n, "true"))
+	w.shards[0].exec("INSERT INTO n VALUES (2)")
+	w.replay()
+	w.must(w.chunk(0, n, "true"), w.chunk(1, n, "true"), w.end(n))
+	if got := w.target.rows("SELECT v FROM n ORDER BY v"); got != "1\n1\n2\n" {
+		t.Errorf("got %s", got)
+	}
+}
+
 // TestCopyKeylessTruncate: what a shard truncates before its rows have come is contained in them.
 func TestCopyKeylessTruncate(t *testing.T) {
 	w := newWorld(t, 2)
