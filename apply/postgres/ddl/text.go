@@ -355,12 +355,20 @@ func statementOf(d *mark.DDL) (s phrase, why string) {
 		return s, fmt.Sprintf("the client's text shows no %s", d.Tag)
 	case len(same) == 1:
 		return same[0], ""
-	case d.Nested, slices.ContainsFunc(all, controls):
+	case d.Nested, slices.ContainsFunc(beforeCommit(all), controls):
 		return s, fmt.Sprintf("the client's text has %d statements of %s, and which of them ran cannot be told", len(same), d.Tag)
 	case d.Nth < 1 || d.Nth > len(same):
 		return s, fmt.Sprintf("the client's text has %d statements of %s, and this is number %d", len(same), d.Tag, d.Nth)
 	}
 	return same[d.Nth-1], ""
+}
+
+// beforeCommit leaves out a COMMIT at the end, as in files of migrations: nothing stands behind it.
+func beforeCommit(all []phrase) []phrase {
+	if last := all[len(all)-1]; last.starts(0, "commit") || last.starts(0, "end") {
+		return all[:len(all)-1]
+	}
+	return all
 }
 
 // controls says that a statement begins, ends or takes back a transaction or a part of it: what stood before may not count.
