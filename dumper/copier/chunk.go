@@ -2,12 +2,10 @@ package copier
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
 	"shardcdc/dumper/copier/fold"
-	"shardcdc/pipeline"
 )
 
 // Request asks for a chunk of a table with a key.
@@ -18,13 +16,14 @@ type Request struct {
 	Rows  int // at most so many rows
 	// BytesMax: a chunk ends behind the row with which it has as many bytes, or more.
 	BytesMax int
+	File     NewFile
 	Taken    Taken
 }
 
 // Result is a chunk and where it ended.
 type Result struct {
 	fold.Chunk
-	Last []string // the key of the last row; nil: there are no rows
+	Last []string // the key of the last row; nil: there are no rows, or it was not asked for
 	End  bool     // the range has no rows behind Last
 }
 
@@ -33,103 +32,73 @@ func (s *Session) Chunk(ctx context.Context, q Request) (*Result, error) {
 	if q.Rows < 1 || q.BytesMax < 1 {
 		return nil, s.fail("read a chunk", q.Table, fmt.Errorf("limits of %d rows and %d bytes", q.Rows, q.BytesMax))
 	}
-	var result *Result
-	err := s.open(ctx, "read a chunk", q.Table, q.Taken, func(t *Table, snapshot fold.Snapshot) error {
+	result, err := s.body(ctx, "read a chunk", q.ID, q.Table, q.File, q.Taken, func(t *Table, r *rows) (end bool, err error) {
 		if err := checkKeys(q.Table, q.Range.After, q.Range.Through); err != nil {
-			return err
+			return false, err
 		}
+		r.key, r.max = t.key, q.BytesMax
+		r.body = make([]byte, 0, min(s.size+s.size/8, q.BytesMax+q.BytesMax/8))
 		sql := fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s LIMIT %d", t.columns(), t.from(), t.where(q.Range.conditions(t.key)...), order(t.key), q.Rows)
-		rows := newRows(t, min(s.size+s.size/8, q.BytesMax+q.BytesMax/8))
-		rows.max = q.BytesMax
-		cut, err := s.read(ctx, sql, rows.add)
+		cut, err := s.read(ctx, sql, r.add)
 		if err != nil {
-			return err
+			return false, err
 		}
-		s.size = len(rows.body)
-		result = &Result{Chunk: rows.chunk(q.ID, t, snapshot)}
-		if result.Last, err = rows.lastKey(t.key); err != nil {
-			return err
-		}
-		result.End = !cut && rows.count < q.Rows || result.Last != nil && slices.Equal(result.Last, q.Range.Through)
-		return nil
+		last, err := r.keyOfLast()
+		return !cut && r.count < q.Rows || last != nil && slices.Equal(last, q.Range.Through), err
 	})
+	if err == nil {
+		s.size = len(result.Body)
+	}
 	return result, err
 }
 
 // Keys reads the rows that have one of these keys. One that no row has is passed over.
-func (s *Session) Keys(ctx context.Context, id string, table *Table, keys [][]string, taken Taken) (*Result, error) {
-	var result *Result
-	err := s.open(ctx, "read rows by their keys", table, taken, func(t *Table, snapshot fold.Snapshot) error {
-		if err := checkKeys(table, keys...); err != nil {
-			return err
+func (s *Session) Keys(ctx context.Context, id string, table *Table, keys [][]string, file NewFile, taken Taken) (*Result, error) {
+	return s.body(ctx, "read rows by their keys", id, table, file, taken, func(t *Table, r *rows) (end bool, err error) {
+		if err := checkKeys(table, keys...); err != nil || len(keys) == 0 {
+			return true, err
 		}
-		rows := newRows(t, 0)
-		if len(keys) > 0 {
-			if _, err := s.read(ctx, fmt.Sprintf("SELECT %s FROM %s%s", t.columns(), t.from(), t.where(oneOf(t.key, keys))), rows.add); err != nil {
-				return err
-			}
-		}
-		result = &Result{Chunk: rows.chunk(id, t, snapshot), End: true}
-		return nil
+		_, err = s.read(ctx, fmt.Sprintf("SELECT %s FROM %s%s", t.columns(), t.from(), t.where(oneOf(t.key, keys))), r.add)
+		return true, err
 	})
+}
+
+// Whole reads all rows of a table. A table with a key that is to be read so, because it has none elsewhere, is given without its
+// Key.
+func (s *Session) Whole(ctx context.Context, id string, table *Table, file NewFile, taken Taken) (*Result, error) {
+	return s.whole(ctx, id, table, rowsKeep, file, taken)
+}
+
+func (s *Session) whole(ctx context.Context, id string, table *Table, keep int, file NewFile, taken Taken) (*Result, error) {
+	result, err := s.body(ctx, "read the whole table", id, table, file, taken, func(t *Table, r *rows) (end bool, err error) {
+		r.keep = keep
+		_, err = s.read(ctx, fmt.Sprintf("SELECT %s FROM %s%s", t.columns(), t.from(), t.where()), r.add)
+		return true, err
+	})
+	if err == nil {
+		result.Table = table.Table
+	}
 	return result, err
 }
 
-// File is where rows go that are too many for memory: one goroutine writes it, Seal ends that.
-type File interface {
-	Write(p []byte) (int, error)
-	Seal() error
-	pipeline.Content
-}
-
-// wholeBytesMax is how much of a table without a key is kept in memory.
-const wholeBytesMax = 8 << 20
-
-// Whole reads all rows of a table. If they are more than fit into memory they go to a file; it is released if reading fails. A
-// table with a key that is to be read so, because it has none elsewhere, is given without its Key.
-func (s *Session) Whole(ctx context.Context, id string, table *Table, file func() (File, error), taken Taken) (*Result, error) {
-	return s.whole(ctx, id, table, wholeBytesMax, file, taken)
-}
-
-func (s *Session) whole(ctx context.Context, id string, table *Table, bytesMax int, file func() (File, error), taken Taken) (*Result, error) {
+// body has rows of a table read in a snapshot of its own. The file that they went to, if any, is released when that fails.
+func (s *Session) body(ctx context.Context, what, id string, table *Table, file NewFile, taken Taken, read func(*Table, *rows) (end bool, err error)) (*Result, error) {
 	var result *Result
-	var out File
-	err := s.open(ctx, "read the whole table", table, taken, func(t *Table, snapshot fold.Snapshot) error {
-		rows := newRows(t, 0)
-		flush := func() (err error) {
-			if out == nil {
-				if out, err = file(); err != nil {
-					return err
-				}
-			}
-			_, err = out.Write(rows.body)
-			rows.body = rows.body[:0]
-			return err
-		}
-		_, err := s.read(ctx, fmt.Sprintf("SELECT %s FROM %s%s", t.columns(), t.from(), t.where()), func(values [][]byte) (bool, error) {
-			if _, err := rows.add(values); err != nil || len(rows.body) < bytesMax {
-				return false, err
-			}
-			return false, flush()
-		})
+	var r *rows
+	err := s.open(ctx, what, table, taken, func(t *Table, snapshot fold.Snapshot) error {
+		r = newRows(t, file)
+		end, err := read(t, r)
 		if err != nil {
 			return err
 		}
-		if out != nil {
-			if err := errors.Join(flush(), out.Seal()); err != nil {
-				return err
-			}
+		if result, err = r.end(id, t, snapshot); err == nil {
+			result.End = end
 		}
-		result = &Result{Chunk: rows.chunk(id, t, snapshot), End: true}
-		result.Table = table.Table
-		if out != nil {
-			result.Body, result.Content = nil, out
-		}
-		return nil
+		return err
 	})
 	if err != nil {
-		if out != nil {
-			out.Release()
+		if r != nil && r.file != nil {
+			r.file.Release()
 		}
 		return nil, err
 	}

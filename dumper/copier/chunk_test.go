@@ -89,7 +89,7 @@ func TestWhole(t *testing.T) {
 	s := newShard(t, "CREATE TABLE t (id int, v text)", "CREATE PUBLICATION p FOR TABLE t", "INSERT INTO t SELECT i, repeat('x', i % 50) FROM generate_series(1, 2000) i")
 	want := s.decode("p", "t").inserts
 	table := s.table("t")
-	for _, bytesMax := range []int{1, 5000, wholeBytesMax} {
+	for _, bytesMax := range []int{1, 5000, rowsKeep} {
 		var out *memory
 		taken := 0
 		res, err := s.whole(t.Context(), "w", table, bytesMax, func() (File, error) { out = &memory{}; return out, nil }, func(fold.Snapshot) { taken++ })
@@ -97,7 +97,7 @@ func TestWhole(t *testing.T) {
 			t.Fatalf("%+v, %v", res, err)
 		}
 		body := res.Body
-		if (out != nil) != (bytesMax < wholeBytesMax) {
+		if (out != nil) != (bytesMax < rowsKeep) {
 			t.Fatalf("limit of %d bytes: file %v", bytesMax, out)
 		}
 		if out != nil {

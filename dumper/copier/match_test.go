@@ -157,7 +157,7 @@ func (s *shard) keysFind(table *Table) {
 		keys = append(keys, key, key)
 		want = append(want, msg)
 	}
-	res, err := s.Keys(s.t.Context(), "k", table, keys, nil)
+	res, err := s.Keys(s.t.Context(), "k", table, keys, nil, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}

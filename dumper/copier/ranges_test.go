@@ -211,7 +211,7 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("%+v, %v", res, err)
 	}
 	var after fold.Snapshot
-	res, err = s.Keys(t.Context(), "c", table, [][]string{{"1"}, {"2"}, {"3"}, {"4"}}, func(snapshot fold.Snapshot) { after = snapshot })
+	res, err = s.Keys(t.Context(), "c", table, [][]string{{"1"}, {"2"}, {"3"}, {"4"}}, nil, func(snapshot fold.Snapshot) { after = snapshot })
 	if err != nil || res.Rows != 3 || !after.Sees(pipeline.XID(xid)) {
 		t.Errorf("%+v, %v", res, err)
 	}

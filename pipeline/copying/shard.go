@@ -312,7 +312,7 @@ func (e *Engine) fill(ctx context.Context, session *copier.Session, c *chunk) (e
 		return errAgain
 	}
 	p.shard.tracker.Begin(c.id, p.folded)
-	request := copier.Request{ID: c.id, Table: p.table, Rows: e.rowsMax(p), BytesMax: e.conf.ChunkBytes, Taken: func(s fold.Snapshot) {
+	request := copier.Request{ID: c.id, Table: p.table, Rows: e.rowsMax(p), BytesMax: e.conf.ChunkBytes, File: e.file, Taken: func(s fold.Snapshot) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		p.shard.tracker.Taken(c.id, s)
@@ -325,9 +325,9 @@ func (e *Engine) fill(ctx context.Context, session *copier.Session, c *chunk) (e
 	case ofRange:
 		c.result, err = session.Chunk(ctx, request)
 	case ofKeys:
-		c.result, err = session.Keys(ctx, c.id, request.Table, c.keys, request.Taken)
+		c.result, err = session.Keys(ctx, c.id, request.Table, c.keys, request.File, request.Taken)
 	case ofAll:
-		c.result, err = session.Whole(ctx, c.id, request.Table, e.file, request.Taken)
+		c.result, err = session.Whole(ctx, c.id, request.Table, request.File, request.Taken)
 	}
 	if err != nil {
 		return err
@@ -407,7 +407,7 @@ func (e *Engine) expect(c *chunk) bool {
 // invisiblePause is how long a transaction is given that is published and not visible yet: its second phase is under way.
 const invisiblePause = 100 * time.Millisecond
 
-// file makes a place for the rows of a table without a key.
+// file makes a place for rows that are too large for memory, or too many.
 func (e *Engine) file() (copier.File, error) {
 	e.folderMu.Lock()
 	defer e.folderMu.Unlock()
