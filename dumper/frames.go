@@ -14,7 +14,8 @@ const frameBytesMax = 1<<30 + 64
 const frameKeep = 8 << 20
 
 // frames cuts a connection's bytes into messages of the PostgreSQL protocol: a type byte, four bytes of length that
-// count themselves, the body. The buffer grows only as bytes arrive: a length alone makes nothing grow.
+// count themselves, the body. The buffer grows only as bytes arrive: a length alone makes nothing grow. For a message larger
+// than frameKeep it grows to what the message takes, no more, and is given back behind it.
 type frames struct {
 	buf  []byte
 	r, w int // what is read and not yet taken: buf[r:w]
@@ -36,7 +37,9 @@ func (f *frames) fill(from io.Reader) (n int, err error) {
 		f.r = 0
 	}
 	if f.w == len(f.buf) {
-		f.buf = append(f.buf, make([]byte, len(f.buf))...)
+		grown := make([]byte, f.grown())
+		copy(grown, f.buf)
+		f.buf = grown
 	}
 	n, err = from.Read(f.buf[f.w:])
 	f.w += n
@@ -47,6 +50,21 @@ func (f *frames) fill(from io.Reader) (n int, err error) {
 		return 0, io.ErrNoProgress
 	}
 	return 0, err
+}
+
+// frameGrowth is how many times what has come the buffer may be. What it was before is garbage: little beside a large message.
+const frameGrowth = 8
+
+// grown is the next size of a buffer that is full of one message's beginning.
+func (f *frames) grown() int {
+	size := 2 * len(f.buf)
+	if len(f.buf) < 5 {
+		return size
+	}
+	if need := 1 + int(binary.BigEndian.Uint32(f.buf[1:])); need > frameKeep {
+		size = min(need, frameGrowth*len(f.buf))
+	}
+	return size
 }
 
 // next takes one whole message; ok is false when there is none yet. The body is valid until the next fill.

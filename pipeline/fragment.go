@@ -158,8 +158,12 @@ func (w *walk) message(msg []byte) error {
 	return w.fn(&w.c)
 }
 
-// walkBytes is how much of a content is read at a time; a larger message makes the buffer grow.
-const walkBytes = 256 << 10
+// walkBytes is how much of a content is read at a time; a larger message makes the buffer grow. One of more than walkKeep has
+// it grow to what the message takes, no more, and shrink again behind it.
+const (
+	walkBytes = 256 << 10
+	walkKeep  = 8 << 20
+)
 
 // content reads a body that is elsewhere, piece by piece.
 func (w *walk) content() (err error) {
@@ -186,9 +190,31 @@ func (w *walk) content() (err error) {
 		case readErr != nil:
 			return fmt.Errorf("fragment %s: read the body: %w", w.f, readErr)
 		case have == len(buf):
-			buf = append(buf, make([]byte, len(buf))...)
+			larger, err := w.larger(buf)
+			if err != nil {
+				return err
+			}
+			copy(larger, buf)
+			buf = larger
+		case have == 0 && len(buf) > walkKeep:
+			buf = make([]byte, walkBytes)
 		}
 	}
+}
+
+// larger is the buffer for a message of which have is the beginning.
+func (w *walk) larger(have []byte) ([]byte, error) {
+	size := 2 * len(have)
+	if len(have) >= 4 {
+		need := 4 + int64(binary.BigEndian.Uint32(have))
+		if need > w.f.Size()-w.at {
+			return nil, w.cutOff()
+		}
+		if need > walkKeep {
+			size = int(need)
+		}
+	}
+	return make([]byte, size), nil
 }
 
 func (c *Change) resolve(rels map[uint32]*Relation) error {
