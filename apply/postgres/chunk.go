@@ -135,10 +135,7 @@ func (w *writer) eachRow(c *chunk, keyed bool) error {
 		if _, more := c.next(); !more {
 			return c.err
 		}
-		if c.fragment.Content != nil {
-			w.keep(c.now)
-		}
-		if err := w.change(c.tx.CSN, c.plan, c.now, keyed); err != nil {
+		if err := w.change(c.tx.CSN, c.plan, c.fragment, c.now, keyed); err != nil {
 			return err
 		}
 	}
@@ -259,7 +256,7 @@ func (c *chunk) take(ch *pipeline.Change, yield func(struct{}) bool) error {
 		c.now = ch
 		return c.pause(yield)
 	}
-	if err := c.row(ch.New); err != nil {
+	if err := c.row(ch.New, yield); err != nil {
 		return err
 	}
 	c.rows++
@@ -279,8 +276,8 @@ func (c *chunk) pause(yield func(struct{}) bool) error {
 	return nil
 }
 
-// row adds a row to the text.
-func (c *chunk) row(t pipeline.Tuple) error {
+// row adds a row to the text. A large value goes piece by piece: the text of it is never in memory as a whole.
+func (c *chunk) row(t pipeline.Tuple, yield func(struct{}) bool) error {
 	c.values = t.Values(c.values[:0])
 	for n, i := range c.columns {
 		if n > 0 {
@@ -290,7 +287,14 @@ func (c *chunk) row(t pipeline.Tuple) error {
 		case pipeline.Null:
 			c.text = append(c.text, '\\', 'N')
 		case pipeline.Text:
-			c.text = appendCopyText(c.text, v.Data)
+			rest := v.Data
+			for ; len(rest) > chunkBytes; rest = rest[chunkBytes:] {
+				c.text = appendCopyText(c.text, rest[:chunkBytes])
+				if err := c.pause(yield); err != nil {
+					return err
+				}
+			}
+			c.text = appendCopyText(c.text, rest)
 		default:
 			return fmt.Errorf("copied row of %s: column %s has a value of kind %q", c.plan.source, quote(c.plan.columns[i].name), v.Kind)
 		}

@@ -141,6 +141,9 @@ func (s *session) statement(p *plan, build func() *statement) *statement {
 	return st
 }
 
+// textBytes of a value are shown to a person.
+const textBytes = 64
+
 // rowText names a row by its key for an error, from the tuples of the change.
 func (p *plan) rowText(c *change) string {
 	key, tuple := p.identity, c.new
@@ -165,9 +168,9 @@ func (p *plan) rowText(c *change) string {
 		text := "null"
 		switch values[i].Kind {
 		case pipeline.Text:
-			text = string(values[i].Data[:min(64, len(values[i].Data))])
+			text = string(values[i].Data[:min(textBytes, len(values[i].Data))])
 		case pipeline.Binary:
-			text = fmt.Sprintf("%x", values[i].Data[:min(32, len(values[i].Data))])
+			text = fmt.Sprintf("%x", values[i].Data[:min(textBytes/2, len(values[i].Data))])
 		}
 		texts = append(texts, text)
 	}

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -51,7 +52,7 @@ type writer struct {
 	bytes   int // sent since the last sync
 	params  [][]byte
 	formats []int16
-	slab    []byte // keeps rows for errors, where the body does not; see keep
+	slab    []byte // keeps rows for errors, where the body does not; see named
 
 	rows    int   // sent
 	rowSize int64 // of these
@@ -242,10 +243,7 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 			if order.wiped(n, i, p.table) || !cp.counts(f.Shard) {
 				return nil
 			}
-			if f.Content != nil {
-				w.keep(c)
-			}
-			return w.change(tx.CSN, p, c, cp.lenient())
+			return w.change(tx.CSN, p, f, c, cp.lenient())
 		})
 		if err != nil {
 			return at(tx.CSN, malformed(err))
@@ -254,12 +252,20 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 	return nil
 }
 
-// keep copies the rows of a change whose bytes are gone when it was sent: an error names the row when its result comes.
-// A slab lives as long as results of its changes are awaited.
-func (w *writer) keep(c *pipeline.Change) {
+// named is a change for the queue: an error names the row when its result comes. The bytes of a fragment that is not in memory
+// are gone by then, so what names the row is copied. A slab lives as long as results of its changes are awaited.
+func (w *writer) named(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipeline.Change) change {
+	ch := change{op: c.Op, csn: csn, plan: p, oldKind: c.OldKind, old: c.Old, new: c.New}
+	if f.Content == nil {
+		return ch
+	}
 	n := len(c.Old) + len(c.New)
+	if n > slabBytes { // values are not copied whole, only what a person is shown
+		ch.old, ch.new = shortened(c.Old, w.s.old), shortened(c.New, w.s.now)
+		return ch
+	}
 	if cap(w.slab)-len(w.slab) < n {
-		w.slab = make([]byte, 0, max(n, 64<<10))
+		w.slab = make([]byte, 0, slabBytes)
 	}
 	keep := func(t pipeline.Tuple) pipeline.Tuple {
 		if t == nil {
@@ -269,7 +275,27 @@ func (w *writer) keep(c *pipeline.Change) {
 		w.slab = append(w.slab, t...)
 		return pipeline.Tuple(w.slab[from:len(w.slab):len(w.slab)])
 	}
-	c.Old, c.New = keep(c.Old), keep(c.New)
+	ch.old, ch.new = keep(c.Old), keep(c.New)
+	return ch
+}
+
+// slabBytes holds the rows of some chunks, and any row that is copied whole.
+const slabBytes = 64 << 10
+
+// shortened is a tuple with the beginnings of its values.
+func shortened(t pipeline.Tuple, values row) pipeline.Tuple {
+	if t == nil {
+		return nil
+	}
+	short := binary.BigEndian.AppendUint16(nil, uint16(len(values)))
+	for _, v := range values {
+		short = append(short, v.Kind)
+		if v.Kind == pipeline.Text || v.Kind == pipeline.Binary {
+			data := v.Data[:min(len(v.Data), textBytes)]
+			short = append(binary.BigEndian.AppendUint32(short, uint32(len(data))), data...)
+		}
+	}
+	return short
 }
 
 // malformed: an error that is none of ours says that the rows are no rows.
@@ -292,10 +318,10 @@ type sendError struct{ error }
 func (e *sendError) Unwrap() error { return e.error }
 
 // change sends one row's change. lenient: the row may be missing, or be here already.
-func (w *writer) change(csn pipeline.CSN, p *plan, c *pipeline.Change, lenient bool) error {
+func (w *writer) change(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipeline.Change, lenient bool) error {
 	s := w.s
 	s.old, s.now = c.Old.Values(s.old[:0]), c.New.Values(s.now[:0])
-	ch := change{op: c.Op, csn: csn, plan: p, oldKind: c.OldKind, old: c.Old, new: c.New}
+	ch := w.named(csn, p, f, c)
 	w.rows++
 	w.rowSize += int64(len(c.Old) + len(c.New))
 	if lenient {
