@@ -69,6 +69,11 @@ type CopyJob struct {
 	EndCSN     pipeline.CSN    `json:"end_csn,omitempty"`   // of its end mark: from here on the tables are as on the source
 	Error      string          `json:"error,omitempty"`     // why it failed
 
+	// BeginLSN and EndLSN are where these marks end on shard 0; 0: the begin mark was the stream's first transaction. A stream
+	// whose checkpoint is before them has lost them.
+	BeginLSN pipeline.LSN `json:"begin_lsn,omitempty"`
+	EndLSN   pipeline.LSN `json:"end_lsn,omitempty"`
+
 	// Keyed says of each of Tables whether its rows have a key on every shard that has it.
 	Keyed []bool `json:"keyed,omitempty"`
 	// Intent is written before the begin or end mark is published.
@@ -98,6 +103,9 @@ type CopyTable struct {
 	Ranges []CopyRange `json:"ranges,omitempty"` // of a table with a key; together they are all keys
 	Redo   [][]string  `json:"redo,omitempty"`   // keys whose rows are to be copied once more, before the table is done
 	Done   bool        `json:"done"`
+
+	// LSN is where the mark of the last chunk ends that is in the stream. A stream whose checkpoint is before it has lost rows.
+	LSN pipeline.LSN `json:"lsn,omitempty"`
 
 	Chunks        int   `json:"chunks"` // in the stream
 	Rows          int64 `json:"rows"`   // copied

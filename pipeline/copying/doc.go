@@ -74,6 +74,10 @@
 //	end intended               copying, intent not reached          writes the end mark
 //	end published              copying, intent reached              done
 //
+// A NATS server that does not sync what it acknowledges may lose the end of the stream and keep more of what is written here. So
+// jobs and ledgers hold the positions of the marks that they count: what the checkpoint is not behind is taken back, and parts of
+// which rows were lost begin anew.
+//
 // A shard that lags makes marks come late, and nothing else: what was read is in memory until then, within bounds, and no
 // more is read. A chunk that cannot be folded, because the changes meanwhile are too many to be kept, is read again.
 //

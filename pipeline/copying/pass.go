@@ -200,13 +200,20 @@ func (e *Engine) mark(ctx context.Context, b *pipeline.Batch, tx *pipeline.Trans
 	switch ours := job != nil && m.Job == job.ID; {
 	case ours && m.Kind == mark.Begin && job.State == control.CopyPlanned:
 		return e.intendJob(ctx, tx, control.CopyPrepared, BeginIntended)
-	case ours && m.Kind == mark.End && job.State == control.CopyCopying:
+	case ours && m.Kind == mark.End && job.State == control.CopyCopying && e.complete():
 		return e.intendJob(ctx, tx, control.CopyDone, EndIntended)
 	case ours && m.Kind == mark.High:
 		return e.rows(ctx, b, tx, m)
 	}
 	silence(tx, m)
 	return nil
+}
+
+// complete says that every part of the job is in the stream. An end mark that comes before is of a stream that was lost since.
+func (e *Engine) complete() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !slices.ContainsFunc(e.shards, func(s *shard) bool { return !s.done() })
 }
 
 // silence takes the meaning from a mark that comes again because its writer was not sure, or late: who writes it is not shut out
@@ -253,6 +260,7 @@ func (e *Engine) rows(ctx context.Context, b *pipeline.Batch, tx *pipeline.Trans
 	}
 	e.mu.Lock()
 	then := c.then()
+	then.LSN = into.End
 	intent := *c.part.ledger
 	e.mu.Unlock()
 	intent.Intent = &control.CopyIntent{LSN: into.End, Chunk: c.id, Then: then}
@@ -365,9 +373,9 @@ func settledJob(j control.CopyJob) control.CopyJob {
 	i := j.Intent
 	j.Intent, j.State = nil, i.State
 	if i.State == control.CopyDone {
-		j.EndCSN, j.Ended = i.CSN, &i.At
+		j.EndCSN, j.EndLSN, j.Ended = i.CSN, i.LSN, &i.At
 	} else {
-		j.BeginCSN, j.Started = i.CSN, &i.At
+		j.BeginCSN, j.BeginLSN, j.Started = i.CSN, i.LSN, &i.At
 	}
 	return j
 }

@@ -22,6 +22,11 @@ func (e *Engine) Recover(ctx context.Context, at pipeline.Checkpoint, fresh bool
 	if err != nil {
 		return nil, err
 	}
+	for i := range jobs {
+		if err := e.reopen(ctx, &jobs[i], at); err != nil {
+			return nil, err
+		}
+	}
 	e.jobs = jobs
 	job := next(jobs, nil)
 	if job == nil {
@@ -35,6 +40,26 @@ func (e *Engine) Recover(ctx context.Context, at pipeline.Checkpoint, fresh bool
 		return e.genesis(ctx, at)
 	}
 	return nil, nil
+}
+
+// reopen takes back what a job says of a stream that has lost it since: a server that does not sync what it acknowledges may
+// lose its end, and keep more of what is written here.
+func (e *Engine) reopen(ctx context.Context, j *control.CopyJob, at pipeline.Checkpoint) error {
+	through, was := at.Shards[0].Through, j.State
+	if j.State == control.CopyDone && through < j.EndLSN {
+		j.State, j.EndCSN, j.EndLSN, j.Ended = control.CopyCopying, 0, 0, nil
+	}
+	if (j.State == control.CopyPrepared || j.State == control.CopyCopying) && through < j.BeginLSN {
+		j.State, j.BeginCSN, j.BeginLSN, j.Started = control.CopyPlanned, 0, 0, nil
+	}
+	if j.State == was {
+		return nil
+	}
+	e.conf.Log.Warn("the stream lost the end of a copy, which goes on from there", "job", j.ID, "was", was, "is", j.State)
+	if err := e.conf.Copies.PutJob(ctx, e.conf.Sub.Name, j); err != nil {
+		return fmt.Errorf("take copy job %s up again, of which the stream lost the end: %w", j.ID, err)
+	}
+	return nil
 }
 
 // recall takes the last job, for the status.
@@ -106,18 +131,36 @@ func (e *Engine) settleLedger(ctx context.Context, shard string, name control.Co
 	}
 	return untilOurs(func() error {
 		l, err := e.conf.Copies.Table(ctx, e.conf.Sub.Name, e.job.ID, shard, n)
-		if err != nil || l == nil || l.Done && l.Intent == nil {
+		if err != nil || l == nil {
 			return err
+		}
+		through := at.Shards[s.id].Through
+		lost := through < l.LSN
+		if l.Done && l.Intent == nil && !lost {
+			return nil
 		}
 		next := *l
 		if i := l.Intent; i != nil {
-			if at.Shards[s.id].Through >= i.LSN {
+			if through >= i.LSN {
 				next = *i.Then
 			}
 			next.Intent, next.Revision = nil, l.Revision
 		}
+		if lost {
+			next = anew(&next)
+		}
 		return e.conf.Copies.PutTable(ctx, e.conf.Sub.Name, n, &next)
 	})
+}
+
+// anew is the ledger of a part of which the stream lost rows: which, nobody knows.
+func anew(l *control.CopyTable) control.CopyTable {
+	next := *l
+	next.Redo, next.Done, next.LSN, next.Chunks, next.Rows, next.Bytes = nil, false, 0, 0, 0, 0
+	if l.Keyed {
+		next.Ranges = []control.CopyRange{{}}
+	}
+	return next
 }
 
 func (e *Engine) shardNamed(name string) *shard {
