@@ -170,7 +170,7 @@ func (r *ddlRun) execute(ctx context.Context, skipped bool) (outcome string, err
 	if outcome, err := r.partition(ctx); outcome != "" || err != nil {
 		return outcome, err
 	}
-	if err := r.values(ctx); err != nil {
+	if err := errors.Join(r.between(), r.values(ctx)); err != nil {
 		return "", err
 	}
 	if r.what.SQL == "" {

@@ -18,7 +18,7 @@ import (
 // decide finds out from the target what the text does not say: whose tables are dropped, and whether a type becomes
 // narrower.
 func (r *ddlRun) decide(ctx context.Context) error {
-	if err := errors.Join(r.spare(ctx), r.calls(ctx)); err != nil || !r.what.Single {
+	if err := errors.Join(r.spare(ctx), r.calls(ctx)); err != nil {
 		return err
 	}
 	for _, t := range r.what.Types {
@@ -28,8 +28,15 @@ func (r *ddlRun) decide(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("look at the type of %s: %w", t.Column, err)
 		}
-		if len(rows) > 0 && ddl.Narrows(string(rows[0][0]), string(rows[0][1])+modifier(t.Type)) {
+		if len(rows) == 0 {
+			continue
+		}
+		old, new := string(rows[0][0]), string(rows[0][1])+modifier(t.Type)
+		switch {
+		case r.what.Single && ddl.Narrows(old, new):
 			r.what.Last = true
+		case r.what.Between == "" && !ddl.Fits(old, new, r.d.Settings):
+			r.what.Of, r.what.Between = t.Table, fmt.Sprintf("column %s gets other values when %s becomes %s than rows have that come from shards before they run it", quote(t.Column), old, new)
 		}
 	}
 	return nil
@@ -86,6 +93,21 @@ func (r *ddlRun) calls(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// between stops where rows of shards that have not run the statement would not become what they become there.
+func (r *ddlRun) between() error {
+	shards := map[pipeline.ShardID]bool{}
+	for _, f := range r.tx.Fragments {
+		shards[f.Shard] = true
+	}
+	if r.what.Between == "" || len(shards) == r.cfg.Shards {
+		return nil
+	}
+	return &apply.Blocked{
+		CSN: r.tx.CSN, Table: r.what.Of.String(), Problem: r.problem("cannot be run here by itself, because shards run it one after the other, and " + r.what.Between),
+		Try: r.byHand() + fmt.Sprintf(". When every shard has run it: cdcctl resync %s --table %s.%s", r.cfg.Subscription, r.what.Of.Schema, r.what.Of.Name),
+	}
 }
 
 // values stops where rows that are there would get other values than on the shards.

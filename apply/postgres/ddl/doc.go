@@ -15,6 +15,13 @@
 // A rename, and a statement that does both, runs at the first place, and rows of the other shards are read by the old names:
 // see Effect.
 //
+// # Neither first nor last
+//
+// A statement that makes other values than rows of the old form become when they are read in the new one (ALTER TYPE … USING
+// with more than a cast, a cast that rounds, DROP EXPRESSION) is right at no place while rows come in both forms: it would
+// change rows twice, or never. It runs when all shards run it in one transaction; else it stops, and the table is to be
+// copied anew when the last shard has run it. See Statement.Between, and Fits.
+//
 // # Not guessed
 //
 // The text is taken apart by PostgreSQL's lexical rules, not by its grammar. What cannot be taken apart, what was run by

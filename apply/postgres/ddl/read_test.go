@@ -56,6 +56,9 @@ func brief(s *ddl.Statement, err error) string {
 	for _, t := range s.Types {
 		line += fmt.Sprintf(" type of %s.%s: %s", t.Table, t.Column, t.Type)
 	}
+	if s.Between != "" {
+		line += " between: " + s.Between
+	}
 	if len(s.Calls) > 0 {
 		line += " calls"
 	}
@@ -90,8 +93,13 @@ func TestRead(t *testing.T) {
 		{"ALTER TABLE t DROP CONSTRAINT k", "first single: ALTER TABLE t DROP CONSTRAINT k", nil},
 		{"ALTER TABLE t ALTER a SET NOT NULL", "last single: ALTER TABLE t ALTER a SET NOT NULL", nil},
 		{"ALTER TABLE t ALTER a DROP NOT NULL", "first single: ALTER TABLE t ALTER a DROP NOT NULL", nil},
-		{"ALTER TABLE t ALTER a TYPE date USING CURRENT_DATE", "first single type of \"t\".a: date values: column \"a\" gets the value of an expression (CURRENT_DATE): ALTER TABLE t ALTER a TYPE date USING CURRENT_DATE", nil},
-		{"ALTER TABLE t ALTER a TYPE uuid USING (coalesce(b, public.gen_random_uuid()))", "first single type of \"t\".a: uuid calls coalesce gen_random_uuid: ALTER TABLE t ALTER a TYPE uuid USING (coalesce(b, public.gen_random_uuid()))", nil},
+		{"ALTER TABLE t ALTER a TYPE date USING CURRENT_DATE", "first single type of \"t\".a: date between: column \"a\" gets other values (CURRENT_DATE) than rows have that come from shards before they run it values: column \"a\" gets the value of an expression (CURRENT_DATE): ALTER TABLE t ALTER a TYPE date USING CURRENT_DATE", nil},
+		{"ALTER TABLE t ALTER a TYPE uuid USING (coalesce(b, public.gen_random_uuid()))", "first single type of \"t\".a: uuid between: column \"a\" gets other values ((coalesce(b, public.gen_random_uuid()))) than rows have that come from shards before they run it calls coalesce gen_random_uuid: ALTER TABLE t ALTER a TYPE uuid USING (coalesce(b, public.gen_random_uuid()))", nil},
+		{"ALTER TABLE t ALTER a TYPE mood USING (CAST((\"a\"::text) AS mood))", "first single type of \"t\".a: mood: ALTER TABLE t ALTER a TYPE mood USING (CAST((\"a\"::text) AS mood))", nil},
+		{"ALTER TABLE t ALTER a TYPE int USING a::int*2", "first single type of \"t\".a: int between: column \"a\" gets other values (a::int*2) than rows have that come from shards before they run it: ALTER TABLE t ALTER a TYPE int USING a::int*2", nil},
+		{"ALTER TABLE t ALTER a TYPE int USING b::int", "first single type of \"t\".a: int between: column \"a\" gets other values (b::int) than rows have that come from shards before they run it: ALTER TABLE t ALTER a TYPE int USING b::int", nil},
+		{"ALTER TABLE t ALTER a TYPE bool USING a::int IS NULL", "first single type of \"t\".a: bool between: column \"a\" gets other values (a::int IS NULL) than rows have that come from shards before they run it: ALTER TABLE t ALTER a TYPE bool USING a::int IS NULL", nil},
+		{"ALTER TABLE t ALTER a DROP EXPRESSION", "first single between: column \"a\" is not computed any more, but rows come without it from shards that have not run it: ALTER TABLE t ALTER a DROP EXPRESSION", nil},
 		{"ALTER TABLE t INHERIT u", "first single: ALTER TABLE t INHERIT u", nil},
 		{"ALTER TABLE t NO INHERIT u", "first single: ALTER TABLE t NO INHERIT u", nil},
 		{"ALTER TABLE t NO FORCE ROW LEVEL SECURITY", "nothing", nil},

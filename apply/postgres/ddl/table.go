@@ -164,7 +164,7 @@ func (r *reader) column(of Name) (at place, why string) {
 	case r.skip("type"), r.skip("set", "data", "type"):
 		typ := r.p.slice(r.i, len(r.p.tokens))
 		if i := typ.top("using"); i >= 0 {
-			r.using(name.Name, typ.slice(i+1, len(typ.tokens)))
+			r.using(of, name.Name, typ.slice(i+1, len(typ.tokens)))
 		}
 		for _, end := range []string{"using", "collate"} {
 			if i := typ.top(end); i >= 0 {
@@ -175,6 +175,9 @@ func (r *reader) column(of Name) (at place, why string) {
 		return first, ""
 	case r.skip("set", "not", "null"):
 		return last, ""
+	case r.skip("drop", "expression"):
+		r.Between, r.Of = "column "+Quote(name.Name)+" is not computed any more, but rows come without it from shards that have not run it", of
+		return first, ""
 	case r.skip("set", "default"), r.skip("drop"), r.skip("add"), r.skip("set", "generated"), r.skip("restart"), r.skip("set", "expression"):
 		return first, ""
 	}
@@ -183,17 +186,46 @@ func (r *reader) column(of Name) (at place, why string) {
 
 // using is the expression that a column's values are made with. It is the same everywhere when it is made of constants,
 // columns, and functions that are; what functions are is found out from the target.
-func (r *reader) using(column string, e phrase) {
+func (r *reader) using(of Name, column string, e phrase) {
+	if !casts(e, column) {
+		r.Between, r.Of = "column "+Quote(column)+" gets other values ("+e.String()+") than rows have that come from shards before they run it", of
+	}
 	for i, t := range e.tokens {
 		switch {
 		case now(t):
 			r.Values = "column " + Quote(column) + " gets the value of an expression (" + e.String() + ")"
-		case i+1 < len(e.tokens) && e.tokens[i+1].is("("):
+		case !t.is("cast") && i+1 < len(e.tokens) && e.tokens[i+1].is("("):
 			if name, ok := t.name(); ok {
 				r.Calls = append(r.Calls, Call{Column: column, Function: name})
 			}
 		}
 	}
+}
+
+// casts says that an expression is the column itself, cast or not.
+func casts(e phrase, column string) bool {
+	for e.bracketed(0) {
+		e = e.slice(1, len(e.tokens)-1)
+	}
+	if e.starts(0, "cast") && e.bracketed(1) {
+		e = e.slice(2, len(e.tokens)-1)
+		return casts(e.slice(0, max(0, e.top("as"))), column)
+	}
+	for i, t := range e.tokens {
+		switch name, ok := t.name(); {
+		case i == 0:
+			if !ok || name != column {
+				return false
+			}
+		case i == 1 && !t.is(":"):
+			return false
+		case !ok && !t.is(":") && !t.is(".") && !t.is("(") && !t.is(")") && !t.is(",") && !t.is("[") && !t.is("]") && t.kind != number:
+			return false
+		case ok && slices.Contains([]string{"and", "or", "is", "in", "like", "at", "between", "collate", "operator"}, name):
+			return false
+		}
+	}
+	return len(e.tokens) > 0
 }
 
 // now says that what a constant or keyword means depends on when, where, or by whom it is run.

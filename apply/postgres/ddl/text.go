@@ -121,6 +121,17 @@ func bracket(t token) int {
 	return 0
 }
 
+// bracketed says that the tokens from i on are one pair of brackets and what is in it.
+func (s phrase) bracketed(i int) bool {
+	depth := 0
+	for n := i; n < len(s.tokens); n++ {
+		if depth += bracket(s.tokens[n]); depth == 0 {
+			return n > i && n == len(s.tokens)-1
+		}
+	}
+	return false
+}
+
 // statements splits a text at semicolons. Backslashes says that they mean something in ordinary strings
 // (standard_conforming_strings off).
 func statements(source string, backslashes bool) (all []phrase, err error) {

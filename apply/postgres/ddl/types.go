@@ -55,3 +55,34 @@ func typeParts(t string) (base string, modifier []int) {
 	}
 	return strings.TrimSpace(base) + strings.TrimRight(behind, " "), modifier
 }
+
+// Fits says that the text of a value of the old type, read as the new one, is what a cast makes of the value: rows come so from
+// shards that have not run the statement. Settings are those of the session that casts; rows come with others.
+func Fits(old, new string, settings map[string]string) bool {
+	from, _ := typeParts(strings.TrimSuffix(old, "[]"))
+	to, _ := typeParts(strings.TrimSuffix(new, "[]"))
+	texts := []string{"character", "character varying", "text"}
+	switch {
+	case from == to:
+		return true
+	case from == "real", from == "double precision":
+		return slices.Contains(texts, to) || from == "double precision" && to == "real" // a cast rounds
+	case from == "character":
+		return false // a cast takes the blanks away
+	case from == "boolean", from == "inet":
+		return !slices.Contains(texts, to) // t and true, 10.0.0.1 and 10.0.0.1/32
+	}
+	times := func(t string) bool {
+		return slices.Contains([]string{"date", "interval"}, t) || strings.HasPrefix(t, "time")
+	}
+	zone := func(t string) bool { return strings.HasSuffix(t, "with time zone") }
+	switch {
+	case !times(from):
+		return true
+	case zone(from) != zone(to) && settings["TimeZone"] != "UTC":
+		return false
+	case !times(to):
+		return strings.HasPrefix(settings["DateStyle"], "ISO") && settings["IntervalStyle"] == "postgres"
+	}
+	return true
+}

@@ -34,3 +34,34 @@ func TestNarrows(t *testing.T) {
 		}
 	}
 }
+
+func TestFits(t *testing.T) {
+	usual := map[string]string{"TimeZone": "UTC", "DateStyle": "ISO, MDY", "IntervalStyle": "postgres"}
+	tokyo := map[string]string{"TimeZone": "Asia/Tokyo", "DateStyle": "German, DMY", "IntervalStyle": "postgres"}
+	for _, c := range []struct {
+		old, new string
+		settings map[string]string
+		want     bool
+	}{
+		{"integer", "bigint", usual, true},
+		{"numeric(10,2)", "double precision", usual, true},
+		{"real", "double precision", usual, false},
+		{"double precision", "numeric", usual, false},
+		{"double precision", "text", usual, true},
+		{"character(5)", "text", usual, false},
+		{"character(5)", "character(9)", usual, true},
+		{"boolean", "text", usual, false},
+		{"boolean[]", "text[]", usual, false},
+		{"inet", "character varying(40)", usual, false},
+		{"app.mood", "text", usual, true},
+		{"timestamp(3) without time zone", "timestamp with time zone", usual, true},
+		{"timestamp(3) without time zone", "timestamp with time zone", tokyo, false},
+		{"timestamp without time zone", "date", tokyo, true},
+		{"date", "text", usual, true},
+		{"date", "text", tokyo, false},
+	} {
+		if got := ddl.Fits(c.old, c.new, c.settings); got != c.want {
+			t.Errorf("%s to %s: %v", c.old, c.new, got)
+		}
+	}
+}

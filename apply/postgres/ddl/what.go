@@ -32,6 +32,10 @@ type Statement struct {
 	Doubtful []Name
 	// Values: rows that are there get values that only each shard knows, unless there are none.
 	Values string
+	// Between: why rows that come from shards that have not run it yet do not fit the table Of, whether it runs at the first
+	// shard's place or at the last one's. It runs only when all shards run it in one transaction.
+	Between string
+	Of      Name
 	// Calls are functions that make values of rows that are there. Unless they make the same of the same everywhere, Values
 	// has to say so.
 	Calls []Call
