@@ -53,7 +53,8 @@ SELECT i.indrelid, i.indexrelid, i.indisprimary, i.indisreplident, a.attname, a.
 		WHERE ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype AND ao.amoppurpose = 's'),
 	(SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(co.collname) FROM pg_catalog.pg_collation co
 		JOIN pg_catalog.pg_namespace n ON n.oid = co.collnamespace WHERE co.oid = i.indcollation[k.n] AND co.oid <> a.attcollation),
-	(SELECT y.typtype = 'd' AND of.typtype = 'p' FROM pg_catalog.pg_type y, pg_catalog.pg_type of WHERE y.oid = a.atttypid AND of.oid = oc.opcintype), oc.opcdefault
+	(SELECT y.typtype = 'd' AND of.typtype = 'p' FROM pg_catalog.pg_type y, pg_catalog.pg_type of WHERE y.oid = a.atttypid AND of.oid = oc.opcintype), oc.opcdefault,
+	oc.opcfamily || ' ' || i.indcollation[k.n]
 FROM pg_catalog.pg_index i
 CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) k(n)
 JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n]
@@ -207,7 +208,7 @@ func (sh *shape) index(row [][]byte) error {
 	}
 	x := &sh.indexes[len(sh.indexes)-1]
 	x.notNull = x.notNull && string(row[5]) == "t"
-	c := keyColumn{name: string(row[4]), collation: string(row[7]), bare: string(row[8]) == "t"}
+	c := keyColumn{name: string(row[4]), collation: string(row[7]), bare: string(row[8]) == "t", order: string(row[10])}
 	x.odd = x.odd || c.bare && (string(row[9]) != "t" || c.collation != "")
 	var operators [][2]string
 	if err := json.Unmarshal(row[6], &operators); err != nil || len(operators) != len(c.operators) {

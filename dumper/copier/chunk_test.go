@@ -176,7 +176,7 @@ func TestDefinitionChanges(t *testing.T) {
 	if !errors.Is(err, ErrKey) {
 		t.Error(err)
 	}
-	wantError(t, err, `shard a: table "public"."t": its key was (id) and is (ident): the table has another key now. Try: cdcctl resync with --table public.t`)
+	wantError(t, err, `shard a: table "public"."t": its key was (id integer) and is (ident integer): the table has another key now. Try: the former key again, or cdcctl remove-table and cdcctl add-table`)
 	s.exec("ALTER PUBLICATION p DROP TABLE t")
 	if _, err = s.chunk(table, Range{}, roomy); !errors.Is(err, ErrGone) {
 		t.Error(err)

@@ -20,6 +20,7 @@ type keyColumn struct {
 	cast      string // type of its values, as SQL; of a domain the base type
 	collation string // of the index, as SQL, if it is not the column's
 	operators [5]operator
+	order     string // what says in which order the index has its values: operator family and collation, by OID
 	// bare: a domain over an array, enum, range or composite type. Operators of such types do not take a domain, and an index
 	// is not found for the order of a domain that was cast to its base type; but without an operator it is.
 	bare bool

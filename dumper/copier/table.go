@@ -49,6 +49,15 @@ func (t *Table) where(conditions ...string) string {
 	return " WHERE (" + strings.Join(all, ") AND (") + ")"
 }
 
+// Order says, of each column of Key, in which order ranges have its values. Ranges mean nothing in another one.
+func (t *Table) Order() []string {
+	order := make([]string, len(t.key))
+	for i, c := range t.key {
+		order[i] = c.order
+	}
+	return order
+}
+
 // columns is what is read of a row.
 func (t *Table) columns() string {
 	names := make([]string, len(t.Relation.Columns))
@@ -166,7 +175,7 @@ func (s *Session) open(ctx context.Context, what string, like *Table, taken Take
 		if t.Fault != "" {
 			return s.refuse(t)
 		}
-		if like.Key != nil && !slices.Equal(t.Key, like.Key) { // nil: one that is read whole, whatever key it has
+		if like.Key != nil && (!slices.Equal(t.Key, like.Key) || !slices.Equal(t.Order(), like.Order())) { // nil: one that is read whole, whatever key it has
 			return s.otherKey(like, t)
 		}
 		return fn(t, snapshot)
@@ -186,9 +195,20 @@ func (s *Session) refuse(t *Table) error {
 func (s *Session) otherKey(was, is *Table) error {
 	return &Error{
 		Shard: s.src.Name, Table: was.quoted(), Err: ErrKey,
-		What: fmt.Sprintf("its key was (%s) and is (%s)", strings.Join(was.Key, ", "), strings.Join(is.Key, ", ")),
-		Try:  "cdcctl resync with --table " + was.String(),
+		What: fmt.Sprintf("its key was %s and is %s", was.keyText(), is.keyText()),
+		Try:  "the former key again, or cdcctl remove-table and cdcctl add-table",
 	}
+}
+
+// keyText is the key for people: columns and their types.
+func (t *Table) keyText() string {
+	columns := make([]string, len(t.Key))
+	for i, name := range t.Key {
+		if columns[i] = name; i < len(t.key) {
+			columns[i] += " " + t.key[i].cast
+		}
+	}
+	return "(" + strings.Join(columns, ", ") + ")"
 }
 
 // blockers names who holds, or waits for, a lock that nobody may read beside.

@@ -100,6 +100,7 @@ type CopyTable struct {
 	Name   string      `json:"table"`
 	Keyed  bool        `json:"keyed"`
 	Key    []string    `json:"key,omitempty"`    // its columns, if it is keyed
+	Order  []string    `json:"order,omitempty"`  // of the ranges: see copier.Table.Order
 	Ranges []CopyRange `json:"ranges,omitempty"` // of a table with a key; together they are all keys
 	Redo   [][]string  `json:"redo,omitempty"`   // keys whose rows are to be copied once more, before the table is done
 	Done   bool        `json:"done"`

@@ -87,6 +87,10 @@ func (e *Engine) preparePart(ctx context.Context, session *copier.Session, s *sh
 	e.mu.Lock()
 	p := s.byName[job.Tables[n]]
 	done := p != nil && p.ledger.Done
+	var order []string
+	if p != nil {
+		order = p.ledger.Order
+	}
 	e.mu.Unlock()
 	switch {
 	case t == nil && p == nil:
@@ -100,6 +104,9 @@ func (e *Engine) preparePart(ctx context.Context, session *copier.Session, s *sh
 	}
 	if p == nil {
 		return e.beginPart(ctx, session, s, n, &own)
+	}
+	if own.Key != nil && !done && slices.Equal(p.folded.Key, own.Key) && !slices.Equal(order, own.Order()) {
+		return fmt.Errorf("the type or the collation of the key of table %s is not what it was when its copy began, so rows may be behind others now. Try: the former type again, or cdcctl remove-table and cdcctl add-table", p.name)
 	}
 	if !slices.Equal(p.folded.Key, own.Key) && !done {
 		return fmt.Errorf("the key of table %s was (%v) when its copy began and is (%v). Try: the former key again, or cdcctl remove-table and cdcctl add-table", p.name, p.folded.Key, own.Key)
@@ -121,6 +128,7 @@ func (e *Engine) beginPart(ctx context.Context, session *copier.Session, s *shar
 		RowsEstimate: t.Rows, BytesEstimate: t.Bytes,
 	}
 	if ledger.Keyed {
+		ledger.Order = t.Order()
 		ranges, err := session.Split(ctx, t, e.conf.Sub.Copy.Parallel)
 		if err != nil {
 			return err
