@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/garbage"
 )
 
 // frameBytesMax is the most that PostgreSQL puts into one message (MaxAllocSize), and some.
@@ -30,7 +31,9 @@ func (f *frames) fill(from io.Reader) (n int, err error) {
 	case f.r == f.w:
 		f.r, f.w = 0, 0
 		if len(f.buf) > max(f.size, frameKeep) {
+			former := len(f.buf)
 			f.buf = make([]byte, f.size)
+			garbage.Left(former)
 		}
 	case f.r > 0:
 		f.w = copy(f.buf, f.buf[f.r:f.w])

@@ -13,6 +13,7 @@ import (
 
 	"shardcdc/apply"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/garbage"
 	"shardcdc/pipeline/mark"
 )
 
@@ -201,6 +202,7 @@ type chunk struct {
 	now    *pipeline.Change
 	rows   int   // so far
 	size   int64 // of these
+	large  int   // bytes of the last large one
 	values row
 	text   []byte // of rows, what was not read from at on
 	at     int
@@ -251,6 +253,10 @@ func (c *chunk) take(ch *pipeline.Change, yield func(struct{}) bool) error {
 	}
 	if ch.Op != pipeline.Read {
 		return fmt.Errorf("%s among copied rows of %s", ch.Op, c.plan.source)
+	}
+	if size := len(ch.New); size >= garbage.Large {
+		garbage.Left(c.large) // Walk has given up the buffer of the one before
+		c.large = size
 	}
 	if c.each {
 		c.now = ch
@@ -357,7 +363,8 @@ func (c *chunk) close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stop()
-	c.ended, c.text, c.at = true, nil, 0
+	garbage.Left(c.large)
+	c.ended, c.text, c.at, c.large = true, nil, 0, 0
 	return c.err
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"shardcdc/apply"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/garbage"
 )
 
 // change is what an error needs to know about one row's statement. The tuples are views into the group.
@@ -223,9 +224,13 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 			}
 			continue
 		}
-		i := -1
+		i, large := -1, 0
 		err := f.Walk(func(c *pipeline.Change) error {
 			i++
+			if size := len(c.Old) + len(c.New); size >= garbage.Large {
+				garbage.Left(large) // Walk has given up the buffer of the one before
+				large = size
+			}
 			if moved.of(n, i) != chosen || c.Op == pipeline.Truncate {
 				return nil // a truncation was in order.truncates
 			}
@@ -245,6 +250,7 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 			}
 			return w.change(tx.CSN, p, f, c, cp.lenient())
 		})
+		garbage.Left(large)
 		if err != nil {
 			return at(tx.CSN, malformed(err))
 		}
@@ -430,6 +436,7 @@ func (w *writer) sync() error {
 	}
 	w.expect(expected{what: chunkEnd})
 	w.chunks++
+	garbage.Left(w.bytes) // the connection's buffer
 	w.bytes = 0
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"shardcdc/dumper/copier/fold"
+	"shardcdc/pipeline/garbage"
 )
 
 // Request asks for a chunk of a table with a key.
@@ -88,6 +89,7 @@ func (s *Session) body(ctx context.Context, what, id string, table *Table, file 
 	err := s.open(ctx, what, table, taken, func(t *Table, snapshot fold.Snapshot) error {
 		r = newRows(t, file)
 		end, err := read(t, r)
+		garbage.Left(r.given)
 		if err != nil {
 			return err
 		}

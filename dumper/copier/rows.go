@@ -8,6 +8,7 @@ import (
 
 	"shardcdc/dumper/copier/fold"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/garbage"
 )
 
 // File is where rows go that are too large for memory, or too many: one goroutine writes it, Seal ends that.
@@ -39,6 +40,7 @@ type rows struct {
 	lastKey []string // of the last row, if it is in the file
 	size    int64
 	count   int
+	given   int // bytes of the last row that went to the file at once, which the connection gives up with the next message
 }
 
 func newRows(t *Table, file NewFile) *rows {
@@ -94,6 +96,9 @@ func (r *rows) appendRow(length int, values [][]byte) {
 
 // writeRow writes a row to the file, value by value.
 func (r *rows) writeRow(length int, values [][]byte) (err error) {
+	garbage.Left(r.given)
+	r.given = length
+	defer clear(values) // the connection would keep them in memory until it receives another row
 	if err := r.flush(); err != nil {
 		return err
 	}
