@@ -170,6 +170,7 @@ func TestReadOneOfMany(t *testing.T) {
 		{mark.DDL{Statement: strings.Replace(many, "END", "SELECT 1", 1), Tag: "ALTER TABLE", Nth: 2}, "ALTER TABLE t ADD b int"},
 		{mark.DDL{Statement: many, Tag: "CREATE INDEX", Nth: 1}, "CREATE INDEX ON t (a)"},
 		{mark.DDL{Statement: many, Tag: "ALTER TABLE", Nth: 2}, "ALTER TABLE t ADD b int"},
+		{mark.DDL{Statement: strings.Replace(many, "END", "PREPARE TRANSACTION 'x'", 1), Tag: "ALTER TABLE", Nth: 2}, "ALTER TABLE t ADD b int"},
 		{mark.DDL{Statement: many + "; SELECT 1", Tag: "ALTER TABLE", Nth: 2}, "the client's text has 2 statements of ALTER TABLE, and which of them ran cannot be told"},
 		{mark.DDL{Statement: "ALTER TABLE t ADD a int; ALTER TABLE t ADD b int", Tag: "ALTER TABLE", Nested: true}, "the client's text has 2 statements of ALTER TABLE, and which of them ran cannot be told"},
 		{mark.DDL{Statement: "ALTER TABLE t ADD a int; ALTER TABLE t ADD b int", Tag: "ALTER TABLE", Nth: 3}, "the client's text has 2 statements of ALTER TABLE, and this is number 3"},

@@ -374,9 +374,9 @@ func statementOf(d *mark.DDL) (s phrase, why string) {
 	return same[d.Nth-1], ""
 }
 
-// beforeCommit leaves out a COMMIT at the end, as in files of migrations: nothing stands behind it.
+// beforeCommit leaves out a COMMIT or PREPARE TRANSACTION at the end, as in files of migrations: nothing stands behind it.
 func beforeCommit(all []phrase) []phrase {
-	if last := all[len(all)-1]; last.starts(0, "commit") || last.starts(0, "end") {
+	if last := all[len(all)-1]; last.starts(0, "commit") || last.starts(0, "end") || last.starts(0, "prepare", "transaction") {
 		return all[:len(all)-1]
 	}
 	return all
