@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Machine is where it was measured, and with what.
+type Machine struct {
+	CPU         string            `json:"cpu"`
+	CPUs        int               `json:"cpus"`
+	MemoryBytes int64             `json:"memory_bytes"`
+	System      string            `json:"system"`
+	Load        string            `json:"load"` // before it began
+	FsyncMillis float64           `json:"fsync_ms"`
+	PostgreSQL  string            `json:"postgresql"`
+	Settings    map[string]string `json:"settings"` // of the source, and of the target as well
+	Go          string            `json:"go"`
+	NATS        string            `json:"nats"`
+	Revision    string            `json:"revision"`
+}
+
+func lookAtMachine(ctx context.Context, l *lab) (m Machine, err error) {
+	m = Machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), NATS: server.VERSION, Revision: revision()}
+	if m.CPU, err = lineOf("/proc/cpuinfo", "model name"); err != nil {
+		return m, err
+	}
+	memory, err := lineOf("/proc/meminfo", "MemTotal")
+	if err != nil {
+		return m, err
+	}
+	kb, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(memory, "kB")), 10, 64)
+	if err != nil {
+		return m, fmt.Errorf("/proc/meminfo: %w", err)
+	}
+	m.MemoryBytes = kb << 10
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return m, err
+	}
+	m.Load = strings.Join(strings.Fields(string(load))[:3], " ")
+	if m.System, err = system(); err != nil {
+		return m, err
+	}
+	if m.FsyncMillis, err = measureFsync(l.dir); err != nil {
+		return m, err
+	}
+	return m, m.lookAtServer(ctx, l.shard(0).DSN())
+}
+
+func (m *Machine) lookAtServer(ctx context.Context, dsn string) error {
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.Background())
+	if err := conn.QueryRow(ctx, "SELECT version()").Scan(&m.PostgreSQL); err != nil {
+		return err
+	}
+	m.Settings = map[string]string{}
+	for _, name := range []string{"fsync", "synchronous_commit", "full_page_writes", "wal_level"} {
+		m.Settings[name] = ""
+	}
+	for name := range settings {
+		m.Settings[name] = ""
+	}
+	for name := range m.Settings {
+		var value string
+		if err := conn.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&value); err != nil {
+			return err
+		}
+		m.Settings[name] = value
+	}
+	return nil
+}
+
+// lineOf is the value behind a word and a colon in a file of the kernel.
+func lineOf(file, word string) (string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == word {
+			return strings.TrimSpace(value), nil
+		}
+	}
+	return "unknown", nil // Not every processor has a name.
+}
+
+func system() (string, error) {
+	var u syscall.Utsname
+	if err := syscall.Uname(&u); err != nil {
+		return "", err
+	}
+	text := func(field []int8) string {
+		var b []byte
+		for _, c := range field {
+			if c == 0 {
+				break
+			}
+			b = append(b, byte(c))
+		}
+		return string(b)
+	}
+	return text(u.Sysname[:]) + " " + text(u.Release[:]) + " " + text(u.Machine[:]), nil
+}
+
+const fsyncs = 100
+
+// measureFsync is the median time of writing 8 kB and syncing it, in a file that has its size already.
+func measureFsync(dir string) (millis float64, err error) {
+	f, err := os.Create(filepath.Join(dir, "fsync"))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	page := make([]byte, 8<<10)
+	var times []float64
+	for range fsyncs {
+		began := time.Now()
+		if _, err := f.WriteAt(page, 0); err != nil {
+			return 0, err
+		}
+		if err := f.Sync(); err != nil {
+			return 0, err
+		}
+		times = append(times, time.Since(began).Seconds()*1000)
+	}
+	slices.Sort(times)
+	return quantile(times, 0.5), nil
+}
+
+// revision is what the program was built from.
+func revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	found := map[string]string{}
+	for _, s := range info.Settings {
+		found[s.Key] = s.Value
+	}
+	text := found["vcs.revision"]
+	if text == "" {
+		return "unknown"
+	}
+	if found["vcs.modified"] == "true" {
+		text += " and changes"
+	}
+	return text
+}

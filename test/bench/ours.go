@@ -1,0 +1,340 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/subscribe"
+	"shardcdc/pipeline/wire"
+)
+
+// captureOnly is dumpers and joiner in a process of their own; nothing is published.
+type captureOnly struct{ withoutJoin bool }
+
+func (c *captureOnly) Name() string {
+	if c.withoutJoin {
+		return "dumpers"
+	}
+	return "capture"
+}
+
+func (*captureOnly) TwoPhase() bool { return true }
+
+func (c *captureOnly) Drain(ctx context.Context, b *Backlog, slot string) (d Drain, err error) {
+	dir, err := b.lab.folder()
+	if err != nil {
+		return d, err
+	}
+	conf := CaptureConfig{Publication: publication, WithoutJoin: c.withoutJoin, Expected: b.Expected}
+	for i := range b.Shards {
+		start, err := b.slotStart(ctx, i, slot)
+		if err != nil {
+			return d, err
+		}
+		conf.Shards = append(conf.Shards, CaptureShard{DSN: b.dsn(i), Slot: slot, Start: start})
+	}
+	p, err := startChild(ctx, "capture", Config{Dir: dir, Capture: conf})
+	if err != nil {
+		return d, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	watching := watchSenders(ctx, b, slot)
+	a, err := p.Ask(ctx, "start")
+	var sameErr error
+	if err == nil {
+		sameErr = watching.same(ctx, b, slot)
+	}
+	began, sent, watchErr := watching.stop()
+	if err := errors.Join(err, sameErr, watchErr); err != nil {
+		return d, err
+	}
+	d = between(began, a.Done)
+	d.Count = a.Count
+	d.Processes["walsender"], d.Processes["capture"] = sent, a.Usage
+	if c.withoutJoin { // It counts fragments.
+		a.Count.Transactions = b.Expected.Transactions
+	}
+	return d, b.counted(a.Count)
+}
+
+// site is NATS, and a subscription whose slots hold the backlog.
+type site struct {
+	dir  string
+	nats *childProcess
+	bus  *control.Bus
+	sub  *control.Subscription
+	node *childProcess
+}
+
+func openSite(ctx context.Context, l *lab) (s *site, err error) {
+	s = &site{}
+	if s.dir, err = l.folder(); err != nil {
+		return nil, err
+	}
+	if s.nats, err = startChild(ctx, "nats", Config{Dir: s.dir}); err != nil {
+		return nil, err
+	}
+	if s.bus, err = control.Connect(ctx, control.Connection{URL: s.nats.URL, Name: "bench", Replicas: 1}); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// subscribe makes the subscription of a given slot.
+func (s *site) subscribe(ctx context.Context, b *Backlog, slot, format, target string) (err error) {
+	spec := subscribe.Spec{Name: "bench", Publications: []string{publication}, Slot: slot, Format: format}
+	for i := range b.Shards {
+		spec.Shards = append(spec.Shards, subscribe.Shard{Name: fmt.Sprint("shard", i), DSN: b.dsn(i)})
+	}
+	if target != "" {
+		spec.Targets = []control.Target{{Name: "target", DSN: target}}
+	}
+	s.sub, _, err = subscribe.Create(ctx, s.bus, spec)
+	return err
+}
+
+// start starts a node or an apply worker.
+func (s *site) start(ctx context.Context, role string) (*childProcess, error) {
+	return startChild(ctx, role, Config{Dir: s.dir, NATS: s.nats.URL, Name: role})
+}
+
+// published waits until so much is durable in the stream.
+func (s *site) published(ctx context.Context, want Count) (c Count, err error) {
+	err = every(ctx, askEvery, "the backlog is in the stream", func() (bool, error) {
+		st, err := control.AskCapture(ctx, s.bus.NC, s.sub.Name)
+		if errors.Is(err, control.ErrNobody) {
+			return false, nil
+		}
+		if err == nil && st.Error != "" {
+			err = fmt.Errorf("the node stopped: %s", st.Error)
+		}
+		c = Count{Transactions: int64(st.Transactions), Rows: int64(st.Changes)}
+		return c.Rows >= want.Rows, err
+	})
+	if err != nil {
+		err = fmt.Errorf("%w (%d of %d rows are)", err, c.Rows, want.Rows)
+	}
+	return c, err
+}
+
+func (s *site) Close() (err error) {
+	if s.node != nil {
+		err = s.node.Close()
+	}
+	if s.bus != nil {
+		s.bus.Close()
+	}
+	return errors.Join(err, s.nats.Close())
+}
+
+// durable is a node, and a NATS server that syncs before it acknowledges.
+type durable struct{ format string }
+
+func (d *durable) Name() string { return "durable " + d.format }
+
+func (*durable) TwoPhase() bool { return true }
+
+func (d *durable) Drain(ctx context.Context, b *Backlog, slot string) (out Drain, err error) {
+	s, err := openSite(ctx, b.lab)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.subscribe(ctx, b, slot, d.format, ""); err != nil {
+		return out, err
+	}
+	out, err = s.fill(ctx, b, slot)
+	if err == nil && d.format == control.FormatJSON {
+		err = s.messages(ctx, b.Expected.Transactions)
+	}
+	return out, err
+}
+
+// fill lets a node publish the whole backlog.
+func (s *site) fill(ctx context.Context, b *Backlog, slot string) (out Drain, err error) {
+	watching := watchSenders(ctx, b, slot)
+	var c Count
+	var ended time.Time
+	if s.node, err = s.start(ctx, "node"); err == nil {
+		c, err = s.published(ctx, b.Expected)
+		ended = time.Now()
+	}
+	processes, usageErr := s.processes(ctx, map[string]*childProcess{"node": s.node, "nats": s.nats})
+	if err == nil {
+		err = watching.same(ctx, b, slot)
+	}
+	began, sent, watchErr := watching.stop()
+	if err := errors.Join(err, usageErr, watchErr); err != nil {
+		return out, err
+	}
+	out = between(began, ended)
+	out.Count, out.Processes = c, processes
+	out.Processes["walsender"] = sent
+	return out, b.counted(c)
+}
+
+// processes asks each what it took.
+func (s *site) processes(ctx context.Context, children map[string]*childProcess) (map[string]Usage, error) {
+	all := map[string]Usage{}
+	var errs []error
+	for name, p := range children {
+		if p == nil {
+			continue
+		}
+		u, err := p.usage(ctx)
+		all[name] = u
+		errs = append(errs, err)
+	}
+	return all, errors.Join(errs...)
+}
+
+// messages makes sure that a JSON stream holds a message for each transaction.
+func (s *site) messages(ctx context.Context, want int64) error {
+	stream, err := s.bus.JS.Stream(ctx, wire.StreamName(s.sub.Name))
+	if err != nil {
+		return err
+	}
+	subject := wire.Subject(s.sub.Name)
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
+	if err != nil {
+		return err
+	}
+	if got := int64(info.State.Subjects[subject]); got != want {
+		return fmt.Errorf("the stream has %d messages with transactions, want %d", got, want)
+	}
+	return nil
+}
+
+// replay is the whole path to the target; or, stored, an apply worker alone, for a stream that holds everything.
+type replay struct {
+	commit string // synchronous_commit of the target's database
+	stored bool
+}
+
+func (r *replay) Name() string {
+	if r.stored {
+		return "stored commit=" + r.commit
+	}
+	return "path commit=" + r.commit
+}
+
+func (*replay) TwoPhase() bool { return true }
+
+func (r *replay) Drain(ctx context.Context, b *Backlog, slot string) (d Drain, err error) {
+	name := "path_" + slot
+	target, err := b.makeTarget(ctx, name)
+	if err != nil {
+		return d, err
+	}
+	defer func() { err = errors.Join(err, b.dropTarget(context.WithoutCancel(ctx), name)) }()
+	if err := execute(ctx, target, "ALTER DATABASE "+name+" SET synchronous_commit = "+r.commit); err != nil {
+		return d, err
+	}
+	s, err := openSite(ctx, b.lab)
+	if err != nil {
+		return d, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.subscribe(ctx, b, slot, control.FormatInternal, target); err != nil {
+		return d, err
+	}
+	law := watchLaw(ctx, b.Law, target)
+	if r.stored {
+		d, err = r.apply(ctx, s, b, slot, target)
+	} else {
+		d, err = r.path(ctx, s, b, slot, target)
+	}
+	if err := errors.Join(err, law.stop()); err != nil {
+		return d, err
+	}
+	d.Looks = law.looks
+	return d, b.check(ctx, target)
+}
+
+// path starts both, and waits for the end of the backlog on the target.
+func (r *replay) path(ctx context.Context, s *site, b *Backlog, slot, target string) (d Drain, err error) {
+	worker, err := s.start(ctx, "apply")
+	if err != nil {
+		return d, err
+	}
+	defer func() { err = errors.Join(err, worker.Close()) }()
+	watching := watchSenders(ctx, b, slot)
+	var ended time.Time
+	if s.node, err = s.start(ctx, "node"); err == nil {
+		err = b.awaitMarkers(ctx, target)
+		ended = time.Now()
+	}
+	processes, usageErr := s.processes(ctx, map[string]*childProcess{"node": s.node, "nats": s.nats, "apply": worker})
+	session, sessionErr := r.session(ctx, target)
+	if err == nil {
+		err = watching.same(ctx, b, slot)
+	}
+	began, sent, watchErr := watching.stop()
+	if err := errors.Join(err, usageErr, sessionErr, watchErr); err != nil {
+		return d, err
+	}
+	d = between(began, ended)
+	d.Processes = processes
+	d.Processes["walsender"], d.Processes["target backends"] = sent, session
+	return d, nil
+}
+
+// apply fills the stream first, and ends the node.
+func (r *replay) apply(ctx context.Context, s *site, b *Backlog, slot, target string) (d Drain, err error) {
+	if _, err := s.fill(ctx, b, slot); err != nil {
+		return d, err
+	}
+	err = s.node.Close()
+	if s.node = nil; err != nil {
+		return d, err
+	}
+	before, err := s.nats.usage(ctx)
+	if err != nil {
+		return d, err
+	}
+	worker, err := s.start(ctx, "apply")
+	if err != nil {
+		return d, err
+	}
+	defer func() { err = errors.Join(err, worker.Close()) }()
+	session, err := awaitBackend(ctx, target, "the worker's session begins", "SELECT pid, backend_start FROM pg_stat_activity WHERE application_name = $1 ORDER BY 2", applicationName)
+	if err != nil {
+		return d, err
+	}
+	if err := b.awaitMarkers(ctx, target); err != nil {
+		return d, err
+	}
+	d = between(session.began, time.Now())
+	processes, err := s.processes(ctx, map[string]*childProcess{"nats": s.nats, "apply": worker})
+	if err != nil {
+		return d, err
+	}
+	d.Processes = processes
+	d.Processes["nats"] = processes["nats"].since(before)
+	d.Processes["target backends"], err = r.session(ctx, target)
+	return d, err
+}
+
+// applicationName is what apply workers are shown as on the target.
+const applicationName = "cdc apply bench"
+
+// session is what the worker's backends on the target took.
+func (r *replay) session(ctx context.Context, target string) (total Usage, err error) {
+	pids, err := query[[]int](ctx, target, "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE application_name = $1", applicationName)
+	if err != nil {
+		return total, err
+	}
+	for _, pid := range pids {
+		u, err := usageOf(pid)
+		if err != nil {
+			return total, err
+		}
+		total.add(u)
+	}
+	return total, nil
+}
