@@ -100,6 +100,9 @@ func TestRead(t *testing.T) {
 		{"ALTER TABLE t ALTER a TYPE int USING b::int", "first single type of \"t\".a: int between: column \"a\" gets other values (b::int) than rows have that come from shards before they run it: ALTER TABLE t ALTER a TYPE int USING b::int", nil},
 		{"ALTER TABLE t ALTER a TYPE bool USING a::int IS NULL", "first single type of \"t\".a: bool between: column \"a\" gets other values (a::int IS NULL) than rows have that come from shards before they run it: ALTER TABLE t ALTER a TYPE bool USING a::int IS NULL", nil},
 		{"ALTER TABLE t ALTER a DROP EXPRESSION", "first single between: column \"a\" is not computed any more, but rows come without it from shards that have not run it: ALTER TABLE t ALTER a DROP EXPRESSION", nil},
+		{"DROP SCHEMA s CASCADE", "last: DROP SCHEMA IF EXISTS \"s\"", []mark.DDLObject{{Type: mark.DDLSchema, Schema: "s", Name: "s", Dropped: true}}},
+		{"DROP SCHEMA s CASCADE", "refused: it dropped other things with the schema", []mark.DDLObject{{Type: mark.DDLSchema, Schema: "s", Name: "s", Dropped: true}, dropped(mark.DDLTable, "t", "")}},
+		{"DROP SCHEMA s CASCADE", "refused: it dropped other things with the schema", []mark.DDLObject{dropped(mark.DDLTable, "t", "")}},
 		{"ALTER TABLE t INHERIT u", "first single: ALTER TABLE t INHERIT u", nil},
 		{"ALTER TABLE t NO INHERIT u", "first single: ALTER TABLE t NO INHERIT u", nil},
 		{"ALTER TABLE t NO FORCE ROW LEVEL SECURITY", "nothing", nil},
@@ -145,7 +148,7 @@ func TestRead(t *testing.T) {
 
 // tagOf is the tag that the server gives.
 func tagOf(sql string) string {
-	for _, tag := range []string{"CREATE TABLE", "CREATE INDEX", "CREATE TYPE", "ALTER TYPE", "DROP TABLE", "DROP INDEX", "DROP TYPE", "DROP OWNED", "ALTER INDEX"} {
+	for _, tag := range []string{"DROP SCHEMA", "CREATE TABLE", "CREATE INDEX", "CREATE TYPE", "ALTER TYPE", "DROP TABLE", "DROP INDEX", "DROP TYPE", "DROP OWNED", "ALTER INDEX"} {
 		if strings.HasPrefix(sql, tag) {
 			if strings.Contains(sql, " AS SELECT") {
 				return tag + " AS"

@@ -176,11 +176,7 @@ func (r *reader) read() (why string) {
 	case "DROP DOMAIN":
 		return r.dropped(mark.DDLType, "DOMAIN", true)
 	case "DROP SCHEMA":
-		if len(r.d.Objects) > 1 {
-			return "it dropped other things with the schema"
-		}
-		r.Single, r.Last = true, true
-		return ""
+		return r.dropSchema()
 	case "ALTER SCHEMA":
 		if r.p.top("owner") >= 0 {
 			return r.nothing()
@@ -309,6 +305,19 @@ func (r *reader) dropped(kind, sql string, last bool) string {
 	}
 	r.dropColumns()
 	r.Last = last
+	return ""
+}
+
+// dropSchema drops what is empty here, too: CASCADE would take what the target has of its own in the schema.
+func (r *reader) dropSchema() string {
+	var names []string
+	for _, o := range r.drops(mark.DDLSchema) {
+		names = append(names, Quote(o.Name))
+	}
+	if len(names) == 0 || len(names) < len(r.d.Objects) {
+		return "it dropped other things with the schema"
+	}
+	r.SQL, r.Last = "DROP SCHEMA IF EXISTS "+strings.Join(names, ", "), true
 	return ""
 }
 
