@@ -21,3 +21,8 @@ DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO cdc', current_databas
 -- these (as a member of app_owner cdc has it). The second makes verify faster while long transactions run:
 -- GRANT SELECT ON ALL TABLES IN SCHEMA public TO cdc;
 -- GRANT pg_read_all_stats TO cdc;
+
+-- --ddl capture makes event triggers, which PostgreSQL lets only superusers do: before that command the first of these, and the
+-- second after it.
+-- ALTER ROLE cdc SUPERUSER;
+-- ALTER ROLE cdc NOSUPERUSER;

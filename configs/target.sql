@@ -15,3 +15,7 @@ DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO cdc_apply', current_d
 GRANT USAGE ON SCHEMA public TO cdc_apply;
 GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA public TO cdc_apply;
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON TABLES TO cdc_apply;
+
+-- With --ddl capture statements that change tables run here, too, and only a table's owner may change it:
+-- GRANT app_owner TO cdc_apply;
+-- GRANT CREATE ON SCHEMA public TO cdc_apply;
