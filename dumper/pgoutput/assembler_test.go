@@ -162,6 +162,22 @@ func TestATableNamedLikeCitusMetadata(t *testing.T) {
 	}
 }
 
+// TestPrepareAlone: what PostgreSQL 18 says of a prepared transaction that only locked rows.
+func TestPrepareAlone(t *testing.T) {
+	a := pgoutput.New(3, pgoutput.Limits{})
+	recs := feed(t, a, relation(1, "public.a", "x"), prepare(0x100, "g"), begin(0x300), insert(1, "1"), commit(0x300))
+	if len(recs) != 2 {
+		t.Fatalf("%d records", len(recs))
+	}
+	p := recs[0]
+	if f := p.Fragment; p.Kind != pipeline.Prepare || p.GID != "g" || f == nil || f.Changes != 0 || f.GID != "g" || f.Shard != 3 || f.Start != p.Start || f.End != p.End || f.XID != p.XID {
+		t.Errorf("%+v", p)
+	}
+	if recs[1].Fragment.Changes != 1 {
+		t.Errorf("%+v", recs[1])
+	}
+}
+
 func TestRefused(t *testing.T) {
 	rel := relation(1, "public.a", "x")
 	for _, test := range []struct {
@@ -182,7 +198,7 @@ func TestRefused(t *testing.T) {
 		{"origin without name", [][]byte{begin(1), origin("")}, "no name"},
 		{"commit alone", [][]byte{commit(1)}, "without the B before"},
 		{"commit of a prepare", [][]byte{beginPrepare(1, "g"), commit(1)}, "without the B before"},
-		{"prepare alone", [][]byte{prepare(1, "g")}, "without the b before"},
+		{"prepare alone, without a gid", [][]byte{prepare(1, "")}, "has no gid"},
 		{"prepare of a commit", [][]byte{begin(1), prepare(1, "g")}, "without the b before"},
 		{"begin in begin", [][]byte{begin(1), begin(2)}, "inside a transaction"},
 		{"second phase inside", [][]byte{begin(1), commitPrepared(2, "g")}, "inside a transaction"},

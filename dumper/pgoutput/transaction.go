@@ -80,10 +80,11 @@ func (a *Assembler) commit(msg []byte) (pipeline.Record, error) {
 	return a.finish(&a.ordinary, pipeline.Commit)
 }
 
-// prepared takes P.
+// prepared takes P. From PostgreSQL 18 on it comes without the b before if nothing of the transaction can be seen: because it
+// only locked rows, or was rolled back before the server came to it.
 func (a *Assembler) prepared(msg []byte) (pipeline.Record, error) {
 	f := a.ordinary.fragment
-	if f == nil || !a.ordinary.prepare {
+	if a.current != nil && !a.ordinary.prepare {
 		return pipeline.Record{}, errors.New("without the b before")
 	}
 	r := readerOf(msg[1:])
@@ -93,6 +94,14 @@ func (a *Assembler) prepared(msg []byte) (pipeline.Record, error) {
 	xid, gid := pipeline.XID(r.Uint32()), r.CString()
 	if err := r.end(); err != nil {
 		return pipeline.Record{}, err
+	}
+	if f == nil && end > start && gid != "" {
+		f = &pipeline.Fragment{Shard: a.shard, XID: xid, GID: gid, Start: start, End: end, Time: time}
+		a.serial++
+		a.ordinary = transaction{fragment: f, prepare: true, serial: a.serial}
+	}
+	if f == nil {
+		return pipeline.Record{}, fmt.Errorf("record %s..%s gid %q: it ends before it begins, or has no gid", start, end, gid)
 	}
 	if start != f.Start || end != f.End || end <= start || time != f.Time || xid != f.XID || gid != f.GID {
 		return pipeline.Record{}, fmt.Errorf("record %s..%s at %s xid %d gid %q does not match the begin: %s..%s at %s xid %d gid %q",
