@@ -230,6 +230,7 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 			if size := len(c.Old) + len(c.New); size >= garbage.Large {
 				garbage.Left(large) // Walk has given up the buffer of the one before
 				large = size
+				defer w.letGo()
 			}
 			if moved.of(n, i) != chosen || c.Op == pipeline.Truncate {
 				return nil // a truncation was in order.truncates
@@ -302,6 +303,13 @@ func shortened(t pipeline.Tuple, values row) pipeline.Tuple {
 		}
 	}
 	return short
+}
+
+// letGo forgets the last row's values, or they would be in memory until the next row comes.
+func (w *writer) letGo() {
+	clear(w.s.old)
+	clear(w.s.now)
+	clear(w.params)
 }
 
 // malformed: an error that is none of ours says that the rows are no rows.

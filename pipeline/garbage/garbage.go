@@ -10,7 +10,7 @@
 package garbage
 
 import (
-	"runtime"
+	"runtime/debug"
 	"sync"
 )
 
@@ -37,5 +37,5 @@ func Left(bytes int) {
 		return
 	}
 	left = 0
-	runtime.GC()
+	debug.FreeOSMemory()
 }
