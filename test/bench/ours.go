@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -193,19 +194,47 @@ func (s *site) processes(ctx context.Context, children map[string]*childProcess)
 	return all, errors.Join(errs...)
 }
 
-// messages makes sure that a JSON stream holds a message for each transaction.
+// messages reads a JSON stream: each transaction once, with rising CSN, and whole.
 func (s *site) messages(ctx context.Context, want int64) error {
-	stream, err := s.bus.JS.Stream(ctx, wire.StreamName(s.sub.Name))
+	consumer, err := s.bus.JS.OrderedConsumer(ctx, wire.StreamName(s.sub.Name), jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{wire.Subject(s.sub.Name)}, HeadersOnly: true,
+	})
 	if err != nil {
 		return err
 	}
-	subject := wire.Subject(s.sub.Name)
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
+	messages, err := consumer.Messages()
 	if err != nil {
 		return err
 	}
-	if got := int64(info.State.Subjects[subject]); got != want {
-		return fmt.Errorf("the stream has %d messages with transactions, want %d", got, want)
+	defer messages.Stop()
+	stop := context.AfterFunc(ctx, messages.Stop)
+	defer stop()
+	last, got := uint64(0), int64(0)
+	for got < want {
+		m, err := messages.Next()
+		if err != nil {
+			return errors.Join(fmt.Errorf("read the stream after %d of %d transactions: %w", got, want, err), context.Cause(ctx))
+		}
+		if part := m.Headers().Get(wire.HeaderPart); part != "" {
+			if k, n, err := wire.ParsePart(part); err != nil {
+				return err
+			} else if k < n {
+				continue
+			}
+		}
+		csn, err := strconv.ParseUint(m.Headers().Get(wire.HeaderCSN), 10, 64)
+		if err != nil || csn <= last {
+			return fmt.Errorf("csn %d is followed by %q in the stream (%v)", last, m.Headers().Get(wire.HeaderCSN), err)
+		}
+		last = csn
+		got++
+	}
+	meta, err := consumer.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if meta.NumPending > 0 {
+		return fmt.Errorf("the stream holds more than %d transactions: %d messages are left", want, meta.NumPending)
 	}
 	return nil
 }

@@ -11,6 +11,9 @@ import (
 // run runs everything and writes the reports: also of what was measured before an error.
 func run(ctx context.Context, o Options, out io.Writer) (err error) {
 	shards := 1
+	if o.Delays {
+		shards = delayShards
+	}
 	for _, letter := range o.Workloads {
 		shards = max(shards, workload(string(letter)).Shards)
 	}
@@ -37,6 +40,12 @@ func run(ctx context.Context, o Options, out io.Writer) (err error) {
 		}
 		report.Workloads = append(report.Workloads, results)
 		results.table(out)
+	}
+	if o.Delays {
+		fmt.Fprintln(out)
+		if report.Delays, err = measureDelays(ctx, l, o, out); err != nil {
+			return errors.Join(err, report.write(o.Out))
+		}
 	}
 	return report.write(o.Out)
 }

@@ -139,6 +139,7 @@ func (s *senders) sample(ctx context.Context, i int) error {
 			return err
 		}
 		s.mu.Lock()
+		u.PeakBytes = max(u.PeakBytes, s.usage[i].PeakBytes) // one that is just ending has no memory
 		s.usage[i] = u
 		s.mu.Unlock()
 		if last {
