@@ -136,7 +136,7 @@ func (r *ddlRun) take(ctx context.Context, shard pipeline.ShardID, skipped bool)
 			return err
 		}
 	default:
-		outcome, err := r.execute(ctx, skipped)
+		outcome, err := r.execute(ctx, e, skipped)
 		if err != nil {
 			return err
 		}
@@ -149,7 +149,7 @@ func (r *ddlRun) take(ctx context.Context, shard pipeline.ShardID, skipped bool)
 }
 
 // execute runs the statement, or says why it does not.
-func (r *ddlRun) execute(ctx context.Context, skipped bool) (outcome string, err error) {
+func (r *ddlRun) execute(ctx context.Context, e *ddlEntry, skipped bool) (outcome string, err error) {
 	if skipped {
 		return outcomeLeftOut, nil
 	}
@@ -176,7 +176,7 @@ func (r *ddlRun) execute(ctx context.Context, skipped bool) (outcome string, err
 	if r.what.SQL == "" {
 		return outcomeNotOurs, nil
 	}
-	if err := r.settle(ctx); err != nil {
+	if err := r.settle(ctx, e); err != nil {
 		return "", err
 	}
 	if r.what.Apart {

@@ -138,7 +138,7 @@ func (l *ddlLedger) see(shard pipeline.ShardID, name tableName) view {
 
 func (v *view) take(e ddl.Effect) {
 	switch e.Kind {
-	case ddl.CreateTable:
+	case ddl.CreateTable, ddl.Default:
 	case ddl.DropTable:
 		v.gone = true
 	case ddl.RenameTable:

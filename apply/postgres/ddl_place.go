@@ -230,9 +230,12 @@ func (r *ddlRun) found(ctx context.Context, name string) (bool, error) {
 
 // settle runs what still waits for other shards, and what this statement builds on: a shard that dropped something and
 // makes it anew is ahead of the others. Their rows of what is gone are left out until they have dropped it, too.
-func (r *ddlRun) settle(ctx context.Context) error {
+func (r *ddlRun) settle(ctx context.Context, entry *ddlEntry) error {
 	for _, e := range slices.Clone(r.ddl.entries) {
-		if e.executed || e.key == r.what.Key || !slices.ContainsFunc(e.effects, r.buildsOn) {
+		if e == entry {
+			return nil // it does not build on what came later
+		}
+		if e.executed || !slices.ContainsFunc(e.effects, r.buildsOn) {
 			continue
 		}
 		outcome, err := r.run(ctx, e.script, false)
@@ -255,6 +258,8 @@ func (r *ddlRun) buildsOn(e ddl.Effect) bool {
 	case ddl.DropTable:
 		return about
 	case ddl.DropColumn:
+		return about && r.what.Mentions(e.From) || r.what.Mentions("like") && r.what.Mentions(e.Table.Name)
+	case ddl.Default:
 		return about && r.what.Mentions(e.From)
 	}
 	return false

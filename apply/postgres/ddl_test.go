@@ -268,3 +268,41 @@ func TestDDLOtherValuesBetweenShards(t *testing.T) {
 		}
 	})
 }
+
+// Rows of shards that have not got a new column get its default, whatever the others changed it to since (Django adds a
+// column with a default, and drops the default at once).
+func TestDDLDefaultDropped(t *testing.T) {
+	w := newDDLWorld(t, 2)
+	steps := []string{
+		"ALTER TABLE t ADD b text DEFAULT 'new'", "ALTER TABLE t ALTER b DROP DEFAULT",
+		"ALTER TABLE t ALTER a SET DEFAULT 'first'", "ALTER TABLE t ALTER a SET DEFAULT 'then'",
+	}
+	for _, sql := range steps {
+		w.alter(0, sql, "SELECT 1")
+	}
+	w.shards[0].exec("INSERT INTO t VALUES (1, 'x')")
+	w.shards[1].exec("INSERT INTO t VALUES (2, 'y')")
+	for _, sql := range steps {
+		w.alter(1, sql, "SELECT 1")
+	}
+	w.shards[1].exec("INSERT INTO t VALUES (3, 'y')")
+	w.replay()
+	if got := w.target.rows("SELECT id, coalesce(b, 'NULL') FROM t ORDER BY id"); got != "1|NULL\n2|new\n3|NULL\n" {
+		t.Error(got)
+	}
+	if got := w.target.rows("SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 't'::regclass"); got != "'then'::text\n" {
+		t.Error("defaults: ", got)
+	}
+}
+
+// What is made after a table is made after what the shard has, not after what waits for others.
+func TestDDLLike(t *testing.T) {
+	w := newDDLWorld(t, 2)
+	w.alter(0, "ALTER TABLE t DROP a", "SELECT 1", droppedA)
+	w.alter(0, "CREATE TABLE u (LIKE t)", "SELECT 1", mark.DDLObject{Type: mark.DDLTable, Schema: "public", Name: "u"})
+	w.shards[1].exec("INSERT INTO t VALUES (2, 'y')")
+	w.replay()
+	if got := w.target.rows("SELECT attname FROM pg_attribute WHERE attrelid = 'u'::regclass AND attnum > 0"); got != "id\n" {
+		t.Error(got)
+	}
+}

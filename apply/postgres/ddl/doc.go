@@ -12,6 +12,8 @@
 // first and the last of them rows come in two forms. What makes more rows fit (a new column, table, type, index; a wider
 // type; fewer constraints) runs at the first shard's place: rows of the others still fit. What makes fewer fit, or takes
 // something away (DROP, DETACH, new constraints, unique indexes), runs at the last one's: until then rows need what it takes.
+// So does a column's new default: it means nothing to rows that have the column, and those that have not need the one that the
+// column came with.
 // A rename, and a statement that does both, runs at the first place, and rows of the other shards are read by the old names:
 // see Effect.
 //

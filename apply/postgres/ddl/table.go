@@ -32,13 +32,22 @@ func (r *reader) alterTable() (why string) {
 	of := r.resolved(named)
 	actions := r.p.slice(r.i, len(r.p.tokens)).parts()
 	places := map[place]bool{}
+	var added []string
 	for _, a := range actions {
 		action := reader{Statement: r.Statement, d: r.d, p: a}
 		at, why := action.alter(of)
+		if action.added != "" {
+			added = append(added, action.added)
+		}
 		if why != "" {
 			return why
 		}
 		places[at] = true
+	}
+	for _, e := range r.Effects {
+		if e.Kind == Default && slices.Contains(added, e.From) {
+			r.Between, r.Of = "column "+Quote(e.From)+" is new and gets another default at once, but rows come without it from shards that have not run it", of
+		}
 	}
 	r.dropColumns()
 	r.Single = len(actions) == 1
@@ -107,6 +116,7 @@ func (r *reader) add(of Name) (at place, why string) {
 	if !ok {
 		return first, "the name of the new column is not understood"
 	}
+	r.added = column.Name
 	rest := r.p.slice(r.i, len(r.p.tokens))
 	if made := differs(rest); made != "" {
 		r.Values = "column " + Quote(column.Name) + " gets " + made
@@ -178,7 +188,11 @@ func (r *reader) column(of Name) (at place, why string) {
 	case r.skip("drop", "expression"):
 		r.Between, r.Of = "column "+Quote(name.Name)+" is not computed any more, but rows come without it from shards that have not run it", of
 		return first, ""
-	case r.skip("set", "default"), r.skip("drop"), r.skip("add"), r.skip("set", "generated"), r.skip("restart"), r.skip("set", "expression"):
+	case r.skip("set", "default"), r.skip("drop", "default"):
+		// Rows of shards that have not got the column yet get the default that it came with.
+		r.Effects = append(r.Effects, Effect{Kind: Default, Table: of, From: name.Name})
+		return last, ""
+	case r.skip("drop"), r.skip("add"), r.skip("set", "generated"), r.skip("restart"), r.skip("set", "expression"):
 		return first, ""
 	}
 	return nowhere, "" // statistics, storage, compression, options

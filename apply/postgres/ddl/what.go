@@ -91,6 +91,7 @@ type NewType struct {
 // Kinds of an Effect.
 const (
 	CreateTable  = "create table" // none: it says whose table that is
+	Default      = "default"      // none: a statement that builds on the column comes behind it
 	RenameColumn = "rename column"
 	RenameTable  = "rename table"
 	DropColumn   = "drop column" // its values are left out
@@ -101,7 +102,7 @@ const (
 type Effect struct {
 	Kind  string `json:"kind"`
 	Table Name   `json:"of"`
-	From  string `json:"from,omitempty"` // RenameColumn, DropColumn: the column
+	From  string `json:"from,omitempty"` // RenameColumn, DropColumn, Default: the column
 	To    string `json:"to,omitempty"`   // RenameColumn
 	Into  *Name  `json:"into,omitempty"` // RenameTable
 }
@@ -133,6 +134,8 @@ type reader struct {
 	d *mark.DDL
 	p phrase
 	i int // the next token
+
+	added string // the column that an action of ALTER TABLE adds
 }
 
 // nothing: the statement says nothing about rows.
