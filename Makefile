@@ -7,6 +7,8 @@ BIN := bin
 GOFUMPT := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
+# Compares runs of make bench-micro.
+BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 export CGO_ENABLED ?= 0
 
 .PHONY: help
@@ -67,6 +69,30 @@ huge: postgresql ## One transaction of ROWS (default 10000000) rows over three s
 .PHONY: copy
 copy: postgresql ## A copy of ROWS (default 3000000) rows over three shards under load, measured beside COPY and native subscriptions
 	CDC_COPY=$(or $(ROWS),3000000) $(GO) test -count=1 -timeout 0 -run 'TestCopySpeed$$' -v $(TESTFLAGS) ./test/chaos
+
+.PHONY: bench
+bench: bench-tool ## Measure beside pg_recvlogical and native subscriptions (an hour or two); reports in bin/bench (BENCHFLAGS="-workloads a -rounds 3")
+	$(BIN)/bench-tool -out $(BIN)/bench $(BENCHFLAGS)
+	$(GO) run -C test/bench/plot . $(CURDIR)/$(BIN)/bench/bench.json $(CURDIR)/$(BIN)/bench/bench.svg
+
+.PHONY: bench-quick
+bench-quick: bench-tool ## The same in brief, in less than three minutes: small backlogs, two rounds, fewer contenders; reports in bin/bench-quick
+	$(BIN)/bench-tool -out $(BIN)/bench-quick -workloads abc -size 0.03 -rounds 2 -delay-time 3s \
+	  -contenders '^(pg_recvlogical|capture|durable|(native|path|stored) commit=off$$)' $(BENCHFLAGS)
+	$(GO) run -C test/bench/plot . $(CURDIR)/$(BIN)/bench-quick/bench.json $(CURDIR)/$(BIN)/bench-quick/bench.svg
+
+# It knows what it was built from.
+.PHONY: bench-tool
+bench-tool: postgresql
+	@mkdir -p $(BIN)
+	$(GO) build -ldflags "-X main.revision=$$(git describe --always --dirty 2>/dev/null || echo unknown)" -o $(BIN)/bench-tool ./test/bench
+
+.PHONY: bench-micro
+bench-micro: ## Micro-benchmarks of parsing, merge and encoders, COUNT (default 6) times; BASE=file compares with a saved bin/bench-micro.txt
+	@mkdir -p $(BIN)
+	set -o pipefail; $(GO) test -run '^$$' -bench . -benchmem -count $(or $(COUNT),6) \
+	  ./pipeline ./pipeline/wire ./dumper/pgoutput ./joiner/merge ./joiner/gid ./output ./output/json | tee $(BIN)/bench-micro.txt
+	$(if $(BASE),$(GO) run $(BENCHSTAT) $(BASE) $(BIN)/bench-micro.txt)
 
 .PHONY: lint
 lint: ## Formatting, vet, staticcheck, import rules (fetches its tools; none is a dependency of the product)

@@ -41,8 +41,9 @@ func (b *Backlog) counted(got Count) error {
 	return nil
 }
 
-// A Goal is a ratio of two contenders that the report shows.
-type Goal struct{ Ours, Base string }
+// A Goal is a ratio of two contenders that the report shows: of their speeds; or, if processes are named, of the CPU time
+// that these take.
+type Goal struct{ Ours, Base, OurProcess, BaseProcess string }
 
 // contenders are all for a workload, in the report's order. version is the servers'.
 func contenders(version int) []Contender {
@@ -66,13 +67,14 @@ func contenders(version int) []Contender {
 
 // goals are the ratios that are of interest.
 var goals = []Goal{
-	{"capture", "pg_recvlogical tcp"},
-	{"capture", "pg_recvlogical unix"},
-	{"capture", "dumpers"},
-	{"durable internal", "pg_recvlogical tcp"},
-	{"durable json", "pg_recvlogical tcp"},
-	{"path commit=on", "native commit=on"},
-	{"path commit=off", "native commit=off"},
-	{"stored commit=on", "native commit=on"},
-	{"stored commit=off", "native commit=off"},
+	{Ours: "capture", Base: "pg_recvlogical tcp"},
+	{Ours: "capture", Base: "pg_recvlogical unix"},
+	{Ours: "capture", OurProcess: "capture", Base: "capture", BaseProcess: "walsender"},
+	{Ours: "capture", OurProcess: "capture", Base: "dumpers", BaseProcess: "dumpers"},
+	{Ours: "durable internal", Base: "pg_recvlogical tcp"},
+	{Ours: "durable json", Base: "pg_recvlogical tcp"},
+	{Ours: "path commit=on", Base: "native commit=on"},
+	{Ours: "path commit=off", Base: "native commit=off"},
+	{Ours: "stored commit=on", Base: "native commit=on"},
+	{Ours: "stored commit=off", Base: "native commit=off"},
 }

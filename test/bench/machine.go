@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +32,7 @@ type Machine struct {
 }
 
 func lookAtMachine(ctx context.Context, l *lab) (m Machine, err error) {
-	m = Machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), NATS: server.VERSION, Revision: revision()}
+	m = Machine{CPUs: runtime.NumCPU(), Go: runtime.Version(), NATS: server.VERSION, Revision: revision}
 	if m.CPU, err = lineOf("/proc/cpuinfo", "model name"); err != nil {
 		return m, err
 	}
@@ -143,22 +142,5 @@ func measureFsync(dir string) (millis float64, err error) {
 	return quantile(times, 0.5), nil
 }
 
-// revision is what the program was built from.
-func revision() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	found := map[string]string{}
-	for _, s := range info.Settings {
-		found[s.Key] = s.Value
-	}
-	text := found["vcs.revision"]
-	if text == "" {
-		return "unknown"
-	}
-	if found["vcs.modified"] == "true" {
-		text += " and changes"
-	}
-	return text
-}
+// revision is what the program was built from; make sets it.
+var revision = "unknown"

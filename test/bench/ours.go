@@ -56,7 +56,7 @@ func (c *captureOnly) Drain(ctx context.Context, b *Backlog, slot string) (d Dra
 	}
 	d = between(began, a.Done)
 	d.Count = a.Count
-	d.Processes["walsender"], d.Processes["capture"] = sent, a.Usage
+	d.Processes["walsender"], d.Processes[c.Name()] = sent, a.Usage
 	if c.withoutJoin { // It counts fragments.
 		a.Count.Transactions = b.Expected.Transactions
 	}
