@@ -100,7 +100,7 @@ func (s *Session) describe(ctx context.Context, like *Table, stamp string) (*Tab
 	if last != nil && last.stamp == stamp {
 		return last, nil
 	}
-	tables, err := s.catalog(ctx, fmt.Sprintf("n.nspname = %s AND c.relname = %s", literal(like.Schema), literal(like.Name)))
+	tables, err := s.catalog(ctx, like.condition())
 	if err != nil {
 		return nil, err
 	}

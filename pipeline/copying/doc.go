@@ -81,7 +81,10 @@
 // A shard that lags makes marks come late, and nothing else: what was read is in memory until then, within bounds, and no
 // more is read. A chunk that cannot be folded, because the changes meanwhile are too many to be kept, is read again.
 //
-// A table without a key is one chunk for each shard. Its rows are in a file of the node until their mark comes.
+// A table without a key is one chunk for each shard. Its rows are in a file of the node until their mark comes. A shard that does
+// not have the table gets an empty one, by a snapshot that proves it: the table may come there while others copy theirs, and
+// what is inserted then would be left out by readers, which wait for the shard's rows. A table with a key needs nothing of the
+// kind: whatever is inserted counts from the begin mark on.
 //
 // # Bounds
 //

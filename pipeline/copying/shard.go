@@ -58,11 +58,17 @@ func (e *Engine) prepare(ctx context.Context, s *shard) error {
 		return err
 	}
 	job := e.current()
+	byName := make(map[control.CopyTableName]*copier.Table, len(tables))
+	for _, t := range tables {
+		byName[control.CopyTableName{Schema: t.Schema, Name: t.Name}] = t
+	}
 	for n, name := range job.Tables {
-		at := slices.IndexFunc(tables, func(t *copier.Table) bool { return t.Schema == name.Schema && t.Name == name.Name })
-		var t *copier.Table
-		if at >= 0 && e.wanted(name) {
-			t = tables[at]
+		t := byName[name]
+		switch {
+		case !e.wanted(name):
+			t = nil
+		case t == nil && !job.Keyed[n]:
+			t = absent(name)
 		}
 		if err := e.preparePart(ctx, session, s, n, t); err != nil {
 			return err
@@ -79,6 +85,12 @@ func (e *Engine) prepare(ctx context.Context, s *shard) error {
 	s.listed, s.trouble = true, ""
 	e.notify()
 	return nil
+}
+
+// absent is a table without a key that a shard does not have. It is a part of the copy all the same: it may come while the
+// others' rows are copied, and readers leave its changes out until a chunk of this shard tells them that from here on these count.
+func absent(name control.CopyTableName) *copier.Table {
+	return &copier.Table{Table: fold.Table{Schema: name.Schema, Name: name.Name}}
 }
 
 // preparePart makes the n-th part ready to be read. A nil table is none of this shard, or not any more.
@@ -207,7 +219,7 @@ func (e *Engine) read(ctx context.Context, s *shard) error {
 			return err
 		case errors.Is(err, errAgain):
 			continue
-		case errors.Is(err, copier.ErrGone):
+		case errors.Is(err, copier.ErrGone) && c.kind != ofAll:
 			if err := e.finish(ctx, c.part); err != nil {
 				return err
 			}
@@ -335,7 +347,7 @@ func (e *Engine) fill(ctx context.Context, session *copier.Session, c *chunk) (e
 	case ofKeys:
 		c.result, err = session.Keys(ctx, c.id, request.Table, c.keys, request.File, request.Taken)
 	case ofAll:
-		c.result, err = session.Whole(ctx, c.id, request.Table, request.File, request.Taken)
+		c.result, err = whole(ctx, session, request)
 	}
 	if err != nil {
 		return err
@@ -349,6 +361,24 @@ func (e *Engine) fill(ctx context.Context, session *copier.Session, c *chunk) (e
 	}
 	e.charge(c.bytes)
 	return nil
+}
+
+// whole reads a table without a key, which may come or go at any time: where there is none, that is what is read.
+func whole(ctx context.Context, session *copier.Session, q copier.Request) (*copier.Result, error) {
+	t, err := session.Describe(ctx, q.Table.Schema, q.Table.Name)
+	var r *copier.Result
+	switch {
+	case err == nil:
+		own := *t
+		own.Key = nil
+		r, err = session.Whole(ctx, q.ID, &own, q.File, q.Taken)
+	case errors.Is(err, copier.ErrGone):
+		r, err = session.Absent(ctx, q.ID, q.Table.Schema, q.Table.Name, q.Taken)
+	}
+	if errors.Is(err, copier.ErrGone) || errors.Is(err, copier.ErrThere) { // just now
+		err = errAgain
+	}
+	return r, err
 }
 
 // rowsMax is how many rows a chunk of the part may have. Its bytes are limited too; a server that sorts or fetches many rows
