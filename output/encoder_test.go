@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/garbage/garbagetest"
 	"shardcdc/pipeline/wire"
 )
 
@@ -78,4 +79,21 @@ func TestInternalLarge(t *testing.T) {
 	if p, err := NewInternal().Encode(b); p != nil || err == nil {
 		t.Error(p, err)
 	}
+}
+
+// A large value goes from where it is into messages without being in memory.
+func TestInternalLargeValue(t *testing.T) {
+	b := batch(1, 5)
+	f := b.Transactions[0].Fragments[0]
+	f.Append(append([]byte("M"), make([]byte, garbagetest.Row)...))
+	f.Content, f.Body = elsewhere(f.Body), nil
+	garbagetest.AtMost(t, 1<<20, "encode", func() {
+		p, err := NewInternal().Encode(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := p[0].Large.WriteTo(io.Discard); err != nil || n < garbagetest.Row {
+			t.Error(n, err)
+		}
+	})
 }

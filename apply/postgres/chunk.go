@@ -257,6 +257,7 @@ func (c *chunk) take(ch *pipeline.Change, yield func(struct{}) bool) error {
 	if size := len(ch.New); size >= garbage.Large {
 		garbage.Left(c.large) // Walk has given up the buffer of the one before
 		c.large = size
+		defer func() { clear(c.values) }() // they would be in memory until the next row comes
 	}
 	if c.each {
 		c.now = ch
@@ -285,7 +286,6 @@ func (c *chunk) pause(yield func(struct{}) bool) error {
 // row adds a row to the text. A large value goes piece by piece: the text of it is never in memory as a whole.
 func (c *chunk) row(t pipeline.Tuple, yield func(struct{}) bool) error {
 	c.values = t.Values(c.values[:0])
-	defer clear(c.values) // a large row would be in memory until the next one comes
 	for n, i := range c.columns {
 		if n > 0 {
 			c.text = append(c.text, '\t')
