@@ -3,6 +3,7 @@ package copying
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -87,10 +88,54 @@ func (e *Engine) reportNewTables(ctx context.Context, faults map[control.CopyTab
 		return nil
 	}
 	slices.SortFunc(joining, func(a, b control.CopyTableName) int { return strings.Compare(a.String(), b.String()) })
-	job := control.NewCopyJob(control.CopyAdd, joining, mark.TargetMerge, "follow-new-tables")
-	err := e.conf.Copies.PutJob(ctx, e.conf.Sub.Name, job)
-	if errors.Is(err, control.ErrTaken) {
-		return nil
+	return e.orderJoining(ctx, joining)
+}
+
+// orderJoining orders the copy of tables that join by themselves. Their rows are written over those that targets hold; but a row
+// without a key cannot be found again, so a table without one that another shard has published, and that targets therefore
+// hold rows of, is copied anew from every shard.
+func (e *Engine) orderJoining(ctx context.Context, joining []control.CopyTableName) error {
+	again, err := e.heldWithoutKey(ctx, joining)
+	if err != nil {
+		return err
 	}
-	return err
+	orders := map[string][]control.CopyTableName{}
+	for _, name := range joining {
+		rows := mark.TargetMerge
+		if again[name] {
+			rows = mark.TargetTruncate
+		}
+		orders[rows] = append(orders[rows], name)
+	}
+	for rows, tables := range orders {
+		job := control.NewCopyJob(control.CopyAdd, tables, rows, "follow-new-tables")
+		if err := e.conf.Copies.PutJob(ctx, e.conf.Sub.Name, job); err != nil && !errors.Is(err, control.ErrTaken) {
+			return err
+		}
+	}
+	return nil
+}
+
+// heldWithoutKey are those of the tables that some shard publishes, and that have no key on some shard.
+func (e *Engine) heldWithoutKey(ctx context.Context, tables []control.CopyTableName) (map[control.CopyTableName]bool, error) {
+	held, keyless := map[control.CopyTableName]bool{}, map[control.CopyTableName]bool{}
+	wanted := &control.CopyJob{Kind: control.CopyAdd, Tables: tables}
+	for i := range e.conf.Sub.Shards {
+		published, err := e.lookPublished(ctx, i, wanted)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range published {
+			held[t.name] = true
+		}
+		there, err := e.lookUnpublished(ctx, i, wanted)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range there {
+			keyless[t.name] = keyless[t.name] || !t.keyed
+		}
+	}
+	maps.DeleteFunc(held, func(name control.CopyTableName, _ bool) bool { return !keyless[name] })
+	return held, nil
 }
