@@ -3,6 +3,7 @@ package subscribe
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +34,11 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 	if wish.copies() {
 		findings = append(findings, keyless(tables)...)
 	}
-	findings = append(findings, twins(spec.Shards, shards)...)
+	same := twins(spec.Shards, shards)
+	findings = append(findings, same...)
+	if wish.copies() && len(same) == 0 {
+		findings = append(findings, sharedKeys(ctx, spec.keyed(shards), sharedKeysSeverity(spec.Format, len(spec.Targets)), spec.onceOnly)...)
+	}
 	findings = append(findings, clocks(spec.Shards, shards, spec.MaxClockSkew)...)
 	for i := range spec.Targets {
 		wait.Go(func() { targets[i] = checkTarget(ctx, &spec.Targets[i], tables, shards, wish) })
@@ -52,6 +57,23 @@ func (s *Spec) copyWish() copyWish {
 		return copyWish{}
 	}
 	return copyWish{targetRows: s.TargetRows, otherwise: orNoCopy}
+}
+
+// keyed are the shards with the tables that were found on them.
+func (s *Spec) keyed(shards []shardCheck) []keyed {
+	all := make([]keyed, len(shards))
+	for i, sh := range s.Shards {
+		all[i] = keyed{name: sh.Name, dsn: sh.DSN, publications: s.Publications, tables: shards[i].tables}
+	}
+	return all
+}
+
+// onceOnly says how a table with the same rows on every shard is copied once.
+func (s *Spec) onceOnly(t table) string {
+	if len(s.Publications) > 0 {
+		return "a publication that holds it on one shard only"
+	}
+	return "--tables '" + strings.Join(s.Tables, ",") + ",-" + t.plain() + "', and a second subscription for it, of one shard"
 }
 
 // FollowNotes are about tables that join a subscription by themselves: nobody looked whether a target has them.

@@ -218,7 +218,41 @@ func (c *changing) check(ctx context.Context, pick func(*member) []table, publis
 	if err != nil {
 		return nil, err
 	}
-	return split(c.findings(ctx, shards, wish))
+	findings := c.findings(ctx, shards, wish)
+	if wish.copies() {
+		shards, err := c.keyed(ctx, shards)
+		if err != nil {
+			return nil, err
+		}
+		findings = append(findings, sharedKeys(ctx, shards, sharedKeysSeverity(c.sub.Format, len(c.sub.Targets)), c.onceOnly)...)
+	}
+	return split(findings)
+}
+
+// keyed are the shards with those of the tables that each has, published already or not: a table may join on one shard after
+// it did on others.
+func (c *changing) keyed(ctx context.Context, shards []shardCheck) ([]keyed, error) {
+	wanted, all := published(shards), make([]keyed, len(shards))
+	err := c.each(func(i int) error {
+		sh, k := &c.sub.Shards[i], &all[i]
+		k.name, k.dsn, k.tables = sh.Name, sh.DSN, shards[i].tables
+		if !sh.OwnPublication {
+			k.publications = sh.Publications
+		}
+		held := slices.DeleteFunc(slices.Clone(c.members[i].published), func(t table) bool { return has(k.tables, t) || !has(wanted, t) })
+		keys, err := dumper.FindKeys(ctx, sh.DSN, "check", tableNames(held))
+		for _, t := range held {
+			t.key = keys[dumper.TableName{Schema: t.schema, Name: t.name}]
+			k.tables = append(k.tables, t)
+		}
+		return err
+	})
+	return all, err
+}
+
+// onceOnly says how a table with the same rows on every shard is copied once.
+func (c *changing) onceOnly(t table) string {
+	return "a second subscription for it, of one shard (cdcctl remove-table " + c.sub.Name + " " + t.plain() + " takes it out of this one)"
 }
 
 func (c *changing) findings(ctx context.Context, shards []shardCheck, wish copyWish) (findings []Finding) {
