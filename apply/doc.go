@@ -58,6 +58,9 @@
 // It is, from the CSN of the mark that ended the last one on (Status.ConsistentFrom). The initial copy's begin mark is the
 // first transaction of a stream.
 //
+// A copied row takes the place of the one with its key. So a key has to be unique across all shards: of rows of two shards with
+// one key, the one that came last would stay. Package pipeline/subscribe refuses what it finds; pipeline/verify shows the rest.
+//
 // # Skips
 //
 // A transaction that the target refuses may be left out on request (Config.Skips): the progress moves over it, and the
