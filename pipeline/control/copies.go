@@ -3,7 +3,6 @@ package control
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -139,8 +138,9 @@ type CopyRange struct {
 // Copies holds the copy jobs and their ledgers. It is no part of the catalog's entries: a change of these restarts the
 // capture.
 type Copies struct {
-	js jetstream.JetStream
-	kv jetstream.KeyValue
+	js     jetstream.JetStream
+	kv     jetstream.KeyValue
+	stream jetstream.Stream // behind kv
 }
 
 // OpenCopies opens the copies and makes their bucket if it is not there.
@@ -148,10 +148,14 @@ func OpenCopies(ctx context.Context, js jetstream.JetStream, replicas int) (*Cop
 	kv, err := openBucket(ctx, js, jetstream.KeyValueConfig{
 		Bucket: copyBucket, Description: "copies of tables by shardcdc", History: 1, Replicas: max(replicas, 1),
 	})
+	var stream jetstream.Stream
+	if err == nil {
+		stream, err = js.Stream(ctx, "KV_"+copyBucket)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the copies: %w", err)
 	}
-	return &Copies{js: js, kv: kv}, nil
+	return &Copies{js: js, kv: kv, stream: stream}, nil
 }
 
 func jobKey(subscription, job string) string { return subscription + ".job." + job }
@@ -165,38 +169,23 @@ func tableKey(subscription, job, shard string, n int) string {
 var ErrTaken = errors.New("somebody else wrote it meanwhile")
 
 // PutJob writes a job. It is durable when PutJob returns without an error. It fails with ErrTaken if somebody else wrote it
-// since j.Revision (0: it must not be there).
+// since j.Revision (0: it must not be there), and with ErrTooLarge if it has more tables than fit a message.
 func (c *Copies) PutJob(ctx context.Context, subscription string, j *CopyJob) error {
-	return c.put(ctx, jobKey(subscription, j.ID), j, &j.Revision)
+	room := 0
+	if j.BeginCSN == 0 { // once it has begun it must not be too large any more
+		room = jobGrows
+	}
+	return c.put(ctx, jobKey(subscription, j.ID), j, &j.Revision, room)
 }
+
+// jobGrows is more than what a job gets beside its tables from its plan to its end.
+const jobGrows = 4 << 10
 
 // PutTable writes the ledger of the n-th table of a job on a shard. It fails with ErrTaken if somebody else wrote it since
 // t.Revision (0: it must not be there): a node that lost its lease without knowing must not spoil the ledger of its
 // successor.
 func (c *Copies) PutTable(ctx context.Context, subscription string, n int, t *CopyTable) error {
-	return c.put(ctx, tableKey(subscription, t.Job, t.Shard, n), t, &t.Revision)
-}
-
-// put writes v if its revision is still the given one, which becomes the new one.
-func (c *Copies) put(ctx context.Context, key string, v any, revision *uint64) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	next := uint64(0)
-	if *revision == 0 {
-		next, err = c.kv.Create(ctx, key, b)
-	} else {
-		next, err = c.kv.Update(ctx, key, b, *revision)
-	}
-	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
-		err = ErrTaken
-	}
-	if err != nil {
-		return fmt.Errorf("write copy %s: %w", key, err)
-	}
-	*revision = next
-	return nil
+	return c.put(ctx, tableKey(subscription, t.Job, t.Shard, n), t, &t.Revision, 0)
 }
 
 // Jobs returns every job of a subscription, the oldest first.
@@ -239,7 +228,7 @@ func readOne[T any](ctx context.Context, kv jetstream.KeyValue, key string) (*T,
 	}
 	v := new(T)
 	if err == nil {
-		err = json.Unmarshal(e.Value(), v)
+		err = unpack(e.Value(), v)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", key, err)
