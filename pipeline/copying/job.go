@@ -71,13 +71,25 @@ func (e *Engine) plan(ctx context.Context, job *control.CopyJob) error {
 	}
 	next := e.planOf(job, tables)
 	err = e.putJob(ctx, &next)
+	if errors.Is(err, control.ErrTooLarge) {
+		next = tooLarge(job, len(tables), err)
+		err = e.putJob(ctx, &next)
+	}
 	if errors.Is(err, control.ErrTaken) {
-		return e.reread(ctx, job.ID)
+		return e.retry(ctx, func() error { return e.reread(ctx, job.ID) })
 	}
 	if err != nil {
 		return err
 	}
 	return e.at(ctx, Planned)
+}
+
+// tooLarge is a job that fails because nothing holds the names of its tables.
+func tooLarge(job *control.CopyJob, tables int, cause error) control.CopyJob {
+	next, now := *job, time.Now().UTC()
+	next.State, next.Ended = control.CopyFailed, &now
+	next.Error = fmt.Sprintf("%d tables are too many for one job: %v. Try: a larger max_payload in the configuration of nats-server, then cdcctl resync; or several subscriptions with fewer tables each", tables, cause)
+	return next
 }
 
 func (e *Engine) planOf(job *control.CopyJob, tables []planned) control.CopyJob {
@@ -99,7 +111,7 @@ func (e *Engine) planOf(job *control.CopyJob, tables []planned) control.CopyJob 
 func (e *Engine) reread(ctx context.Context, id string) error {
 	job, err := e.conf.Copies.Job(ctx, e.conf.Sub.Name, id)
 	if err != nil {
-		return fatalError{err}
+		return err
 	}
 	if job == nil { // deleted
 		job = &control.CopyJob{ID: id, State: control.CopyCancelled}

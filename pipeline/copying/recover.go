@@ -192,27 +192,36 @@ func (e *Engine) installLedgers(ctx context.Context) error {
 	return nil
 }
 
-// genesis plans the initial copy of a stream in which nothing is, and makes its begin mark the first transaction.
+// genesis plans the initial copy of a stream in which nothing is, and makes its begin mark the first transaction. Nil without an
+// error: the copy failed, and changes flow without it.
 func (e *Engine) genesis(ctx context.Context, at pipeline.Checkpoint) (*pipeline.Batch, error) {
-	job := e.job
+	job := *e.job
 	if job.State == control.CopyRequested {
-		tables, err := e.look(ctx, job)
+		tables, err := e.look(ctx, &job)
 		if err != nil {
 			return nil, fmt.Errorf("plan the initial copy: %w", err)
 		}
-		next := e.planOf(job, tables)
-		job = &next
+		job = e.planOf(&job, tables)
 	}
 	now := time.Now().UTC()
 	job.Intent = &control.CopyJobIntent{CSN: 1, State: control.CopyPrepared, At: now}
-	if err := e.conf.Copies.PutJob(ctx, e.conf.Sub.Name, job); err != nil {
+	err := e.conf.Copies.PutJob(ctx, e.conf.Sub.Name, &job)
+	failed := errors.Is(err, control.ErrTooLarge)
+	if failed {
+		job = tooLarge(e.job, len(job.Tables), err)
+		err = e.conf.Copies.PutJob(ctx, e.conf.Sub.Name, &job)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("plan the initial copy: %w", err)
 	}
-	e.job = job
-	e.settling = append(e.settling, settlement{job: job})
+	e.job = &job
+	if failed {
+		return nil, nil
+	}
+	e.settling = append(e.settling, settlement{job: &job})
 	start := at.Shards[0].Through
 	f := &pipeline.Fragment{Start: start, End: start, Time: pipeline.TimestampOf(now)}
-	m := e.markOfJob(job, mark.Begin)
+	m := e.markOfJob(&job, mark.Begin)
 	f.Append(mark.Message(mark.CopyPrefix, m.Content(), start))
 	tx := &pipeline.Transaction{CSN: 1, CommitTime: f.Time, Fragments: []*pipeline.Fragment{f}}
 	at.Last, at.Watermark = 1, 1
