@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -252,5 +251,5 @@ func (b *Backlog) Close(ctx context.Context) error {
 		errs = append(errs, execute(ctx, b.dsn(i), "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"),
 			execute(ctx, b.lab.shard(i).DSN(), "DROP DATABASE "+b.database+" WITH (FORCE)"))
 	}
-	return errors.Join(slices.Concat(errs)...)
+	return errors.Join(errs...)
 }

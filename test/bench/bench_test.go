@@ -183,7 +183,7 @@ func TestWrongDataFails(t *testing.T) {
 		}
 	})
 	all := []Contender{&captureOnly{}, &durable{format: "json"}, &replay{commit: "off"}, &replay{commit: "off", stored: true}, &native{commit: "off"}}
-	b, err := buildBacklog(ctx, l, workload("a"), Options{Rounds: 2, Size: 1e-9}, all)
+	b, err := buildBacklog(ctx, l, workload("a"), Options{Rounds: 3, Size: 1e-9}, all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,11 +203,18 @@ func TestWrongDataFails(t *testing.T) {
 	for contender := 2; contender < len(all); contender++ {
 		expect("other rows were expected", contender, 0, "table item: the target has 500 rows")
 	}
+	if err := execute(ctx, l.target().DSNFor(b.seed), "ALTER TABLE item DROP COLUMN doc"); err != nil {
+		t.Fatal(err)
+	}
+	expect("a target that refuses rows", 2, 1, "the apply worker stopped: ")
+	if err := execute(ctx, l.target().DSNFor(b.seed), "ALTER TABLE item ADD COLUMN doc jsonb"); err != nil {
+		t.Fatal(err)
+	}
 	broken := *b.Workload
 	broken.Law = "SELECT count(*) < 0 FROM item"
 	b.Workload = &broken
 	for contender := 2; contender < 4; contender++ {
-		expect("a law that is broken", contender, 1, "a state that the source never had")
+		expect("a law that is broken", contender, 2, "a state that the source never had")
 	}
 }
 

@@ -36,7 +36,6 @@ type Config struct {
 	Dir     string        `json:"dir"`  // for files
 	NATS    string        `json:"nats"` // URL
 	Name    string        `json:"name"` // of the process
-	Workers int           `json:"workers"`
 	Capture CaptureConfig `json:"capture"`
 }
 

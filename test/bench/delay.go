@@ -168,7 +168,7 @@ func (r *road) capacity(ctx context.Context, d time.Duration) (perSecond float64
 	group.Go(func() error { return l.run(inner) })
 	group.Go(func() error {
 		defer stop()
-		if err := await(inner, rampUp); err != nil {
+		if err := await(inner, min(rampUp, d)); err != nil {
 			return err
 		}
 		from, began := r.consumer.passed(), time.Now()
@@ -206,7 +206,7 @@ func (r *road) under(ctx context.Context, rate float64, d time.Duration) (*Delay
 	group.Go(func() error { return l.run(loading) })
 	group.Go(func() error {
 		defer stopLoading()
-		if err := await(inner, rampUp); err != nil {
+		if err := await(inner, min(rampUp, d)); err != nil {
 			return err
 		}
 		from, began := l.written.Load(), time.Now()

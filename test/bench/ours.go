@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -295,7 +296,7 @@ func (r *replay) path(ctx context.Context, s *site, b *Backlog, slot, target str
 	watching := watchSenders(ctx, b, slot)
 	var ended time.Time
 	if s.node, err = s.start(ctx, "node"); err == nil {
-		err = b.awaitMarkers(ctx, target)
+		err = s.awaitMarkers(ctx, b, target)
 		ended = time.Now()
 	}
 	processes, usageErr := s.processes(ctx, map[string]*childProcess{"node": s.node, "nats": s.nats, "apply": worker})
@@ -312,6 +313,32 @@ func (r *replay) path(ctx context.Context, s *site, b *Backlog, slot, target str
 	d.Processes["walsender"], d.Processes["target backends"] = sent, session
 	return d, nil
 }
+
+// awaitMarkers waits for the end of the backlog on the target, or for an error of ours that would let it wait for ever.
+func (s *site) awaitMarkers(ctx context.Context, b *Backlog, target string) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer fail(nil)
+	watching.Go(func() {
+		err := every(ctx, healthEvery, "the drain ends", func() (bool, error) {
+			c, err := control.AskCapture(ctx, s.bus.NC, s.sub.Name)
+			if err == nil && c.Error != "" {
+				return false, fmt.Errorf("the node stopped: %s", c.Error)
+			}
+			a, err := control.AskApply(ctx, s.bus.NC, s.sub.Name, "target")
+			if err == nil && a.Error != "" {
+				return false, fmt.Errorf("the apply worker stopped: %s", a.Error)
+			}
+			return false, nil // Nobody may answer before both are up.
+		})
+		fail(err)
+	})
+	return b.awaitMarkers(ctx, target)
+}
+
+// healthEvery is the time between two looks at what ours say.
+const healthEvery = 500 * time.Millisecond
 
 // apply fills the stream first, and ends the node.
 func (r *replay) apply(ctx context.Context, s *site, b *Backlog, slot, target string) (d Drain, err error) {
@@ -335,7 +362,7 @@ func (r *replay) apply(ctx context.Context, s *site, b *Backlog, slot, target st
 	if err != nil {
 		return d, err
 	}
-	if err := b.awaitMarkers(ctx, target); err != nil {
+	if err := s.awaitMarkers(ctx, b, target); err != nil {
 		return d, err
 	}
 	d = between(session.began, time.Now())

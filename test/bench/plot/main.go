@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"image/color"
+	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -22,7 +24,6 @@ import (
 
 // report is what is needed of the benchmark's.
 type report struct {
-	Machine   struct{ CPU, PostgreSQL string }
 	Workloads []workload
 }
 
@@ -70,7 +71,7 @@ func run(from, to string) error {
 			return fmt.Errorf("workload %s: %w", w.Letter, err)
 		}
 		below := rest.Max.Y - rest.Min.Y - w.height()
-		p.Draw(draw.Crop(rest, 0, -vg.Centimeter/2, below, 0))
+		p.Draw(draw.Crop(rest, vg.Centimeter/2, -vg.Centimeter, below+vg.Centimeter/2, -vg.Centimeter/4))
 		rest = draw.Crop(rest, 0, 0, 0, -w.height())
 	}
 	f, err := os.Create(to)
@@ -84,7 +85,7 @@ func run(from, to string) error {
 const barWidth = 0.45 * vg.Centimeter
 
 func (w *workload) height() vg.Length {
-	return 2.2*vg.Centimeter + vg.Length(len(w.Contenders))*1.5*barWidth
+	return 3*vg.Centimeter + vg.Length(len(w.Contenders))*1.5*barWidth
 }
 
 var (
@@ -115,6 +116,8 @@ func (w *workload) plot() (*plot.Plot, error) {
 		spread.XErrors[at].Low, spread.XErrors[at].High = c.Rows.Median-c.Rows.Least, c.Rows.Most-c.Rows.Median
 	}
 	p := plot.New()
+	p.Title.TextStyle.Font.Variant, p.X.Tick.Label.Font.Variant, p.Y.Tick.Label.Font.Variant = "Sans", "Sans", "Sans"
+	p.Title.Padding = vg.Centimeter / 4
 	p.Title.Text = fmt.Sprintf("(%s) %s: rows per second", w.Letter, w.Title)
 	p.X.Min = 0
 	for values, fill := range map[*plotter.Values]color.Color{&ours: oursColor, &base: baseColor} {
@@ -129,9 +132,28 @@ func (w *workload) plot() (*plot.Plot, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Add(lines, plotter.NewGrid())
+	grid := plotter.NewGrid()
+	grid.Horizontal.Width = 0
+	p.Add(grid, lines)
 	p.NominalY(names...)
+	p.Y.Min, p.Y.Max = -0.6, float64(n)-0.4
+	p.X.Tick.Marker = thousands{}
 	return p, nil
+}
+
+// thousands labels an axis with 100k for 100,000.
+type thousands struct{}
+
+func (thousands) Ticks(low, high float64) []plot.Tick {
+	step := math.Pow(10, math.Floor(math.Log10(high-low)))
+	for (high-low)/step < 5 {
+		step /= 2
+	}
+	var ticks []plot.Tick
+	for at := 0.0; at <= high; at += step {
+		ticks = append(ticks, plot.Tick{Value: at, Label: strconv.FormatFloat(at/1000, 'f', -1, 64) + "k"})
+	}
+	return ticks
 }
 
 // baseline says whether the contender is PostgreSQL's own.
