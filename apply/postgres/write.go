@@ -228,7 +228,8 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 		err := f.Walk(func(c *pipeline.Change) error {
 			i++
 			if size := len(c.Old) + len(c.New); size >= garbage.Large {
-				garbage.Left(large) // Walk has given up the buffer of the one before
+				// Walk has given up the buffer of the one before, and the messages of the stream that this one came in are read.
+				garbage.Left(large + size)
 				large = size
 				defer w.letGo()
 			}
