@@ -60,7 +60,14 @@ type cursor struct {
 // moved belongs to one key of Redo.
 type moved struct {
 	xid   pipeline.XID
-	known bool // else it was there before this node, and is visible
+	known bool   // else it was there before this node, and is visible
+	form  string // of the key; empty: not known
+}
+
+// move is rows that got another key in one transaction.
+type move struct {
+	fold.Moved
+	by moved
 }
 
 func newPart(s *shard, n int, ledger *control.CopyTable) *part {
@@ -229,26 +236,89 @@ func (c *chunk) visible() bool {
 	return !slices.ContainsFunc(c.part.again[:len(c.keys)], unseen) && !slices.ContainsFunc(c.part.since, unseen)
 }
 
-// add is the ledger with more keys to copy again; anew says that the part begins anew instead. The lock is held.
-func (p *part) add(moves []fold.Moved) (next *control.CopyTable, anew bool) {
+// add is the ledger with more keys to copy again, and what belongs to each of these; anew says that the part begins anew
+// instead. Behind the ranges, rows that are in the stream already are left out (see package fold). The lock is held.
+func (p *part) add(moves []move) (next *control.CopyTable, again []moved, anew bool) {
 	l := *p.ledger
-	before := len(l.Redo)
-	l.Redo = l.Redo[:before:before]
+	w := waitingOf(&l, p.again)
+	l.Redo = l.Redo[:len(l.Redo):len(l.Redo)]
+	behind := p.ranged()
 	for _, m := range moves {
-		l.Redo = append(l.Redo, m.Keys...)
-		anew = anew || m.All
-	}
-	size := 0
-	for _, key := range l.Redo {
-		for _, v := range key {
-			size += len(v) + 8
+		if m.All {
+			anew = true
+			again = append(again, m.by)
+		}
+		for i := 0; i+1 < len(m.Keys); i += 2 {
+			if behind && !anew && !w.has(m.Keys[i], m.by.form) {
+				continue
+			}
+			for _, key := range m.Keys[i : i+2] {
+				l.Redo, again = append(l.Redo, key), append(again, m.by)
+				w.add(key, m.by.form)
+			}
 		}
 	}
-	if anew || len(l.Redo) > redoMax || size > redoBytes {
+	if anew || len(l.Redo) > redoMax || w.bytes > redoBytes {
 		l.Ranges, l.Redo, l.Rows, l.Bytes = []control.CopyRange{{}}, nil, 0, 0
-		return &l, true
+		return &l, again, true
 	}
-	return &l, false
+	return &l, again, false
+}
+
+// waiting is the keys of Redo.
+type waiting struct {
+	keys  map[string]bool
+	bytes int
+	form  string
+	mixed bool // not all are known to have this form
+}
+
+func waitingOf(l *control.CopyTable, again []moved) *waiting {
+	w := &waiting{keys: map[string]bool{}}
+	for i, key := range l.Redo {
+		w.add(key, again[i].form)
+	}
+	return w
+}
+
+func (w *waiting) add(key []string, form string) {
+	w.mixed = w.mixed || form == "" || len(w.keys) > 0 && form != w.form
+	w.form = form
+	w.keys[keyText(key)] = true
+	for _, v := range key {
+		w.bytes += len(v) + 8
+	}
+}
+
+// has says whether a key may be among them. Where a column had another type or modifier in between, the same key may have
+// another text.
+func (w *waiting) has(key []string, form string) bool {
+	return len(w.keys) > 0 && (w.mixed || form != w.form || w.keys[keyText(key)])
+}
+
+func keyText(key []string) string { return fmt.Sprintf("%q", key) }
+
+// formOf is what the text of a table's key depends on; empty: a fragment has it in several forms.
+func formOf(f *pipeline.Fragment, t fold.Table) (form string) {
+	for i := range f.Relations {
+		r := f.Relations[i].Relation
+		if r.Namespace != t.Schema || r.Name != t.Name {
+			continue
+		}
+		is := ""
+		for _, name := range t.Key {
+			for _, c := range r.Columns {
+				if c.Name == name {
+					is += fmt.Sprintf("%d %d,", c.Type, c.Modifier)
+				}
+			}
+		}
+		if form != "" && is != form {
+			return ""
+		}
+		form = is
+	}
+	return form
 }
 
 func (p *part) String() string { return fmt.Sprintf("table %s on shard %s", p.name, p.shard.conf.Name) }

@@ -11,6 +11,7 @@ import (
 
 	"shardcdc/dumper/copier"
 	"shardcdc/dumper/copier/fold"
+	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 )
 
@@ -120,11 +121,11 @@ func TestAgain(t *testing.T) {
 	e := newTestEngine(t, nil)
 	p := e.testPart(control.CopyRange{After: []string{"7"}})
 	add := func(n int) bool {
-		next, anew := p.add([]fold.Moved{{Keys: keys(n)}})
+		next, again, anew := p.add([]move{{Moved: fold.Moved{Keys: keys(n)}}})
 		if anew {
 			e.restart(p, next, nil)
 		} else {
-			p.ledger, p.again = next, append(p.again, make([]moved, n)...)
+			p.ledger, p.again = next, append(p.again, again...)
 		}
 		return anew
 	}
@@ -138,15 +139,74 @@ func TestAgain(t *testing.T) {
 		t.Fatalf("%+v", c)
 	}
 	e.came(c, "k", "", true)
-	add(3)
-	if left := c.then().Redo; fmt.Sprint(left) != "[[0] [1] [2]]" || c.then().Done {
+	add(4)
+	if left := c.then().Redo; fmt.Sprint(left) != "[[0] [1] [2] [3]]" || c.then().Done {
 		t.Fatalf("%v are left", left)
 	}
 	if !add(redoMax) || len(p.ledger.Redo) != 0 || len(p.ledger.Ranges) != 1 || p.ledger.Ranges[0].After != nil || !c.stale() || len(e.pending) != 0 {
 		t.Fatalf("%+v", p.ledger)
 	}
-	if next, anew := p.add([]fold.Moved{{All: true}}); !anew || next.Done {
+	if next, _, anew := p.add([]move{{Moved: fold.Moved{All: true}}}); !anew || next.Done {
 		t.Fatalf("%+v", next)
+	}
+}
+
+// Behind the ranges a row is copied again only if it may have had a key that waits for that.
+func TestAgainBehindTheRanges(t *testing.T) {
+	pairs := func(keys ...string) (all [][]string) {
+		for _, k := range keys {
+			all = append(all, []string{k})
+		}
+		return all
+	}
+	int4, int8 := moved{xid: 7, known: true, form: "23 -1,"}, moved{xid: 8, known: true, form: "20 -1,"}
+	for _, tc := range []struct {
+		name  string
+		done  bool
+		redo  string
+		was   moved
+		moves []move
+		want  string
+		anew  bool
+	}{
+		{name: "ranges are to come", moves: []move{{fold.Moved{Keys: pairs("1", "2")}, int4}}, want: "[[1] [2]]"},
+		{name: "nothing waits", done: true, moves: []move{{fold.Moved{Keys: pairs("1", "2")}, int4}}, want: "[]"},
+		{name: "others wait", done: true, redo: "5", was: int4, moves: []move{{fold.Moved{Keys: pairs("1", "2")}, int4}}, want: "[[5]]"},
+		{
+			name: "it waits, and goes on", done: true, redo: "5", was: int4,
+			moves: []move{{fold.Moved{Keys: pairs("1", "2", "5", "6")}, int4}, {fold.Moved{Keys: pairs("6", "7", "2", "3")}, int4}}, want: "[[5] [5] [6] [6] [7]]",
+		},
+		{name: "the key has another type", done: true, redo: "5", was: int4, moves: []move{{fold.Moved{Keys: pairs("1", "2")}, int8}}, want: "[[5] [1] [2]]"},
+		{name: "another node's", done: true, redo: "5", moves: []move{{fold.Moved{Keys: pairs("1", "2")}, int4}}, want: "[[5] [1] [2]]"},
+		{name: "its type is not clear", done: true, redo: "5", was: int4, moves: []move{{fold.Moved{Keys: pairs("1", "2")}, moved{}}}, want: "[[5] [1] [2]]"},
+		{name: "too many", done: true, moves: []move{{fold.Moved{All: true}, int4}}, want: "[]", anew: true},
+	} {
+		e := newTestEngine(t, nil)
+		p := e.testPart(control.CopyRange{Done: tc.done})
+		if tc.redo != "" {
+			p.ledger.Redo, p.again = pairs(tc.redo), []moved{tc.was}
+		}
+		next, again, anew := p.add(tc.moves)
+		if got := fmt.Sprint(next.Redo); got != tc.want || anew != tc.anew || !anew && len(p.again)+len(again) != len(next.Redo) || anew && len(again) == 0 {
+			t.Errorf("%s: %s (%d more, anew %v), want %s", tc.name, got, len(again), anew, tc.want)
+		}
+	}
+}
+
+func TestFormOf(t *testing.T) {
+	table := fold.Table{Schema: "public", Name: "t", Key: []string{"a", "b"}}
+	relation := func(name string, modifier int32) pipeline.RelationUse {
+		return pipeline.RelationUse{Relation: &pipeline.Relation{Namespace: "public", Name: name, Columns: []pipeline.Column{
+			{Name: "b", Type: 1700, Modifier: modifier}, {Name: "c", Type: 25, Modifier: -1}, {Name: "a", Type: 23, Modifier: -1},
+		}}}
+	}
+	for want, uses := range map[string][]pipeline.RelationUse{
+		"23 -1,1700 6,": {relation("u", 9), relation("t", 6), relation("t", 6)},
+		"":              {relation("t", 6), relation("t", 8), relation("t", 6)},
+	} {
+		if got := formOf(&pipeline.Fragment{Relations: uses}, table); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

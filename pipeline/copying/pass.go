@@ -47,8 +47,7 @@ func (e *Engine) Pass(ctx context.Context, b *pipeline.Batch) error {
 	if !e.watching.Load() {
 		return e.idle(b)
 	}
-	again := map[*part][]fold.Moved{}
-	xids := map[*part][]moved{}
+	again := map[*part][]move{}
 	for _, tx := range b.Transactions {
 		m, is, err := markOf(tx)
 		if err != nil {
@@ -60,12 +59,12 @@ func (e *Engine) Pass(ctx context.Context, b *pipeline.Batch) error {
 			}
 			continue
 		}
-		if err := e.follow(tx, again, xids); err != nil {
+		if err := e.follow(tx, again); err != nil {
 			return err
 		}
 	}
 	for p, moves := range again {
-		if err := e.writeAgain(ctx, p, moves, xids[p]); err != nil {
+		if err := e.writeAgain(ctx, p, moves); err != nil {
 			return err
 		}
 	}
@@ -101,7 +100,7 @@ func markOf(tx *pipeline.Transaction) (m mark.Copy, is bool, err error) {
 }
 
 // follow lets the trackers note what a transaction changed.
-func (e *Engine) follow(tx *pipeline.Transaction, again map[*part][]fold.Moved, xids map[*part][]moved) error {
+func (e *Engine) follow(tx *pipeline.Transaction, again map[*part][]move) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, f := range tx.Fragments {
@@ -118,20 +117,20 @@ func (e *Engine) follow(tx *pipeline.Transaction, again map[*part][]fold.Moved, 
 			if p == nil || p.ledger.Done || !p.ledger.Keyed {
 				continue
 			}
-			again[p] = append(again[p], m)
-			for range max(1, len(m.Keys)) { // one for each key; of rows that were not listed one, and the part begins anew
-				xids[p] = append(xids[p], moved{xid: f.XID, known: true})
-			}
+			again[p] = append(again[p], move{m, moved{xid: f.XID, known: true, form: formOf(f, p.folded)}})
 		}
 	}
 	return nil
 }
 
 // writeAgain makes keys durable that have to be copied once more, before the updates are that gave them to rows.
-func (e *Engine) writeAgain(ctx context.Context, p *part, moves []fold.Moved, xids []moved) error {
+func (e *Engine) writeAgain(ctx context.Context, p *part, moves []move) error {
 	e.mu.Lock()
-	next, anew := p.add(moves)
+	next, xids, anew := p.add(moves)
 	e.mu.Unlock()
+	if len(xids) == 0 {
+		return nil
+	}
 	if err := e.put(ctx, p, next); err != nil {
 		return err
 	}

@@ -2,10 +2,14 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/copying"
@@ -50,4 +54,38 @@ func TestCopyKeyType(t *testing.T) {
 	m := newReplay(t, false)
 	m.run(c.rig)
 	m.source(c, "items")
+}
+
+// A copy comes to its end while rows get other keys all the time, one after the other.
+func TestCopyEndsWhileKeysChange(t *testing.T) {
+	c := newCopyRig(t, 1, nil)
+	c.create(false, "public.items")
+	c.node("n1")
+	const rows = 5000
+	c.exec(c.shards[0], fmt.Sprintf("INSERT INTO items SELECT g, 'old' FROM generate_series(1, %d) g", rows))
+	ctx, cancel := context.WithCancel(c.ctx)
+	var all sync.WaitGroup
+	for w := range 2 {
+		conn, err := pgx.Connect(c.ctx, c.dsns[0]+"&synchronous_commit=off")
+		c.must(err)
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		all.Go(func() {
+			for id := w; ctx.Err() == nil; id += 2 {
+				_, err := conn.Exec(context.Background(), "UPDATE items SET id = -id WHERE id IN (1 + $1::int % $2, -1 - $1::int % $2)", id, rows)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	c.order(control.CopyResync, "items")
+	c.copied()
+	cancel()
+	all.Wait()
+	c.captured()
+	m := newReplay(t, true)
+	m.run(c.rig)
+	m.source(c, "items")
+	m.accounts(c)
 }

@@ -78,7 +78,25 @@
 // applies it, and writes the row; under k if m was taken by then, else under k', from where the target moves it when m comes.
 //
 // This needs one list, in the order of the reports, copied from its front, by one chunk at a time. The caller appends every
-// pair as it comes, also if a key is in the list already, or is just being copied. If Take says that all rows may have moved, the
+// pair as it comes, also if a key is in the list already, or is just being copied; but once every range is in the stream, it may
+// leave out a pair whose first key is not in the list (the keys being copied are in it until they are in the stream). Else
+// keys that change all the time would keep the list from ever being empty.
+//
+// Why none is missing even so: behind the ranges, at any place of the order, (J) each row is on the target, or the key that it
+// has there is in the list. For let it have the key k. If it has it since Follow, or by an insert, it is on the target. Else it got k
+// by an update m of (k', k). If the pair was left out, k' was not in the list when m came, and the ranges were in the
+// stream; so by J, at the place before m, the row was on the target, from where m moves it. If the pair was appended, its k is in
+// the list still, or Q is in the stream; then the row is on the target by what was said above, where one more case is possible
+// now: that the pair of m', which came before m, was left out. Then the row was on the target before m', which moves it, as m
+// does. When the list is empty, J says that no row is missing.
+//
+// Keys are compared as text here. An update sends the first key as the row has it, in the text in which the second key of the
+// pair before was sent, unless the table was rewritten in between: so where types or modifiers of the key differ, the
+// caller takes any key for one that may be in the list.
+//
+// A row that gets another key so often that each comes before the one before it was copied still keeps its list from ending.
+//
+// If Take says that all rows may have moved, the
 // caller waits as after Follow, and then copies all ranges anew: every snapshot sees the update.
 //
 // # Tables without a key (I6)
