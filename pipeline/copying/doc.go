@@ -91,5 +91,5 @@
 // In memory per subscription: 64 MB of chunks, or half of memory_bytes_max, and as much of changes that are noted. One chunk
 // may exceed it: a row is never cut. On disk: spill_bytes_max of tables without a key. In a ledger: some thousand keys to copy
 // again; more, and the part begins anew. In a job: as many tables as fit a message of NATS, compressed; with the usual 1 MB that
-// is 50,000 or more. More, and the job fails. A write that NATS does not take is tried again for a minute before the capture begins anew.
+// is tens of thousands. More, and the job fails. A write that NATS does not take is tried again for a minute before the capture begins anew.
 package copying
