@@ -141,7 +141,7 @@ func TestRun(t *testing.T) {
 	}
 	o := Options{
 		Workloads: "ae", Contenders: regexp.MustCompile(`^(pg_recvlogical tcp|capture|dumpers|durable json|native commit=off|(path|stored) commit=on)$`),
-		Rounds: 1, Size: 1e-9, Delays: true, DelayTime: 200 * time.Millisecond, Limit: time.Minute, Out: t.TempDir(),
+		Rounds: 1, Size: 1e-9, Delays: true, DelayTime: 500 * time.Millisecond, Limit: time.Minute, Out: t.TempDir(),
 	}
 	var out strings.Builder
 	if err := run(testContext(t), o, &out); err != nil {

@@ -168,6 +168,9 @@ func (r *road) capacity(ctx context.Context, d time.Duration) (perSecond float64
 	group.Go(func() error { return l.run(inner) })
 	group.Go(func() error {
 		defer stop()
+		if err := every(inner, askEvery, "something comes out", func() (bool, error) { return r.consumer.passed() > 0, nil }); err != nil {
+			return err
+		}
 		if err := await(inner, min(rampUp, d)); err != nil {
 			return err
 		}
@@ -181,7 +184,7 @@ func (r *road) capacity(ctx context.Context, d time.Duration) (perSecond float64
 	err = group.Wait()
 	r.row = l.highest.Load() + 1
 	if err == nil && perSecond == 0 {
-		err = errors.New("nothing came out")
+		err = fmt.Errorf("nothing came out in %s", d)
 	}
 	return perSecond, err
 }
