@@ -138,8 +138,8 @@ func TestFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	bad := []pipeline.Record{{Kind: pipeline.CommitPrepared, GID: "g", XID: 7, End: 100}}
-	if err := j.Offer(ctx, 0, bad, 100); err == nil || !strings.Contains(err.Error(), `COMMIT PREPARED "g"`) {
+	bad := []pipeline.Record{{Kind: pipeline.RollbackPrepared, GID: "g", XID: 7, End: 100}, {Kind: pipeline.RollbackPrepared, GID: "h", XID: 8, End: 100}}
+	if err := j.Offer(ctx, 0, bad, 100); err == nil || !strings.Contains(err.Error(), "positions must rise") {
 		t.Fatal(err)
 	}
 	if _, err := j.Next(ctx, 1, time.Hour); err == nil {

@@ -245,13 +245,13 @@ func TestCopyStalls(t *testing.T) {
 	tx := w.chunk(0, table, "true")
 	f := tx.Fragments[0]
 	f.Content = &stalling{body: f.Body, wait: func() {
-		late := time.After(500 * time.Millisecond) // many times AskAfter
+		late, before := time.After(500*time.Millisecond), proxy.made.Load() // many times AskAfter
 		for waits := true; waits; {
 			select {
 			case <-late:
 				waits = false
 			case <-time.After(time.Millisecond):
-				asked = asked || proxy.made.Load() > 1
+				asked = asked || proxy.made.Load() > before
 			}
 		}
 	}}
