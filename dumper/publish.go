@@ -117,7 +117,7 @@ const keysSQL = `SELECT n.nspname, c.relname, coalesce((
       WHERE NOT a.attnotnull OR a.attgenerated <> '')
   ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid LIMIT 1), '[]')
 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (%s)`
+WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (VALUES %s)`
 
 // FindKeys returns for each of the tables that the shard has the columns by which a row is found; none: the table has no
 // key, and its rows are copied in one piece. caller is what the connection is shown as on the server.
