@@ -183,7 +183,7 @@ func holdRows(full []*table, merge bool) error {
 	}
 	b := &apply.Blocked{
 		Table: full[0].name.String(), Problem: "holds rows on the target already",
-		Try: fmt.Sprintf("TRUNCATE it on the target, or create the subscription with --if-target-has-rows truncate or merge; it goes on by itself"),
+		Try: "TRUNCATE it on the target, or create the subscription with --if-target-has-rows truncate or merge; it goes on by itself",
 	}
 	if merge {
 		b.Problem += ", and has no key by which copied rows could take their place"

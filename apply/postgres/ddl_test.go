@@ -182,8 +182,7 @@ func TestDDLKilled(t *testing.T) {
 	go func() {
 		admin, err := pgconn.Connect(t.Context(), server.DSNFor("postgres"))
 		for done := false; err == nil && !done; {
-			var r *pgconn.Result
-			r = admin.ExecParams(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND datname = $1 AND wait_event_type = 'Lock'",
+			r := admin.ExecParams(t.Context(), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND datname = $1 AND wait_event_type = 'Lock'",
 				[][]byte{[]byte(w.target.name)}, nil, nil, nil).Read()
 			err, done = r.Err, len(r.Rows) > 0
 		}

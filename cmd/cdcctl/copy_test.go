@@ -14,12 +14,6 @@ import (
 	"shardcdc/pipeline/subscribe"
 )
 
-// rowsOf are the accounts, in order.
-func (w *world) accounts(dsn string) string {
-	w.Helper()
-	return w.query(dsn, "SELECT id || owner || balance FROM accounts ORDER BY id")
-}
-
 // equal checks that a target has what both shards have.
 func (w *world) equal(name string) {
 	w.Helper()

@@ -159,9 +159,14 @@ func TestDefinitionChanges(t *testing.T) {
 		same    bool
 	}{
 		{"ALTER TABLE t ADD COLUMN w int", 3, false},
-		{"ANALYZE t", 3, true}, {"VACUUM FULL t", 3, true}, {"CREATE INDEX ON t (v)", 3, true}, {"GRANT SELECT ON t TO PUBLIC", 3, true},
-		{"ALTER TABLE t DROP COLUMN v", 2, false}, {"ALTER TABLE t RENAME COLUMN w TO x", 2, false},
-		{"ALTER PUBLICATION p SET TABLE t (id)", 1, false}, {"ALTER TABLE t REPLICA IDENTITY FULL", 1, false},
+		{"ANALYZE t", 3, true},
+		{"VACUUM FULL t", 3, true},
+		{"CREATE INDEX ON t (v)", 3, true},
+		{"GRANT SELECT ON t TO PUBLIC", 3, true},
+		{"ALTER TABLE t DROP COLUMN v", 2, false},
+		{"ALTER TABLE t RENAME COLUMN w TO x", 2, false},
+		{"ALTER PUBLICATION p SET TABLE t (id)", 1, false},
+		{"ALTER TABLE t REPLICA IDENTITY FULL", 1, false},
 		{"DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, v text); ALTER PUBLICATION p SET TABLE t", 2, false},
 	} {
 		before := relation()

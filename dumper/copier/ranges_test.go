@@ -22,10 +22,14 @@ var keyedTables = []struct{ name, create, fill string }{
 	{"k_c", `CREATE TABLE k_c (id text COLLATE "C" PRIMARY KEY)`, "SELECT chr(32 + i) || CASE WHEN i % 3 = 0 THEN 'é' ELSE '''\\' END FROM generate_series(1, 90) i"},
 	{"k_icu", `CREATE TABLE k_icu (id text COLLATE "de-x-icu" PRIMARY KEY)`, "SELECT chr(32 + i) || CASE WHEN i % 3 = 0 THEN 'é' ELSE 'E' END FROM generate_series(1, 90) i UNION ALL VALUES ('')"},
 	{"k_fold", `CREATE TABLE k_fold (id text COLLATE folding PRIMARY KEY, v int)`, "SELECT CASE WHEN i % 2 = 0 THEN upper(md5(i::text)) ELSE md5(i::text) END, i FROM generate_series(1, 100) i"},
-	{"k_index_collation", `CREATE TABLE k_index_collation (id text COLLATE "de-x-icu" NOT NULL, n int NOT NULL); CREATE UNIQUE INDEX k_index_collation_x ON k_index_collation (id COLLATE "C", n); ALTER TABLE k_index_collation REPLICA IDENTITY USING INDEX k_index_collation_x`,
-		"SELECT chr(32 + i), n FROM generate_series(1, 90) i, generate_series(1, 2) n"},
-	{"k_pattern", "CREATE TABLE k_pattern (id varchar(10) NOT NULL, n int NOT NULL); CREATE UNIQUE INDEX k_pattern_x ON k_pattern (id text_pattern_ops, n DESC); ALTER TABLE k_pattern REPLICA IDENTITY USING INDEX k_pattern_x",
-		"SELECT chr(32 + i), n FROM generate_series(1, 90) i, generate_series(1, 2) n"},
+	{
+		"k_index_collation", `CREATE TABLE k_index_collation (id text COLLATE "de-x-icu" NOT NULL, n int NOT NULL); CREATE UNIQUE INDEX k_index_collation_x ON k_index_collation (id COLLATE "C", n); ALTER TABLE k_index_collation REPLICA IDENTITY USING INDEX k_index_collation_x`,
+		"SELECT chr(32 + i), n FROM generate_series(1, 90) i, generate_series(1, 2) n",
+	},
+	{
+		"k_pattern", "CREATE TABLE k_pattern (id varchar(10) NOT NULL, n int NOT NULL); CREATE UNIQUE INDEX k_pattern_x ON k_pattern (id text_pattern_ops, n DESC); ALTER TABLE k_pattern REPLICA IDENTITY USING INDEX k_pattern_x",
+		"SELECT chr(32 + i), n FROM generate_series(1, 90) i, generate_series(1, 2) n",
+	},
 	{"k_desc", "CREATE TABLE k_desc (a int NOT NULL, b int NOT NULL); CREATE UNIQUE INDEX k_desc_x ON k_desc (a DESC, b DESC); ALTER TABLE k_desc REPLICA IDENTITY USING INDEX k_desc_x", "SELECT i % 10, i / 10 FROM generate_series(1, 100) i"},
 	{"k_float", "CREATE TABLE k_float (id float8 PRIMARY KEY)", "SELECT i / 7.0::float8 FROM generate_series(1, 90) i UNION ALL VALUES ('NaN'::float8), ('Infinity'), ('-Infinity'), ('-0'), (5e-324), (1e300)"},
 	{"k_numeric", "CREATE TABLE k_numeric (id numeric PRIMARY KEY)", "SELECT i / 7.00 FROM generate_series(1, 90) i UNION ALL VALUES ('NaN'::numeric), ('Infinity'), ('-Infinity'), (1.10), (1e100)"},
@@ -39,8 +43,10 @@ var keyedTables = []struct{ name, create, fill string }{
 	{"k_composite", "CREATE TABLE k_composite (id pair PRIMARY KEY)", "SELECT (i, chr(34) || i)::pair FROM generate_series(1, 90) i"},
 	{"k_range", "CREATE TABLE k_range (id int4range PRIMARY KEY)", "SELECT int4range(i, i + 5) FROM generate_series(1, 90) i UNION ALL VALUES ('empty'::int4range), ('(,)')"},
 	{"k_citext", "CREATE TABLE k_citext (id ext.citext, n int, PRIMARY KEY (id, n))", "SELECT chr(64 + i % 50) || 'x', i FROM generate_series(1, 90) i"},
-	{"k_parts", "CREATE TABLE k_parts (id int, t text, PRIMARY KEY (id, t)) PARTITION BY HASH (t); CREATE TABLE k_parts_0 PARTITION OF k_parts FOR VALUES WITH (MODULUS 2, REMAINDER 0); CREATE TABLE k_parts_1 PARTITION OF k_parts FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
-		"SELECT i / 3, i FROM generate_series(1, 100) i"},
+	{
+		"k_parts", "CREATE TABLE k_parts (id int, t text, PRIMARY KEY (id, t)) PARTITION BY HASH (t); CREATE TABLE k_parts_0 PARTITION OF k_parts FOR VALUES WITH (MODULUS 2, REMAINDER 0); CREATE TABLE k_parts_1 PARTITION OF k_parts FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+		"SELECT i / 3, i FROM generate_series(1, 100) i",
+	},
 }
 
 func keyedShard(t testing.TB) *shard {

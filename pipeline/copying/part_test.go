@@ -252,8 +252,11 @@ func TestOrder(t *testing.T) {
 		return control.CopyTableName{Schema: schema, Name: table}
 	}
 	got := e.order([]planned{
-		{name: name("public", "big"), keyed: true, bytes: 100}, {name: name("public", "small"), keyed: true, bytes: 1}, {name: name("app", "x"), keyed: true, bytes: 1000},
-		{name: name("public", "late"), keyed: true, bytes: 10000}, {name: name("public", "small"), bytes: 2},
+		{name: name("public", "big"), keyed: true, bytes: 100},
+		{name: name("public", "small"), keyed: true, bytes: 1},
+		{name: name("app", "x"), keyed: true, bytes: 1000},
+		{name: name("public", "late"), keyed: true, bytes: 10000},
+		{name: name("public", "small"), bytes: 2},
 	})
 	text := ""
 	for _, t := range got {

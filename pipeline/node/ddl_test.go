@@ -79,67 +79,105 @@ var ddlSteps = []struct {
 	tables []string // compared; default accounts
 	alone  bool     // it cannot be prepared
 }{
-	{name: "add column", ddl: "ALTER TABLE accounts ADD COLUMN note text NOT NULL DEFAULT 'n'",
+	{
+		name: "add column", ddl: "ALTER TABLE accounts ADD COLUMN note text NOT NULL DEFAULT 'n'",
 		before: []string{"INSERT INTO accounts VALUES (%d, 'old', 1)", "UPDATE accounts SET balance = balance + 1 WHERE id = 1"},
-		after:  []string{"INSERT INTO accounts VALUES (%d, 'new', 2, 'noted')", "UPDATE accounts SET note = 'changed' WHERE id = 2"}},
-	{name: "rename column", ddl: "ALTER TABLE accounts RENAME owner TO holder",
+		after:  []string{"INSERT INTO accounts VALUES (%d, 'new', 2, 'noted')", "UPDATE accounts SET note = 'changed' WHERE id = 2"},
+	},
+	{
+		name: "rename column", ddl: "ALTER TABLE accounts RENAME owner TO holder",
 		before: []string{"INSERT INTO accounts (id, owner, balance) VALUES (%d, 'x', 1)", "UPDATE accounts SET owner = 'y' WHERE id = 1"},
-		after:  []string{"INSERT INTO accounts (id, holder, balance) VALUES (%d, 'x', 1)", "UPDATE accounts SET holder = 'z' WHERE id = 2"}},
-	{name: "another of the old name", ddl: "ALTER TABLE accounts ADD owner int",
+		after:  []string{"INSERT INTO accounts (id, holder, balance) VALUES (%d, 'x', 1)", "UPDATE accounts SET holder = 'z' WHERE id = 2"},
+	},
+	{
+		name: "another of the old name", ddl: "ALTER TABLE accounts ADD owner int",
 		before: []string{"INSERT INTO accounts (id, holder, balance) VALUES (%d, 'x', 1)"},
-		after:  []string{"INSERT INTO accounts (id, holder, balance, owner) VALUES (%d, 'x', 1, 5)"}},
-	{name: "drop column", ddl: "ALTER TABLE accounts DROP COLUMN note, DROP COLUMN owner",
+		after:  []string{"INSERT INTO accounts (id, holder, balance, owner) VALUES (%d, 'x', 1, 5)"},
+	},
+	{
+		name: "drop column", ddl: "ALTER TABLE accounts DROP COLUMN note, DROP COLUMN owner",
 		before: []string{"INSERT INTO accounts (id, holder, balance, note) VALUES (%d, 'x', 1, 'y')", "UPDATE accounts SET note = 'y'"},
-		after:  []string{"INSERT INTO accounts (id, holder, balance) VALUES (%d, 'x', 1)", "DELETE FROM accounts WHERE id % 3 = 0"}},
-	{name: "not null and no default", ddl: "ALTER TABLE accounts ALTER holder SET NOT NULL",
+		after:  []string{"INSERT INTO accounts (id, holder, balance) VALUES (%d, 'x', 1)", "DELETE FROM accounts WHERE id % 3 = 0"},
+	},
+	{
+		name: "not null and no default", ddl: "ALTER TABLE accounts ALTER holder SET NOT NULL",
 		before: []string{"INSERT INTO accounts (id, holder, balance) VALUES (%d, 'x', 1)"},
-		after:  []string{"INSERT INTO accounts (id, holder, balance) VALUES (%d, 'x', 1)"}},
-	{name: "drop and add in one", ddl: "ALTER TABLE accounts DROP holder, ADD keeper text DEFAULT 'k'",
+		after:  []string{"INSERT INTO accounts (id, holder, balance) VALUES (%d, 'x', 1)"},
+	},
+	{
+		name: "drop and add in one", ddl: "ALTER TABLE accounts DROP holder, ADD keeper text DEFAULT 'k'",
 		before: []string{"INSERT INTO accounts (id, holder, balance) VALUES (%d, 'x', 1)", "UPDATE accounts SET holder = 'q' WHERE id = 1"},
-		after:  []string{"INSERT INTO accounts (id, balance, keeper) VALUES (%d, 1, 'kk')"}},
-	{name: "wider type", ddl: "ALTER TABLE accounts ALTER balance TYPE numeric(30,2)",
+		after:  []string{"INSERT INTO accounts (id, balance, keeper) VALUES (%d, 1, 'kk')"},
+	},
+	{
+		name: "wider type", ddl: "ALTER TABLE accounts ALTER balance TYPE numeric(30,2)",
 		before: []string{"INSERT INTO accounts (id, balance) VALUES (%d, 1)"},
-		after:  []string{"INSERT INTO accounts (id, balance) VALUES (%d, 12345678901234567890.25)"}},
-	{name: "wider enum, in steps", ddl: "CREATE TYPE mood AS ENUM ('sad'); ALTER TABLE accounts ADD m mood DEFAULT 'sad'",
+		after:  []string{"INSERT INTO accounts (id, balance) VALUES (%d, 12345678901234567890.25)"},
+	},
+	{
+		name: "wider enum, in steps", ddl: "CREATE TYPE mood AS ENUM ('sad'); ALTER TABLE accounts ADD m mood DEFAULT 'sad'",
 		before: []string{"INSERT INTO accounts (id, balance) VALUES (%d, 1)"},
-		after:  []string{"INSERT INTO accounts (id, m) VALUES (%d, 'sad')"}},
-	{name: "enum value", ddl: "ALTER TYPE mood ADD VALUE 'glad' BEFORE 'sad'", alone: true,
+		after:  []string{"INSERT INTO accounts (id, m) VALUES (%d, 'sad')"},
+	},
+	{
+		name: "enum value", ddl: "ALTER TYPE mood ADD VALUE 'glad' BEFORE 'sad'", alone: true,
 		before: []string{"INSERT INTO accounts (id, m) VALUES (%d, 'sad')"},
-		after:  []string{"INSERT INTO accounts (id, m) VALUES (%d, 'glad')"}},
-	{name: "narrower type", ddl: "ALTER TABLE accounts ALTER keeper TYPE varchar(4)",
+		after:  []string{"INSERT INTO accounts (id, m) VALUES (%d, 'glad')"},
+	},
+	{
+		name: "narrower type", ddl: "ALTER TABLE accounts ALTER keeper TYPE varchar(4)",
 		before: []string{"INSERT INTO accounts (id, keeper) VALUES (%d, 'much longer')", "DELETE FROM accounts WHERE keeper = 'much longer'"},
-		after:  []string{"INSERT INTO accounts (id, keeper) VALUES (%d, 'four')"}},
+		after:  []string{"INSERT INTO accounts (id, keeper) VALUES (%d, 'four')"},
+	},
 	{name: "index", ddl: "CREATE INDEX CONCURRENTLY by_keeper ON accounts (keeper)", alone: true},
 	{name: "unique index", ddl: "CREATE UNIQUE INDEX once ON accounts (id, keeper)"},
 	{name: "index of another name", ddl: "ALTER INDEX by_keeper RENAME TO keepers"},
 	{name: "no index", ddl: "DROP INDEX keepers, once"},
 	{name: "constraint", ddl: "ALTER TABLE accounts ADD CONSTRAINT positive CHECK (id > 0)"},
 	{name: "no constraint", ddl: "ALTER TABLE accounts DROP CONSTRAINT positive"},
-	{name: "many in one text, and in functions",
+	{
+		name: "many in one text, and in functions",
 		ddl: `ALTER TABLE accounts ADD q1 int; DO $$BEGIN FOR i IN 2..3 LOOP EXECUTE format('ALTER TABLE accounts ADD q%s int', i); END LOOP; END$$;
 			ALTER TABLE accounts ADD q4 int /* ; */; ALTER TABLE accounts DROP q2`, alone: true,
-		after: []string{"INSERT INTO accounts (id, q1, q3, q4) VALUES (%d, 1, 3, 4)"}},
-	{name: "dropped, and made anew as another", ddl: "ALTER TABLE accounts DROP q1; ALTER TABLE accounts ADD q1 text",
+		after: []string{"INSERT INTO accounts (id, q1, q3, q4) VALUES (%d, 1, 3, 4)"},
+	},
+	{
+		name: "dropped, and made anew as another", ddl: "ALTER TABLE accounts DROP q1; ALTER TABLE accounts ADD q1 text",
 		before: []string{"INSERT INTO accounts (id, q1) VALUES (%d, 1)"},
-		after:  []string{"INSERT INTO accounts (id, q1) VALUES (%d, 'text')"}},
-	{name: "new table", ddl: "CREATE TABLE extra (id bigint PRIMARY KEY, a text); ALTER PUBLICATION cdc_bank ADD TABLE extra", tables: []string{"extra"},
-		after: []string{"INSERT INTO extra VALUES (%d, 'a')"}},
-	{name: "table of another name", ddl: "ALTER TABLE extra RENAME TO more", tables: []string{"more"},
+		after:  []string{"INSERT INTO accounts (id, q1) VALUES (%d, 'text')"},
+	},
+	{
+		name: "new table", ddl: "CREATE TABLE extra (id bigint PRIMARY KEY, a text); ALTER PUBLICATION cdc_bank ADD TABLE extra", tables: []string{"extra"},
+		after: []string{"INSERT INTO extra VALUES (%d, 'a')"},
+	},
+	{
+		name: "table of another name", ddl: "ALTER TABLE extra RENAME TO more", tables: []string{"more"},
 		before: []string{"INSERT INTO extra VALUES (%d, 'b')", "UPDATE extra SET a = 'c'"},
-		after:  []string{"INSERT INTO more VALUES (%d, 'd')", "DELETE FROM more WHERE id % 2 = 0"}},
-	{name: "dropped table, made anew", ddl: "DROP TABLE more; CREATE TABLE more (id bigint PRIMARY KEY, other int); ALTER PUBLICATION cdc_bank ADD TABLE more", tables: []string{"more"},
+		after:  []string{"INSERT INTO more VALUES (%d, 'd')", "DELETE FROM more WHERE id % 2 = 0"},
+	},
+	{
+		name: "dropped table, made anew", ddl: "DROP TABLE more; CREATE TABLE more (id bigint PRIMARY KEY, other int); ALTER PUBLICATION cdc_bank ADD TABLE more", tables: []string{"more"},
 		before: []string{"INSERT INTO more VALUES (%d, 'gone')"},
-		after:  []string{"INSERT INTO more VALUES (%d, 1)"}},
-	{name: "dropped table", ddl: "DROP TABLE more",
-		before: []string{"INSERT INTO more VALUES (%d, 1)"}},
-	{name: "partitions", ddl: `CREATE TABLE parted (id bigint PRIMARY KEY, v int) PARTITION BY RANGE (id); CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (1000000);
+		after:  []string{"INSERT INTO more VALUES (%d, 1)"},
+	},
+	{
+		name: "dropped table", ddl: "DROP TABLE more",
+		before: []string{"INSERT INTO more VALUES (%d, 1)"},
+	},
+	{
+		name: "partitions", ddl: `CREATE TABLE parted (id bigint PRIMARY KEY, v int) PARTITION BY RANGE (id); CREATE TABLE low PARTITION OF parted FOR VALUES FROM (0) TO (1000000);
 		ALTER PUBLICATION cdc_bank ADD TABLE parted; CREATE TABLE high (id bigint PRIMARY KEY, v int)`, tables: []string{"parted"},
-		after: []string{"INSERT INTO parted VALUES (%d, 1)"}},
-	{name: "attach", ddl: "ALTER TABLE parted ATTACH PARTITION high FOR VALUES FROM (1000000) TO (2000000)", tables: []string{"parted"},
+		after: []string{"INSERT INTO parted VALUES (%d, 1)"},
+	},
+	{
+		name: "attach", ddl: "ALTER TABLE parted ATTACH PARTITION high FOR VALUES FROM (1000000) TO (2000000)", tables: []string{"parted"},
 		before: []string{"INSERT INTO parted VALUES (%d, 1)"},
-		after:  []string{"INSERT INTO parted VALUES (1000000 + %d, 1)"}},
-	{name: "detach", ddl: "ALTER TABLE parted DETACH PARTITION low", tables: []string{"parted"},
-		after: []string{"INSERT INTO parted VALUES (1100000 + %d, 1)"}},
+		after:  []string{"INSERT INTO parted VALUES (1000000 + %d, 1)"},
+	},
+	{
+		name: "detach", ddl: "ALTER TABLE parted DETACH PARTITION low", tables: []string{"parted"},
+		after: []string{"INSERT INTO parted VALUES (1100000 + %d, 1)"},
+	},
 	{name: "what is the target's own", ddl: "ALTER TABLE accounts SET (fillfactor = 50); ALTER TABLE accounts REPLICA IDENTITY DEFAULT; COMMENT ON TABLE accounts IS 'x'"},
 }
 

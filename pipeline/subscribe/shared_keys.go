@@ -260,19 +260,25 @@ func (l *keysLook) findings(severity Severity, remedy func(table) string) (findi
 		if more := len(shared) - len(texts); more > 0 {
 			what += fmt.Sprintf("; and %d more tables", more)
 		}
-		findings = append(findings, Finding{Severity: severity, About: "copy", What: what,
+		findings = append(findings, Finding{
+			Severity: severity, About: "copy", What: what,
 			Try: "keys that are unique across the shards (a serial column: ALTER SEQUENCE … INCREMENT BY " + fmt.Sprint(max(2, len(l.shards))) +
-				", with another start on each shard, and other numbers for the rows that are there); or, where a table has the same rows on every shard, " + remedy(shared[0].table)})
+				", with another start on each shard, and other numbers for the rows that are there); or, where a table has the same rows on every shard, " + remedy(shared[0].table),
+		})
 	}
 	const notLooked = "; cdcctl verify shows it after the copy"
 	if len(l.other) > 0 {
-		findings = append(findings, Finding{Severity: Warning, About: "copy", Try: "the same primary key on every shard",
-			What: "tables have keys of other columns on other shards, so nobody looked whether rows of two shards have the same: " + list(sortedTables(l.other), table.plain) + notLooked})
+		findings = append(findings, Finding{
+			Severity: Warning, About: "copy", Try: "the same primary key on every shard",
+			What: "tables have keys of other columns on other shards, so nobody looked whether rows of two shards have the same: " + list(sortedTables(l.other), table.plain) + notLooked,
+		})
 	}
 	if len(l.unseen) > 0 {
 		why, try, _ := strings.Cut(l.failed.Error(), ". Try: ")
-		findings = append(findings, Finding{Severity: Warning, About: "copy", Try: try,
-			What: "it was not looked at whether rows of two shards have the same key: " + list(sortedTables(l.unseen), table.plain) + " (" + why + ")" + notLooked})
+		findings = append(findings, Finding{
+			Severity: Warning, About: "copy", Try: try,
+			What: "it was not looked at whether rows of two shards have the same key: " + list(sortedTables(l.unseen), table.plain) + " (" + why + ")" + notLooked,
+		})
 	}
 	return findings
 }

@@ -13,8 +13,13 @@ func Narrows(old, new string) bool {
 	oldBase, oldMod := typeParts(old)
 	newBase, newMod := typeParts(new)
 	for _, chain := range [][]string{
-		{"smallint", "integer", "bigint", "numeric"}, {"real", "double precision"}, {"date", "timestamp without time zone"},
-		{"character", "character varying", "text"}, {"bit", "bit varying"}, {"cidr", "inet"}, {"macaddr", "macaddr8"},
+		{"smallint", "integer", "bigint", "numeric"},
+		{"real", "double precision"},
+		{"date", "timestamp without time zone"},
+		{"character", "character varying", "text"},
+		{"bit", "bit varying"},
+		{"cidr", "inet"},
+		{"macaddr", "macaddr8"},
 	} {
 		from, to := slices.Index(chain, oldBase), slices.Index(chain, newBase)
 		switch {

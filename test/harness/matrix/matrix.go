@@ -23,7 +23,6 @@ type Matrix struct {
 	extensions []string
 	icu        bool
 	shapes     []shape
-	columns    string // of types, without the key
 }
 
 // New asks a server what it can do.
