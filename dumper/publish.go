@@ -72,6 +72,16 @@ func publishedOIDs(ctx context.Context, conn *pgconn.PgConn, publications []stri
 
 // Publish adds tables to a publication: those that the shard has, and that are not in it.
 func Publish(ctx context.Context, dsn, slot, publication string, tables []TableName) error {
+	return alterPublication(ctx, dsn, slot, publication, "ADD", tables, "let nobody hold a lock on the tables, and the rights to publish them")
+}
+
+// Withdraw takes tables out of a publication: those that are in it.
+func Withdraw(ctx context.Context, dsn, slot, publication string, tables []TableName) error {
+	return alterPublication(ctx, dsn, slot, publication, "DROP", tables, "the same again once nobody holds a lock on the tables")
+}
+
+// alterPublication lets tables join (ADD) or leave (DROP). It may be repeated: what has joined or left already stays so.
+func alterPublication(ctx context.Context, dsn, slot, publication, verb string, tables []TableName, try string) error {
 	return with(ctx, dsn, slot, func(conn *pgconn.PgConn) error {
 		all, err := readTables(ctx, conn)
 		if err != nil {
@@ -81,22 +91,22 @@ func Publish(ctx context.Context, dsn, slot, publication string, tables []TableN
 		if err != nil {
 			return err
 		}
-		wanted := map[TableName]bool{}
+		meant := map[TableName]bool{}
 		for _, t := range tables {
-			wanted[t] = true
+			meant[t] = true
 		}
-		var joining []string
+		var moving []string
 		for _, t := range all {
-			if wanted[TableName{t.schema, t.name}] && !published[t.oid] {
-				joining = append(joining, "ONLY "+t.quoted())
+			if meant[TableName{t.schema, t.name}] && published[t.oid] == (verb == "DROP") {
+				moving = append(moving, "ONLY "+t.quoted())
 			}
 		}
-		if len(joining) == 0 {
+		if len(moving) == 0 {
 			return nil
 		}
-		sql := fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s", identifier(publication), strings.Join(joining, ", "))
+		sql := fmt.Sprintf("ALTER PUBLICATION %s %s TABLE %s", identifier(publication), verb, strings.Join(moving, ", "))
 		if _, err := query(ctx, conn, "SET lock_timeout = '"+publishLockTimeout+"'; "+sql); err != nil {
-			return fmt.Errorf("%s: %w. Try: let nobody hold a lock on the tables, and the rights to publish them", sql, err)
+			return fmt.Errorf("%s: %w. Try: %s", sql, err, try)
 		}
 		return nil
 	})
