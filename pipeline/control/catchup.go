@@ -1,15 +1,6 @@
 package control
 
-import (
-	"context"
-	"fmt"
-	"strings"
-	"time"
-
-	"github.com/nats-io/nuid"
-
-	"shardcdc/pipeline"
-)
+import "shardcdc/pipeline"
 
 // Kinds of Catchup.
 const (
@@ -33,35 +24,4 @@ type Replay struct {
 	Current pipeline.Seq `json:"replay_current"`
 	End     pipeline.Seq `json:"replay_end"`
 	Percent float64      `json:"replay_percent"`
-}
-
-// NewCopyJob is an order to copy tables that nobody has begun. Its ID rises with time.
-func NewCopyJob(kind CopyKind, tables []CopyTableName, targetRows, by string) *CopyJob {
-	now := time.Now().UTC().Truncate(time.Microsecond)
-	return &CopyJob{
-		ID:   fmt.Sprintf("%s%06d%s", now.Format("20060102150405"), now.Nanosecond()/1000, strings.ToLower(nuid.Next()[18:])),
-		Kind: kind, State: CopyRequested, Tables: tables, TargetRows: targetRows, By: by, Requested: now,
-	}
-}
-
-// Forget removes every job and ledger of a subscription.
-func (c *Copies) Forget(ctx context.Context, subscription string) error {
-	keys, err := keysOf(ctx, c.js, copyBucket, subscription+".>")
-	if err != nil {
-		return fmt.Errorf("list the copies of subscription %s: %w", subscription, err)
-	}
-	for _, key := range keys {
-		if err := c.kv.Purge(ctx, key); err != nil {
-			return fmt.Errorf("forget copy %s: %w", key, err)
-		}
-	}
-	return nil
-}
-
-// DeleteJob removes a job that nobody has begun, so that it has no ledgers.
-func (c *Copies) DeleteJob(ctx context.Context, subscription, job string) error {
-	if err := c.kv.Purge(ctx, jobKey(subscription, job)); err != nil {
-		return fmt.Errorf("delete copy job %s of subscription %s: %w", job, subscription, err)
-	}
-	return nil
 }

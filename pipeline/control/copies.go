@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
 	"shardcdc/pipeline"
 )
@@ -158,6 +160,15 @@ func OpenCopies(ctx context.Context, js jetstream.JetStream, replicas int) (*Cop
 	return &Copies{js: js, kv: kv, stream: stream}, nil
 }
 
+// NewCopyJob is an order to copy tables that nobody has begun. Its ID rises with time.
+func NewCopyJob(kind CopyKind, tables []CopyTableName, targetRows, by string) *CopyJob {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	return &CopyJob{
+		ID:   fmt.Sprintf("%s%06d%s", now.Format("20060102150405"), now.Nanosecond()/1000, strings.ToLower(nuid.Next()[18:])),
+		Kind: kind, State: CopyRequested, Tables: tables, TargetRows: targetRows, By: by, Requested: now,
+	}
+}
+
 func jobKey(subscription, job string) string { return subscription + ".job." + job }
 
 // tableKey counts tables, since their names may be too long for a key.
@@ -215,62 +226,25 @@ func (c *Copies) Watch(ctx context.Context, subscription string, changed func() 
 	return watch(ctx, c.kv, jobKey(subscription, "*"), changed)
 }
 
-// revised is what remembers the revision that it was read at.
-type revised interface{ readAt(revision uint64) }
-
 func (j *CopyJob) readAt(revision uint64)   { j.Revision = revision }
 func (t *CopyTable) readAt(revision uint64) { t.Revision = revision }
 
-func readOne[T any](ctx context.Context, kv jetstream.KeyValue, key string) (*T, error) {
-	e, err := kv.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil, nil
-	}
-	v := new(T)
-	if err == nil {
-		err = unpack(e.Value(), v)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", key, err)
-	}
-	if v, ok := any(v).(revised); ok {
-		v.readAt(e.Revision())
-	}
-	return v, nil
+// Forget removes every job and ledger of a subscription.
+func (c *Copies) Forget(ctx context.Context, subscription string) error {
+	return deleteCopies(ctx, c.js, subscription)
 }
 
-func readAll[T any](ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, filter string) ([]T, error) {
-	keys, err := keysOf(ctx, js, kv.Bucket(), filter)
-	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", filter, err)
+// DeleteJob removes a job that nobody has begun, so that it has no ledgers.
+func (c *Copies) DeleteJob(ctx context.Context, subscription, job string) error {
+	if err := c.kv.Purge(ctx, jobKey(subscription, job)); err != nil {
+		return fmt.Errorf("delete copy job %s of subscription %s: %w", job, subscription, err)
 	}
-	all := []T{}
-	for _, key := range keys {
-		v, err := readOne[T](ctx, kv, key)
-		if err != nil {
-			return nil, err
-		}
-		if v != nil { // else it was dropped between the two reads
-			all = append(all, *v)
-		}
-	}
-	return all, nil
+	return nil
 }
 
 // deleteCopies forgets the copies of a subscription that goes away.
 func deleteCopies(ctx context.Context, js jetstream.JetStream, subscription string) error {
-	kv, err := js.KeyValue(ctx, copyBucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return nil
-	}
-	var keys []string
-	if err == nil {
-		keys, err = keysOf(ctx, js, copyBucket, subscription+".>")
-	}
-	for _, key := range keys {
-		err = errors.Join(err, kv.Purge(ctx, key))
-	}
-	if err != nil {
+	if err := purge(ctx, js, copyBucket, subscription+".>"); err != nil {
 		return fmt.Errorf("forget the copies of subscription %s: %w", subscription, err)
 	}
 	return nil

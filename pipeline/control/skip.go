@@ -73,18 +73,7 @@ func (s *Skips) List(ctx context.Context, subscription, target string) ([]Skip, 
 
 // deleteSkips forgets the orders of a subscription that goes away.
 func deleteSkips(ctx context.Context, js jetstream.JetStream, subscription string) error {
-	kv, err := js.KeyValue(ctx, skipBucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return nil
-	}
-	var keys []string
-	if err == nil {
-		keys, err = keysOf(ctx, js, skipBucket, skipKey(subscription, "*", "*"))
-	}
-	for _, key := range keys {
-		err = errors.Join(err, kv.Purge(ctx, key))
-	}
-	if err != nil {
+	if err := purge(ctx, js, skipBucket, skipKey(subscription, "*", "*")); err != nil {
 		return fmt.Errorf("forget the skips of subscription %s: %w", subscription, err)
 	}
 	return nil
