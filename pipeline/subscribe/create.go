@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -130,20 +129,16 @@ func (c *creation) undoJob(ctx context.Context) []error {
 // provision prepares all shards at the same time.
 func (c *creation) provision(ctx context.Context) error {
 	c.made = make([]bool, len(c.sub.Shards))
-	errs := make([]error, len(c.sub.Shards))
 	notes := make([]Notes, len(c.sub.Shards))
-	var wait sync.WaitGroup
-	for i := range c.sub.Shards {
-		wait.Go(func() {
-			notes[i], errs[i] = provisionAll(ctx, c.spec, c.sub, &c.sub.Shards[i])
-			c.made[i] = errs[i] == nil
-		})
-	}
-	wait.Wait()
+	err := parallel(len(c.sub.Shards), func(i int) (err error) {
+		notes[i], err = provisionAll(ctx, c.spec, c.sub, &c.sub.Shards[i])
+		c.made[i] = err == nil
+		return err
+	})
 	for _, n := range notes {
 		c.notes = append(c.notes, n...)
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // undo takes back what this call made, the last thing first, and returns why with what is left behind.
@@ -156,15 +151,13 @@ func (c *creation) undo(ctx context.Context, why error) error {
 	left := c.undoEntry(ctx)
 	left = append(left, c.undoJob(ctx)...)
 	left = append(left, c.undoStream(ctx)...)
-	errs := make([]error, len(c.sub.Shards))
-	var wait sync.WaitGroup
-	for i := range c.sub.Shards {
-		if c.made[i] {
-			wait.Go(func() { _, errs[i] = deprovisionAll(ctx, c.sub, &c.sub.Shards[i]) })
+	left = append(left, parallel(len(c.sub.Shards), func(i int) error {
+		if !c.made[i] {
+			return nil
 		}
-	}
-	wait.Wait()
-	left = append(left, errs...)
+		_, err := deprovisionAll(ctx, c.sub, &c.sub.Shards[i])
+		return err
+	}))
 	if err := errors.Join(left...); err != nil {
 		return fmt.Errorf("create subscription %s: %w\nNot everything that had been made could be removed again:\n%w", c.sub.Name, why, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -30,13 +29,7 @@ func ddlTriggers(sub *control.Subscription) []string {
 
 // eachShard does something on all shards at the same time.
 func eachShard(sub *control.Subscription, do func(*control.Shard) error) error {
-	errs := make([]error, len(sub.Shards))
-	var wait sync.WaitGroup
-	for i := range sub.Shards {
-		wait.Go(func() { errs[i] = do(&sub.Shards[i]) })
-	}
-	wait.Wait()
-	return errors.Join(errs...)
+	return parallel(len(sub.Shards), func(i int) error { return do(&sub.Shards[i]) })
 }
 
 // InstallDDL makes the event triggers as the subscription wants them. It may be repeated; a subscription that ignores DDL

@@ -156,7 +156,7 @@ func (d *drop) clear(ctx context.Context, sub *control.Subscription) error {
 }
 
 func (d *drop) clearShards(ctx context.Context, sub *control.Subscription) error {
-	return d.parallel(len(sub.Shards), func(i int) error {
+	return parallel(len(sub.Shards), func(i int) error {
 		sh := &sub.Shards[i]
 		removed, err := deprovisionAll(ctx, sub, sh)
 		d.removed(removed...)
@@ -165,7 +165,7 @@ func (d *drop) clearShards(ctx context.Context, sub *control.Subscription) error
 }
 
 func (d *drop) clearTargets(ctx context.Context, sub *control.Subscription) error {
-	return d.parallel(len(sub.Targets), func(i int) error {
+	return parallel(len(sub.Targets), func(i int) error {
 		t := &sub.Targets[i]
 		removed, err := forgetProgress(ctx, t, d.name, d.options.everything)
 		d.removed(removed...)
@@ -182,16 +182,6 @@ func (d *drop) orLeave(ctx context.Context, err error, format string, args ...an
 	defer d.mu.Unlock()
 	d.result.Left = append(d.result.Left, fmt.Sprintf(format, args...)+" ("+err.Error()+")")
 	return nil
-}
-
-func (d *drop) parallel(n int, do func(int) error) error {
-	errs := make([]error, n)
-	var wait sync.WaitGroup
-	for i := range n {
-		wait.Go(func() { errs[i] = do(i) })
-	}
-	wait.Wait()
-	return errors.Join(errs...)
 }
 
 // ownings names what Create made on a shard.

@@ -2,7 +2,6 @@ package subscribe
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -102,17 +101,12 @@ func (c *changing) look(ctx context.Context) error {
 
 // each does something with every shard, at the same time.
 func (c *changing) each(do func(i int) error) error {
-	errs := make([]error, len(c.members))
-	var wait sync.WaitGroup
-	for i := range c.members {
-		wait.Go(func() {
-			if err := do(i); err != nil {
-				errs[i] = fmt.Errorf("shard %s: %w", c.sub.Shards[i].Name, err)
-			}
-		})
-	}
-	wait.Wait()
-	return errors.Join(errs...)
+	return parallel(len(c.members), func(i int) error {
+		if err := do(i); err != nil {
+			return fmt.Errorf("shard %s: %w", c.sub.Shards[i].Name, err)
+		}
+		return nil
+	})
 }
 
 func namesOf(tables []table) (all []control.CopyTableName) {

@@ -101,7 +101,7 @@ func previewShard(ctx context.Context, sub *control.Subscription, sh *control.Sh
 	for _, name := range there {
 		p.sort(sh.OwnPublication, about+": publication "+name)
 	}
-	installed, err := dumper.InspectDDL(ctx, dumper.DDLSpec{DSN: sh.DSN, Name: sh.Name, Subscription: sub.Name})
+	installed, err := dumper.InspectDDL(ctx, ddlSpec(sub, sh))
 	if err != nil {
 		return unknown(err)
 	}
