@@ -116,9 +116,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 func (c *capture) prepareCopy(ctx context.Context, at *pipeline.Checkpoint, fresh bool) (err error) {
 	conf := c.node.conf.copying
 	conf.Sub, conf.Copies, conf.Epoch = c.sub, c.node.copies, c.pub.Epoch()
-	if every := c.node.conf.NewTables; every != 0 {
-		conf.NewTablesEvery = every
-	}
+	conf.NewTablesEvery = c.node.conf.NewTables
 	conf.SpillDir, conf.Log = c.node.spillDir, c.node.conf.Log.With("subscription", c.sub.Name)
 	if c.copying, err = copying.New(conf); err != nil {
 		return err

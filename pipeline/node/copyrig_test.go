@@ -56,7 +56,7 @@ func newCopyRig(t *testing.T, shards int, prepare func(*copyRig)) *copyRig {
 		c.exec(conn, copySchema)
 		c.shards, c.dsns = append(c.shards, conn), append(c.dsns, s.DSN())
 	}
-	c.conf = copying.Config{ChunkBytes: 4 << 10, RetryAfter: 100 * time.Millisecond, NewTablesEvery: 100 * time.Millisecond}
+	c.conf = copying.Config{ChunkBytes: 4 << 10, RetryAfter: 100 * time.Millisecond}
 	if prepare != nil {
 		prepare(c)
 	}
@@ -79,7 +79,7 @@ func (c *copyRig) create(copyData bool, tables ...string) {
 func (c *copyRig) node(name string) (stop func()) {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(c.ctx)
-	n, err := New(ctx, c.bus, Config{Name: name, Durability: DurableAcks, LeaseTTL: time.Second, Heartbeat: 100 * time.Millisecond, SpillDir: c.t.TempDir(), Log: c.log.With("node", name), RetryMax: 300 * time.Millisecond, copying: c.conf})
+	n, err := New(ctx, c.bus, Config{Name: name, Durability: DurableAcks, LeaseTTL: time.Second, Heartbeat: 100 * time.Millisecond, NewTables: 100 * time.Millisecond, SpillDir: c.t.TempDir(), Log: c.log.With("node", name), RetryMax: 300 * time.Millisecond, copying: c.conf})
 	c.must(err)
 	done := make(chan struct{})
 	go func() { defer close(done); _ = n.Run(ctx) }()
