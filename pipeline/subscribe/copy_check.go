@@ -131,13 +131,7 @@ ORDER BY w.schema, w.name`
 // are told of elsewhere.
 func checkTargetCopy(ctx context.Context, db *database, about string, wish copyWish, tables []table) (findings []Finding, err error) {
 	keyed := slices.DeleteFunc(slices.Clone(tables), func(t table) bool { return len(t.key) == 0 })
-	rows, err := db.Query(ctx, keyedSQL, wantedOf(keyed))
-	if err != nil {
-		return nil, fmt.Errorf("look at the keys of the tables: %w", err)
-	}
-	lacking, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t table, err error) {
-		return t, row.Scan(&t.schema, &t.name)
-	})
+	lacking, err := db.tables(ctx, keyedSQL, keyed)
 	if err != nil {
 		return nil, fmt.Errorf("look at the keys of the tables: %w", err)
 	}
@@ -161,17 +155,23 @@ func checkTargetCopy(ctx context.Context, db *database, about string, wish copyW
 	return findings, err
 }
 
-// filled lists the tables that hold rows.
+// readableSQL lists the tables that exist and may be read.
+const readableSQL = `
+SELECT w.schema, w.name
+FROM jsonb_to_recordset($1) AS w(schema text, name text)
+JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name AND c.relkind IN ('r', 'p')
+WHERE pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+ORDER BY w.schema, w.name`
+
+// filled lists the tables that hold rows, as far as they may be read.
 func (d *database) filled(ctx context.Context, tables []table) (filled []table, err error) {
-	for _, t := range tables {
-		var readable, found bool
-		if err := d.QueryRow(ctx, `SELECT coalesce((SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')), false)`, t.schema, t.name).Scan(&readable); err != nil {
-			return nil, fmt.Errorf("look for rows in %s: %w", t.plain(), err)
-		}
-		if !readable {
-			continue
-		}
+	readable, err := d.tables(ctx, readableSQL, tables)
+	if err != nil {
+		return nil, fmt.Errorf("look for rows: %w", err)
+	}
+	for _, t := range readable {
+		var found bool
 		if err := d.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+t.quoted()+")").Scan(&found); err != nil {
 			return nil, fmt.Errorf("look for rows in %s: %w", t.plain(), err)
 		}
@@ -180,4 +180,15 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 		}
 	}
 	return filled, nil
+}
+
+// tables asks which of the tables a query lists.
+func (d *database) tables(ctx context.Context, sql string, of []table) ([]table, error) {
+	rows, err := d.Query(ctx, sql, wantedOf(of))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (t table, err error) {
+		return t, row.Scan(&t.schema, &t.name)
+	})
 }
