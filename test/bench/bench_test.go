@@ -167,8 +167,9 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// Wrong data, and a state that never was, fail a drain.
-func TestWrongDataFails(t *testing.T) {
+// testLab is a lab with one shard.
+func testLab(t *testing.T) (context.Context, *lab) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("needs PostgreSQL servers")
 	}
@@ -182,6 +183,12 @@ func TestWrongDataFails(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return ctx, l
+}
+
+// Wrong data, and a state that never was, fail a drain.
+func TestWrongDataFails(t *testing.T) {
+	ctx, l := testLab(t)
 	all := []Contender{&captureOnly{}, &durable{format: "json"}, &replay{commit: "off"}, &replay{commit: "off", stored: true}, &native{commit: "off"}}
 	b, err := buildBacklog(ctx, l, workload("a"), Options{Rounds: 3, Size: 1e-9}, all)
 	if err != nil {
@@ -220,19 +227,7 @@ func TestWrongDataFails(t *testing.T) {
 
 // Each law holds before and after, and says no when a part of a transaction is missing.
 func TestLaws(t *testing.T) {
-	if testing.Short() {
-		t.Skip("needs PostgreSQL servers")
-	}
-	ctx := testContext(t)
-	l, err := openLab(ctx, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	ctx, l := testLab(t)
 	breaks := map[string]string{
 		"a": "DELETE FROM item WHERE id = (SELECT max(id) - 1 FROM item)",
 		"b": "DELETE FROM item WHERE id = (SELECT max(id) FROM item)",

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/subscribe"
 )
 
@@ -246,12 +247,8 @@ func (d *Delay) conclude(acked, seen []time.Time) {
 
 // await lets time pass: the load is on.
 func await(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if pause.For(ctx, d) != nil {
 		return context.Cause(ctx)
 	}
+	return nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+
+	"shardcdc/pipeline/pause"
 )
 
 const (
@@ -72,18 +74,7 @@ func (l *load) turn(ctx context.Context, began time.Time, i int64) error {
 			return l.written.Load()-l.passed() < outstandingMost, nil
 		})
 	}
-	wait := time.Until(began.Add(time.Duration(float64(i) / l.rate * float64(time.Second))))
-	if wait <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return pause.For(ctx, time.Until(began.Add(time.Duration(float64(i)/l.rate*float64(time.Second)))))
 }
 
 // markers are rows whose commit is timed, one after the other, beside the load.

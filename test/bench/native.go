@@ -74,19 +74,8 @@ func (n *native) measure(ctx context.Context, b *Backlog, target, slot string) (
 }
 
 // workers is what the apply workers took.
-func (n *native) workers(ctx context.Context, target string) (total Usage, err error) {
-	pids, err := query[[]int](ctx, target, "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_subscription WHERE pid IS NOT NULL")
-	if err != nil {
-		return total, err
-	}
-	for _, pid := range pids {
-		u, err := usageOf(pid)
-		if err != nil {
-			return total, err
-		}
-		total.add(u)
-	}
-	return total, nil
+func (n *native) workers(ctx context.Context, target string) (Usage, error) {
+	return backends(ctx, target, "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_subscription WHERE pid IS NOT NULL")
 }
 
 // drop leaves the slots, as every contender does.

@@ -380,17 +380,6 @@ func (r *replay) apply(ctx context.Context, s *site, b *Backlog, slot, target st
 const applicationName = "cdc apply bench"
 
 // session is what the worker's backends on the target took.
-func (r *replay) session(ctx context.Context, target string) (total Usage, err error) {
-	pids, err := query[[]int](ctx, target, "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE application_name = $1", applicationName)
-	if err != nil {
-		return total, err
-	}
-	for _, pid := range pids {
-		u, err := usageOf(pid)
-		if err != nil {
-			return total, err
-		}
-		total.add(u)
-	}
-	return total, nil
+func (r *replay) session(ctx context.Context, target string) (Usage, error) {
+	return backends(ctx, target, "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE application_name = $1", applicationName)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -56,6 +57,22 @@ var errGone = errors.New("the process has ended")
 
 // ticks per second of /proc/PID/stat: USER_HZ, which is 100 on every Linux that Go runs on.
 const ticks = 100
+
+// backends is what the server's processes took that a query lists.
+func backends(ctx context.Context, dsn, sql string, args ...any) (total Usage, err error) {
+	pids, err := query[[]int](ctx, dsn, sql, args...)
+	if err != nil {
+		return total, err
+	}
+	for _, pid := range pids {
+		u, err := usageOf(pid)
+		if err != nil {
+			return total, err
+		}
+		total.add(u)
+	}
+	return total, nil
+}
 
 // usageOf looks at another process. Its CPU time is counted in ticks of 10 ms.
 func usageOf(pid int) (u Usage, err error) {
