@@ -18,23 +18,13 @@ import (
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/pause/pausetest"
 	"shardcdc/pipeline/throwaway"
+	"shardcdc/pipeline/throwaway/throwawaytest"
 )
 
 // server is shared by the tests of this package, which run one after the other; each has a database of its own.
 var server *throwaway.Server
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		var err error
-		server, err = throwaway.Start(context.Background(), throwaway.Options{Name: "dumper"})
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer server.Close()
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(throwawaytest.Main(m, "dumper", &server)) }
 
 // patience is how long a condition may take on a busy machine.
 const patience = 30 * time.Second

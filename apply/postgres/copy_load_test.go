@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"shardcdc/apply"
-	"shardcdc/apply/postgres"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
 )
@@ -174,13 +173,9 @@ func TestCopyArriving(t *testing.T) {
 				w, table := manyRows(t, 5000)
 				table.Keyed = keyed
 				f, spill := newFeed(t), new(files)
-				target, err := postgres.New(w.cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
-				cfg := apply.Config{Target: target, Spill: spill.create}
+				cfg := apply.Config{Spill: spill.create}
 				if spool {
-					cfg.Target = spooling{target}
+					cfg.Target = w.spooling(t)
 				}
 				fl := w.follow(t, f, cfg)
 				begin := w.begin(mark.TargetFail, table)

@@ -169,6 +169,16 @@ type follower struct {
 	done    chan error
 }
 
+// spooling is the world's target as one that never takes rows as they come.
+func (w *world) spooling(t *testing.T) apply.Target {
+	t.Helper()
+	target, err := postgres.New(w.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spooling{target}
+}
+
 // follow starts a worker, which ends with the test.
 func (w *world) follow(t *testing.T, f *feed, cfg apply.Config) *follower {
 	t.Helper()

@@ -15,6 +15,7 @@ import (
 	"shardcdc/apply/postgres"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/throwaway"
+	"shardcdc/pipeline/throwaway/throwawaytest"
 	"shardcdc/pipeline/wire"
 )
 
@@ -24,17 +25,7 @@ var server *throwaway.Server
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
-	var err error
-	server, err = throwaway.Start(context.Background(), throwaway.Options{Name: "apply"})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	code := m.Run()
-	if err := server.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
+	code := throwawaytest.Main(m, "apply", &server)
 	if err := goleak.Find(); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1

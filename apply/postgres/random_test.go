@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"shardcdc/apply"
-	"shardcdc/apply/postgres"
 	"shardcdc/pipeline"
 )
 
@@ -33,13 +32,9 @@ func TestRandomHistory(t *testing.T) {
 // writer that died.
 func throughStream(t *testing.T, w *world, spool bool) func([]*pipeline.Transaction) error {
 	f, spill := newFeed(t), new(files)
-	target, err := postgres.New(w.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := apply.Config{Target: target, Spill: spill.create}
+	cfg := apply.Config{Spill: spill.create}
 	if spool {
-		cfg.Target = spooling{target}
+		cfg.Target = w.spooling(t)
 	}
 	fl := w.follow(t, f, cfg)
 	return func(txs []*pipeline.Transaction) error {

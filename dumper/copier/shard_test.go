@@ -20,23 +20,13 @@ import (
 	"shardcdc/dumper/copier/fold"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/throwaway"
+	"shardcdc/pipeline/throwaway/throwawaytest"
 )
 
 // server is shared by the tests of this package; each has a database of its own.
 var server *throwaway.Server
 
-func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		var err error
-		server, err = throwaway.Start(context.Background(), throwaway.Options{Name: "copier"})
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer server.Close()
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { os.Exit(throwawaytest.Main(m, "copier", &server)) }
 
 // patience is how long a condition may take on a busy machine.
 const patience = 30 * time.Second

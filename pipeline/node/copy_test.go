@@ -79,10 +79,7 @@ func TestCopySurvives(t *testing.T) {
 		k.mu.Unlock()
 	}
 	stop()
-	c.captured()
-	m := newReplay(t, true, "public.plain")
-	m.run(c.rig)
-	m.source(c, "items", "pairs", "plain")
+	m := c.replayed(newReplay(t, true, "public.plain"), "items", "pairs", "plain")
 	m.accounts(c)
 	if want := len(copying.Points) - 1; m.ended != want {
 		t.Errorf("%d copies ended, want %d", m.ended, want)
@@ -102,10 +99,7 @@ func TestInitialCopySurvives(t *testing.T) {
 			c.node("n1")
 			c.copied()
 			stop()
-			c.captured()
-			m := newReplay(t, false, "public.plain")
-			m.run(c.rig)
-			m.source(c, "items", "pairs", "plain")
+			m := c.replayed(newReplay(t, false, "public.plain"), "items", "pairs", "plain")
 			m.accounts(c)
 			if k.died != 1 {
 				t.Errorf("it died %d times", k.died)
@@ -140,10 +134,7 @@ func TestCopyShutsOut(t *testing.T) {
 			c.copied()
 			close(release)
 			stop()
-			c.captured()
-			m := newReplay(t, true, "public.plain")
-			m.run(c.rig)
-			m.source(c, "items", "pairs", "plain")
+			m := c.replayed(newReplay(t, true, "public.plain"), "items", "pairs", "plain")
 			m.accounts(c)
 		})
 	}
@@ -175,10 +166,7 @@ func TestCopyOfRowsThatMove(t *testing.T) {
 	c.exec(c.shards[0], "UPDATE items SET id = -id")
 	close(hold)
 	c.copied()
-	c.captured()
-	m := newReplay(t, true)
-	m.run(c.rig)
-	m.source(c, "items")
+	m := c.replayed(newReplay(t, true), "items")
 	if m.rows < 6000 {
 		t.Errorf("%d rows were copied", m.rows)
 	}
@@ -236,10 +224,7 @@ func TestCopyInDoubt(t *testing.T) {
 	})
 	c.exec(c.shards[1], "COMMIT PREPARED 'meanwhile'")
 	c.copied()
-	c.captured()
-	m := newReplay(t, true)
-	m.run(c.rig)
-	m.source(c, "items")
+	m := c.replayed(newReplay(t, true), "items")
 	m.accounts(c)
 }
 
@@ -257,10 +242,7 @@ func TestTablesJoin(t *testing.T) {
 	c.must(err)
 	c.copied()
 	stop()
-	c.captured()
-	m := newReplay(t, false, "public.plain")
-	m.run(c.rig)
-	m.source(c, "items", "pairs", "plain")
+	m := c.replayed(newReplay(t, false, "public.plain"), "items", "pairs", "plain")
 	m.accounts(c)
 	if k.died != 1 {
 		t.Errorf("it died %d times", k.died)
@@ -293,10 +275,7 @@ func TestTablesLeaveACopy(t *testing.T) {
 	c.exec(c.shards[0], "DROP TABLE plain")
 	close(hold)
 	c.copied()
-	c.captured()
-	m := newReplay(t, false, "public.plain")
-	m.run(c.rig)
-	m.source(c, "items")
+	c.replayed(newReplay(t, false, "public.plain"), "items")
 }
 
 // A shard that restarts in the middle makes the copy wait; nothing fails.
@@ -330,10 +309,7 @@ func TestCopyOverRestart(t *testing.T) {
 		c.must(err)
 		t.Cleanup(func() { _ = c.shards[i].Close(context.Background()) })
 	}
-	c.captured()
-	m := newReplay(t, true, "public.plain")
-	m.run(c.rig)
-	m.source(c, "items", "pairs", "plain")
+	m := c.replayed(newReplay(t, true, "public.plain"), "items", "pairs", "plain")
 	m.accounts(c)
 }
 
@@ -355,10 +331,7 @@ func TestNewTables(t *testing.T) {
 	c.must(err)
 	c.copied()
 	c.exec(c.shards[1], "UPDATE fresh SET v = 'w' WHERE id = 3")
-	c.captured()
-	m := newReplay(t, false)
-	m.run(c.rig)
-	m.source(c, "fresh")
+	c.replayed(newReplay(t, false), "fresh")
 }
 
 // Tables are copied anew, again and again, under load. They were empty when the stream began, so the stream itself tells what
@@ -374,10 +347,7 @@ func TestCopyIsExact(t *testing.T) {
 		c.copied()
 	}
 	stop()
-	c.captured()
-	m := newReplay(t, true, "public.plain")
-	m.run(c.rig)
-	m.source(c, "items", "pairs", "plain")
+	m := c.replayed(newReplay(t, true, "public.plain"), "items", "pairs", "plain")
 	m.accounts(c)
 	if m.ended != 3 {
 		t.Fatalf("%d copies ended, want 3", m.ended)
@@ -394,10 +364,7 @@ func TestInitialCopy(t *testing.T) {
 	c.node("n1")
 	c.copied()
 	stop()
-	c.captured()
-	m := newReplay(t, false, "public.plain")
-	m.run(c.rig)
-	m.source(c, "items", "pairs", "plain")
+	m := c.replayed(newReplay(t, false, "public.plain"), "items", "pairs", "plain")
 	jobs, err := c.copies().Jobs(c.ctx, "bank")
 	c.must(err)
 	if j := jobs[0]; j.BeginCSN != 1 || j.EndCSN < 2 || len(j.Tables) != 3 {

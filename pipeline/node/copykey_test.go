@@ -50,10 +50,7 @@ func TestCopyKeyType(t *testing.T) {
 	waits("the type or the collation of the key of table public.items")
 	c.exec(c.shards[0], "ALTER TABLE items ALTER id TYPE bigint USING id::bigint")
 	c.copied()
-	c.captured()
-	m := newReplay(t, false)
-	m.run(c.rig)
-	m.source(c, "items")
+	c.replayed(newReplay(t, false), "items")
 }
 
 // A copy comes to its end while rows get other keys all the time, one after the other.
@@ -83,9 +80,6 @@ func TestCopyEndsWhileKeysChange(t *testing.T) {
 	c.copied()
 	cancel()
 	all.Wait()
-	c.captured()
-	m := newReplay(t, true)
-	m.run(c.rig)
-	m.source(c, "items")
+	m := c.replayed(newReplay(t, true), "items")
 	m.accounts(c)
 }

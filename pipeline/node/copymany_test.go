@@ -53,10 +53,7 @@ func TestCopyOfTooManyTables(t *testing.T) {
 				return true
 			})
 			c.exec(c.shards[0], "INSERT INTO items VALUES (2)")
-			c.captured()
-			m := newReplay(t, false)
-			m.run(c.rig)
-			m.source(c, "items")
+			c.replayed(newReplay(t, false), "items")
 		})
 	}
 }

@@ -52,6 +52,15 @@ func newReplay(t testing.TB, exact bool, keyless ...string) *replay {
 	return r
 }
 
+// replayed has a reader take all that was committed, and compares the tables on its target with those of the source.
+func (c *copyRig) replayed(m *replay, tables ...string) *replay {
+	c.t.Helper()
+	c.captured()
+	m.run(c.rig)
+	m.source(c, tables...)
+	return m
+}
+
 func (c content) of(shard pipeline.ShardID, table string) map[string]row {
 	name := fmt.Sprint(shard, " ", table)
 	if c[name] == nil {
