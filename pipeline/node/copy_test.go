@@ -58,6 +58,16 @@ func TestCopySurvives(t *testing.T) {
 	c.fill()
 	stop := c.load(3)
 	r := rand.New(rand.NewPCG(c.seed, 0))
+	jobs := 0
+	again := func(p copying.Point, n int) (died bool) {
+		k.set(p, n)
+		c.order(control.CopyResync, "items", "pairs", "plain")
+		c.copied()
+		jobs++
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.died > 0
+	}
 	for _, p := range copying.Points {
 		if p == copying.TablesJoined { // no table joins here
 			continue
@@ -65,24 +75,19 @@ func TestCopySurvives(t *testing.T) {
 		n := 1
 		switch p {
 		case copying.ChunkRead, copying.HighEmitted, copying.ChunkFolded, copying.ChunkIntended, copying.ChunkPublished:
-			n += r.IntN(20)
+			n += r.IntN(20) // tables that the load just truncated have fewer chunks: then the first one
 		case copying.LedgerMade, copying.AgainWritten:
 			n += r.IntN(3)
 		}
-		k.set(p, n)
-		c.order(control.CopyResync, "items", "pairs", "plain")
-		c.copied()
-		k.mu.Lock()
-		if k.died == 0 && p != copying.AgainWritten { // for that one there has to be luck
+		if !again(p, n) && !again(p, 1) && p != copying.AgainWritten { // for that one there has to be luck
 			t.Errorf("seed %d: it never came to: %s", c.seed, p)
 		}
-		k.mu.Unlock()
 	}
 	stop()
 	m := c.replayed(newReplay(t, true, "public.plain"), "items", "pairs", "plain")
 	m.accounts(c)
-	if want := len(copying.Points) - 1; m.ended != want {
-		t.Errorf("%d copies ended, want %d", m.ended, want)
+	if m.ended != jobs {
+		t.Errorf("%d copies ended, want %d", m.ended, jobs)
 	}
 }
 
