@@ -20,11 +20,20 @@ type table struct {
 	partitioned bool
 	columns     map[string]*column
 	keys        [][]*column // of each unique index on NOT NULL columns, checked at once; the primary key first
+	uniques     []unique    // everything that keeps rows apart, of its partitions too
+	strict      bool        // something fires at a change although the session is a replica: it has to see what it would on the source
+}
+
+// unique is an index in which no two rows may meet: a unique index, or one of an exclusion constraint.
+type unique struct {
+	columns []*column
+	exact   bool // rows meet if all columns are equal, and only then, and equal values have equal canonical text; else columns says nothing
 }
 
 // column of the target.
 type column struct {
 	name      string
+	exact     bool   // its equal values have equal canonical text; see exactTypes
 	typ       string // its type without modifier, of a domain the base type; as SQL
 	always    bool   // GENERATED ALWAYS AS IDENTITY
 	generated bool   // GENERATED ALWAYS AS (…), STORED or VIRTUAL
@@ -42,13 +51,22 @@ func (t *table) from() string {
 	return "ONLY " + t.name.String()
 }
 
+// exactTypes are the types of which two equal values have the same text, but for what a canonical form removes: trailing zeros
+// of numeric, trailing blanks of char(n), the sign of a floating zero. So are enums, and a domain is as its base type. Of
+// others it is not known (interval, jsonb and arrays call values equal whose text differs; types of extensions, anything).
+const exactTypes = `'bool', 'bpchar', 'bytea', 'char', 'cidr', 'date', 'float4', 'float8', 'inet', 'int2', 'int4', 'int8', 'macaddr', 'macaddr8',
+	'money', 'name', 'numeric', 'oid', 'pg_lsn', 'bit', 'text', 'time', 'timestamp', 'timestamptz', 'timetz', 'uuid', 'varbit', 'varchar'`
+
 const columnsSQL = `
-SELECT a.attname, pg_catalog.format_type(base.oid, -1), a.attidentity, a.attgenerated, a.attnotnull
+SELECT a.attname, pg_catalog.format_type(base.oid, -1), a.attidentity, a.attgenerated, a.attnotnull,
+	(bt.typtype = 'e' OR bt.typname IN (` + exactTypes + `) AND bt.typnamespace = 'pg_catalog'::regnamespace) AND coalesce(co.collisdeterministic, true)
 FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL (
 	WITH RECURSIVE up(oid) AS (
 		SELECT a.atttypid
 		UNION ALL SELECT t.typbasetype FROM up JOIN pg_catalog.pg_type t ON t.oid = up.oid WHERE t.typtype = 'd')
 	SELECT up.oid FROM up JOIN pg_catalog.pg_type t ON t.oid = up.oid WHERE t.typtype <> 'd') base
+JOIN pg_catalog.pg_type bt ON bt.oid = base.oid
+LEFT JOIN pg_catalog.pg_collation co ON co.oid = a.attcollation
 WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum`
 
@@ -68,6 +86,31 @@ JOIN pg_catalog.pg_namespace ns ON ns.oid = o.oprnamespace
 WHERE i.indrelid = $1::oid AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
 ORDER BY i.indisprimary DESC, i.indexrelid, k.n`
 
+// uniquesSQL gives every index in which rows may meet: its columns, and whether only equality of whole columns counts, as the
+// columns' own type and collation understand it. An index that only a partition has is never so.
+const uniquesSQL = treeSQL + `
+SELECT i.indexrelid, a.attname,
+	i.indrelid = $1::oid AND NOT i.indisexclusion AND i.indpred IS NULL AND i.indexprs IS NULL
+		AND ns.nspname = 'pg_catalog' AND oc.opcnamespace = 'pg_catalog'::regnamespace AND coalesce(co.collisdeterministic, true)
+FROM tree JOIN pg_catalog.pg_index i ON i.indrelid = tree.oid
+CROSS JOIN LATERAL generate_series(0, i.indnkeyatts - 1) k(n)
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n] AND a.attnum > 0
+JOIN pg_catalog.pg_opclass oc ON oc.oid = i.indclass[k.n]
+JOIN pg_catalog.pg_opfamily f ON f.oid = oc.opcfamily
+JOIN pg_catalog.pg_namespace ns ON ns.oid = f.opfnamespace
+LEFT JOIN pg_catalog.pg_collation co ON co.oid = i.indcollation[k.n]
+WHERE (i.indisunique OR i.indisexclusion)
+	AND (i.indrelid = $1::oid OR NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = i.indexrelid))
+ORDER BY i.indexrelid, k.n`
+
+// treeSQL is a table with its partitions.
+const treeSQL = `WITH tree(oid) AS (SELECT $1::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass))`
+
+// strictSQL asks whether a trigger or a rule fires under session_replication_role replica, those of foreign keys among them.
+const strictSQL = treeSQL + `
+SELECT EXISTS (SELECT FROM tree JOIN pg_catalog.pg_trigger g ON g.tgrelid = tree.oid WHERE g.tgenabled IN ('R', 'A'))
+	OR EXISTS (SELECT FROM tree JOIN pg_catalog.pg_rewrite r ON r.ev_class = tree.oid WHERE r.ev_enabled IN ('R', 'A') AND r.ev_type <> '1')`
+
 // table finds a table of the target, from memory or from the catalog.
 func (s *session) table(ctx context.Context, name tableName) (*table, error) {
 	if t := s.tables[name]; t != nil {
@@ -85,12 +128,14 @@ func (s *session) table(ctx context.Context, name tableName) (*table, error) {
 	for _, r := range rows {
 		c := &column{
 			name: string(r[0]), typ: string(r[1]), always: string(r[2]) == "a",
-			generated: string(r[3]) != "", notNull: string(r[4]) == "t",
+			generated: string(r[3]) != "", notNull: string(r[4]) == "t", exact: string(r[5]) == "t",
 		}
 		t.columns[c.name] = c
 	}
-	if err := s.indexes(ctx, t, oid); err != nil {
-		return nil, err
+	for _, learn := range []func(context.Context, *table) error{s.indexes, s.uniques, s.strict} {
+		if err := learn(ctx, t); err != nil {
+			return nil, err
+		}
 	}
 	s.tables[name] = t
 	return t, nil
@@ -118,19 +163,56 @@ func (s *session) find(ctx context.Context, name tableName) (oid, kind string, e
 	return oid, kind, nil
 }
 
-func (s *session) indexes(ctx context.Context, t *table, oid string) error {
-	rows, err := s.query(ctx, indexesSQL, oid)
+func (s *session) indexes(ctx context.Context, t *table) error {
+	rows, err := s.query(ctx, indexesSQL, t.oid)
 	if err != nil {
 		return fmt.Errorf("indexes of %s: %w", t.name, err)
 	}
+	eachIndex(rows, t.index)
+	return nil
+}
+
+// eachIndex gives the rows of one index after the other; the first column is its OID.
+func eachIndex(rows [][][]byte, fn func([][][]byte)) {
 	for len(rows) > 0 {
 		n := slices.IndexFunc(rows, func(r [][]byte) bool { return string(r[0]) != string(rows[0][0]) })
 		if n < 0 {
 			n = len(rows)
 		}
-		t.index(rows[:n])
+		fn(rows[:n])
 		rows = rows[n:]
 	}
+}
+
+func (s *session) uniques(ctx context.Context, t *table) error {
+	rows, err := s.query(ctx, uniquesSQL, t.oid)
+	if err != nil {
+		return fmt.Errorf("unique indexes of %s: %w", t.name, err)
+	}
+	eachIndex(rows, t.unique)
+	return nil
+}
+
+// unique takes the columns of one index.
+func (t *table) unique(rows [][][]byte) {
+	u := unique{exact: true}
+	for _, r := range rows {
+		c := t.columns[string(r[1])] // nil: an expression, or made by DDL between two queries
+		u.exact = u.exact && c != nil && c.exact && string(r[2]) == "t"
+		u.columns = append(u.columns, c)
+	}
+	if !u.exact {
+		u.columns = nil
+	}
+	t.uniques = append(t.uniques, u)
+}
+
+func (s *session) strict(ctx context.Context, t *table) error {
+	rows, err := s.query(ctx, strictSQL, t.oid)
+	if err != nil {
+		return fmt.Errorf("triggers of %s: %w", t.name, err)
+	}
+	t.strict = string(rows[0][0]) == "t"
 	return nil
 }
 

@@ -1,0 +1,33 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"shardcdc/apply"
+)
+
+// Learned is what a session learns about what keeps the rows of a table apart, as text.
+func Learned(ctx context.Context, as apply.Session, schema, name string) (string, error) {
+	t, err := as.(*session).table(ctx, tableName{schema, name})
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	if t.strict {
+		b.WriteString("strict ")
+	}
+	for _, u := range t.uniques {
+		if !u.exact {
+			b.WriteString("(?)")
+			continue
+		}
+		names := make([]string, len(u.columns))
+		for i, c := range u.columns {
+			names[i] = c.name
+		}
+		fmt.Fprintf(&b, "(%s)", strings.Join(names, ","))
+	}
+	return b.String(), nil
+}
