@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/nats-io/nats.go"
-
 	"shardcdc/output"
 )
 
@@ -38,7 +36,7 @@ type parts struct {
 
 	n, k  int   // parts of the payload; begun so far
 	left  int64 // bytes of the payload that have not come
-	batch []*nats.Msg
+	batch []message
 	size  int      // bytes in batch
 	free  [][]byte // buffers of batches that are stored
 	err   error    // why nothing can be stored any more
@@ -59,8 +57,8 @@ func (w *parts) Write(data []byte) (int, error) {
 			w.err = err
 			return len(data) - len(rest), err
 		}
-		n := min(len(rest), w.u.p.limit-len(m.Data))
-		m.Data = append(m.Data, rest[:n]...)
+		n := min(len(rest), w.u.p.limit-len(m.data))
+		m.data = append(m.data, rest[:n]...)
 		w.size += n
 		w.left -= int64(n)
 		rest = rest[n:]
@@ -69,29 +67,28 @@ func (w *parts) Write(data []byte) (int, error) {
 }
 
 // message is the one with room, in a batch with room.
-func (w *parts) message() (*nats.Msg, error) {
+func (w *parts) message() (*message, error) {
 	limit := w.u.p.limit
 	if n := len(w.batch); n > 0 {
-		if last := w.batch[n-1]; len(last.Data) < limit {
+		if last := &w.batch[n-1]; len(last.data) < limit {
 			return last, nil
 		}
 	}
 	if !fits(len(w.batch), w.size, int(min(int64(limit), w.left))) {
-		if err := w.u.p.store(w.ctx, w.batch); err != nil {
+		if err := w.u.store(w.ctx, w.batch); err != nil {
 			return nil, err
 		}
 		w.recycle()
 	}
 	w.k++
-	m := w.u.transactionPart(w.csn, w.buffer(), w.k, w.n)
-	w.batch = append(w.batch, m)
-	return m, nil
+	w.batch = append(w.batch, w.u.transactionPart(w.csn, w.buffer(), w.k, w.n))
+	return &w.batch[len(w.batch)-1], nil
 }
 
 // recycle begins another batch. What is stored was copied by the client.
 func (w *parts) recycle() {
 	for _, m := range w.batch {
-		w.free = append(w.free, m.Data[:0])
+		w.free = append(w.free, m.data[:0])
 	}
 	clear(w.batch)
 	w.batch, w.size = w.batch[:0], 0

@@ -132,6 +132,35 @@ func TestLargeJSON(t *testing.T) {
 	}
 }
 
+// A server that takes larger messages gets them: each is stored alone, which it writes once, and one that fits ends its unit.
+func TestLargeMessages(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	b.limit = messageBytesMax
+	p, _, _ := b.open(b.config())
+	if p.limit != messageBytesMax {
+		t.Fatalf("messages of %d bytes", p.limit)
+	}
+	b.publish(p, batch(0, 3<<20, 5))
+	if p.last != 2 {
+		t.Fatalf("a unit that fits took %d messages", p.last-1)
+	}
+	b.publish(p, batch(5, 18<<20, 6))
+	b.publish(p, large(rows(6, 7, 9, 2<<20)))
+	for seq := pipeline.Seq(3); seq <= p.last; seq++ {
+		m, err := p.stream.GetMsg(b.ctx, uint64(seq))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id := m.Header.Get(headerBatchID); id != "" {
+			t.Errorf("message %d of %d bytes is in an atomic batch", seq, len(m.Data))
+		}
+	}
+	if p.last != 12 {
+		t.Fatalf("18 MB are %d messages", (p.last-2)/2)
+	}
+	b.want(5, 6, 7)
+}
+
 // A payload that is shorter or longer than it said has no end.
 func TestLargeLies(t *testing.T) {
 	b := newBench(t, StreamConfig{})
@@ -214,7 +243,7 @@ func TestLargeReusesBuffers(t *testing.T) {
 		if _, err := w.Write(make([]byte, 1<<16)); err != nil {
 			t.Fatal(err)
 		}
-		last := w.batch[len(w.batch)-1].Data
+		last := w.batch[len(w.batch)-1].data
 		buffers[&last[0]] = true
 	}
 	if most := batchBytes/p.limit + 1; w.k != w.n || w.left != 0 || len(buffers) > most {

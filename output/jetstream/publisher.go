@@ -44,7 +44,14 @@ type Publisher struct {
 	roomUpTo pipeline.Seq // what is before was removed when the stream was full
 
 	patience time.Duration // how long to wait for the next answer
+
+	subjects subjects
+	letter   letter    // the message that is being sent
+	msgs     []message // scratch: those of a unit
 }
+
+// subjects of the subscription.
+type subjects struct{ transactions, watermark, checkpoint, epoch string }
 
 // Open takes the stream over: it writes an epoch message, from which on no earlier writer can publish, and
 // reads the checkpoint of the last complete unit. ok is false if the stream has no unit yet.
@@ -53,7 +60,13 @@ func Open(ctx context.Context, nc *nats.Conn, js natsjs.JetStream, c Config) (p 
 	if err != nil {
 		return nil, at, false, err
 	}
-	p = &Publisher{conf: c, nc: nc, stream: s, limit: int(nc.MaxPayload()) - headersMax, patience: patienceMin}
+	p = &Publisher{
+		conf: c, nc: nc, stream: s, limit: min(int(nc.MaxPayload())-headersMax, messageBytesMax), patience: patienceMin,
+		subjects: subjects{
+			transactions: wire.Subject(c.Subscription), watermark: wire.WatermarkSubject(c.Subscription),
+			checkpoint: wire.CheckpointSubject(c.Subscription), epoch: wire.EpochSubject(c.Subscription),
+		},
+	}
 	if p.limit < headersMax {
 		return nil, at, false, fmt.Errorf("the NATS server's max_payload is %d bytes. Try: set it to 1MB or more", nc.MaxPayload())
 	}
@@ -86,11 +99,12 @@ func (p *Publisher) Epoch() pipeline.Seq { return p.epoch }
 func (p *Publisher) LastSeq() pipeline.Seq { return p.last }
 
 func (p *Publisher) takeOver(ctx context.Context) error {
-	before, err := lastOn(ctx, p.stream, wire.EpochSubject(p.conf.Subscription))
+	before, err := lastOn(ctx, p.stream, p.subjects.epoch)
 	if err != nil {
 		return err
 	}
-	msg := p.epochMessage()
+	msg := nats.NewMsg(p.subjects.epoch)
+	msg.Data = []byte(p.conf.Node)
 	msg.Header.Set(natsjs.ExpectedLastSubjSeqHeader, strconv.FormatUint(uint64(before), 10))
 	ack, err := p.request(ctx, msg)
 	if err != nil {
@@ -98,12 +112,6 @@ func (p *Publisher) takeOver(ctx context.Context) error {
 	}
 	p.epoch, p.last = ack, ack
 	return nil
-}
-
-func (p *Publisher) epochMessage() *nats.Msg {
-	msg := nats.NewMsg(wire.EpochSubject(p.conf.Subscription))
-	msg.Data = []byte(p.conf.Node)
-	return msg
 }
 
 // lastOn is the sequence of the last message on a subject, 0 if there is none.
@@ -176,7 +184,7 @@ func (p *Publisher) checkpointPart(ctx context.Context, seq pipeline.Seq) (part 
 	if err != nil {
 		return "", nil, fmt.Errorf("checkpoint in message %d: %w", seq, err)
 	}
-	if want := wire.CheckpointSubject(p.conf.Subscription); m.Subject != want {
+	if want := p.subjects.checkpoint; m.Subject != want {
 		return "", nil, fmt.Errorf("checkpoint in message %d: its subject is %s, want %s", seq, m.Subject, want)
 	}
 	return m.Header.Get(wire.HeaderPart), m.Data, nil
@@ -204,7 +212,7 @@ func (p *Publisher) purged(seq uint64) error {
 // tail is the last message that is not an epoch, nil if there is none.
 func (p *Publisher) tail(ctx context.Context) (*natsjs.RawStreamMsg, error) {
 	var tail *natsjs.RawStreamMsg
-	for _, subject := range []string{wire.Subject(p.conf.Subscription), wire.WatermarkSubject(p.conf.Subscription)} {
+	for _, subject := range []string{p.subjects.transactions, p.subjects.watermark} {
 		m, err := p.stream.GetLastMsgForSubject(ctx, subject)
 		if errors.Is(err, natsjs.ErrMsgNotFound) {
 			continue

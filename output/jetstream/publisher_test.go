@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
@@ -26,20 +27,22 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // bench is a real server with one subscription's stream.
 type bench struct {
-	t   *testing.T
+	t   testing.TB
 	nc  *nats.Conn
 	js  natsjs.JetStream
 	ctx context.Context
+
+	limit int // of a message; at first what a server takes that was not told otherwise
 }
 
-func newBench(t *testing.T, c StreamConfig) *bench {
+func newBench(t testing.TB, c StreamConfig) *bench {
 	t.Helper()
 	b, _ := newServer(t, c, "")
 	return b
 }
 
 // newServer starts a server that also listens, and makes the stream.
-func newServer(t *testing.T, c StreamConfig, listen string) (*bench, *embedded.Server) {
+func newServer(t testing.TB, c StreamConfig, listen string) (*bench, *embedded.Server) {
 	t.Helper()
 	b, srv := startServer(t, t.TempDir(), listen)
 	c.Subscription, c.Incarnation = "bank", "inc"
@@ -50,7 +53,7 @@ func newServer(t *testing.T, c StreamConfig, listen string) (*bench, *embedded.S
 }
 
 // startServer starts a server on what dir holds.
-func startServer(t *testing.T, dir, listen string) (*bench, *embedded.Server) {
+func startServer(t testing.TB, dir, listen string) (*bench, *embedded.Server) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: dir, Listen: listen, Log: slog.New(slog.DiscardHandler)})
@@ -66,7 +69,7 @@ func startServer(t *testing.T, dir, listen string) (*bench, *embedded.Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close(); srv.Close(); cancel() })
-	return &bench{t: t, nc: nc, js: js, ctx: ctx}, srv
+	return &bench{t: t, nc: nc, js: js, ctx: ctx, limit: server.MAX_PAYLOAD_SIZE - headersMax}, srv
 }
 
 func (b *bench) config() Config {
@@ -79,6 +82,7 @@ func (b *bench) open(c Config) (*Publisher, pipeline.Checkpoint, bool) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	p.limit = min(p.limit, b.limit)
 	return p, at, ok
 }
 
@@ -463,15 +467,15 @@ func TestOpenRefuses(t *testing.T) {
 
 // A large transaction goes out in batches that a server can take in one piece; several transactions never in two.
 func TestChunks(t *testing.T) {
-	part := func(size int) *nats.Msg { return &nats.Msg{Data: make([]byte, size)} }
-	repeat := func(n, size int) (msgs []*nats.Msg) {
+	part := func(size int) message { return message{data: make([]byte, size)} }
+	repeat := func(n, size int) (msgs []message) {
 		for range n {
 			msgs = append(msgs, part(size))
 		}
 		return msgs
 	}
 	for name, c := range map[string]struct {
-		msgs []*nats.Msg
+		msgs []message
 		want int
 	}{
 		"one":        {repeat(1, 20<<20), 1},

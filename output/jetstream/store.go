@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -16,16 +15,13 @@ import (
 	"shardcdc/pipeline/wire"
 )
 
-// store publishes messages that are stored all or none, and returns when they are durable.
-func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
-	first := msgs[0].Header
-	first.Set(natsjs.ExpectedLastSeqHeader, strconv.FormatUint(uint64(p.last), 10))
-	first.Set(natsjs.ExpectedLastSubjSeqHeader, strconv.FormatUint(uint64(p.epoch), 10))
-	first.Set(natsjs.ExpectedLastSubjSeqSubjHeader, wire.EpochSubject(p.conf.Subscription))
+// store publishes a group, all or none, and returns when it is durable.
+func (p *Publisher) store(ctx context.Context, g *group) error {
+	n := pipeline.Seq(len(g.msgs))
 	for delay := retryFirst; ; delay = next(delay) {
-		seq, err := p.send(ctx, msgs)
+		seq, err := p.send(ctx, g)
 		if err == nil {
-			if want := p.last + pipeline.Seq(len(msgs)); seq != want {
+			if want := p.last + n; seq != want {
 				return fmt.Errorf("stored at sequence %d, expected %d: someone else writes to the stream. Try: nats stream report", seq, want)
 			}
 			p.last = seq // the commit point: the unit, or its next chunk, is durable
@@ -48,12 +44,12 @@ func (p *Publisher) store(ctx context.Context, msgs []*nats.Msg) error {
 				p.stalled(errors.Join(err, lookErr))
 			}
 		}
-		stored, err := p.resolve(ctx, len(msgs), msgs[len(msgs)-1])
+		stored, err := p.resolve(ctx, g)
 		if err != nil {
 			return err
 		}
 		if stored {
-			p.last += pipeline.Seq(len(msgs))
+			p.last += n
 			p.stalled(nil)
 			return nil
 		}
@@ -89,11 +85,11 @@ func explained(err error, subscription string) error {
 
 // resolve finds out what became of a publish without a clear answer: stored, not stored (the stream is where
 // it was), or an error: fenced, or a stream that someone else changed.
-func (p *Publisher) resolve(ctx context.Context, n int, end *nats.Msg) (stored bool, err error) {
+func (p *Publisher) resolve(ctx context.Context, g *group) (stored bool, err error) {
 	limit := lookFirst
 	for delay := retryFirst; ; delay = next(delay) {
 		err := p.whileConnected(ctx, limit, func(ctx context.Context) (err error) {
-			stored, err = p.look(ctx, n, end)
+			stored, err = p.look(ctx, g)
 			return err
 		})
 		var fatal *FatalError
@@ -114,8 +110,9 @@ func (p *Publisher) resolve(ctx context.Context, n int, end *nats.Msg) (stored b
 	}
 }
 
-func (p *Publisher) look(ctx context.Context, n int, end *nats.Msg) (bool, error) {
-	epoch, err := lastOn(ctx, p.stream, wire.EpochSubject(p.conf.Subscription))
+func (p *Publisher) look(ctx context.Context, g *group) (bool, error) {
+	n := pipeline.Seq(len(g.msgs))
+	epoch, err := lastOn(ctx, p.stream, p.subjects.epoch)
 	if err != nil {
 		return false, err
 	}
@@ -130,39 +127,33 @@ func (p *Publisher) look(ctx context.Context, n int, end *nats.Msg) (bool, error
 	switch {
 	case last == p.last:
 		return false, nil
-	case last == p.last+pipeline.Seq(n):
+	case last == p.last+n:
 		m, err := p.stream.GetMsg(ctx, uint64(last))
 		if err != nil {
 			return false, err
 		}
-		same := m.Header.Get(wire.HeaderEpoch) == end.Header.Get(wire.HeaderEpoch) &&
-			m.Header.Get(wire.HeaderUnit) == end.Header.Get(wire.HeaderUnit) &&
-			m.Header.Get(wire.HeaderCSN) == end.Header.Get(wire.HeaderCSN) &&
-			m.Header.Get(wire.HeaderPart) == end.Header.Get(wire.HeaderPart)
+		end := &g.msgs[n-1]
+		same := m.Header.Get(wire.HeaderEpoch) == g.epoch && m.Header.Get(wire.HeaderUnit) == g.unit &&
+			m.Header.Get(wire.HeaderCSN) == end.csn && m.Header.Get(wire.HeaderPart) == end.part
 		if same {
 			return true, nil
 		}
 	}
 	return false, &FatalError{
-		What: fmt.Sprintf("stream %s ends at sequence %d, expected %d or %d: it was changed by someone else, or rolled back", info.Config.Name, last, p.last, p.last+pipeline.Seq(n)),
+		What: fmt.Sprintf("stream %s ends at sequence %d, expected %d or %d: it was changed by someone else, or rolled back", info.Config.Name, last, p.last, p.last+n),
 		Try:  "cdcctl status; a restart of the node goes on from what the stream holds if the shards' slots still reach back to it",
 	}
 }
 
 // send publishes one message, or several as an atomic batch, and waits for the acknowledgement.
-func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (pipeline.Seq, error) {
-	if len(msgs) == 1 {
-		return p.request(ctx, msgs[0])
+func (p *Publisher) send(ctx context.Context, g *group) (pipeline.Seq, error) {
+	last, batch := len(g.msgs)-1, ""
+	if last > 0 {
+		batch = nuid.Next()
 	}
-	id := nuid.Next()
 	unconfirmed := 0
-	for i, m := range msgs {
-		m.Header.Set("Nats-Batch-Id", id)
-		m.Header.Set("Nats-Batch-Sequence", strconv.Itoa(i+1))
-		if i == len(msgs)-1 {
-			m.Header.Set("Nats-Batch-Commit", "1")
-			return p.request(ctx, m)
-		}
+	for i := range last {
+		m := p.letter.write(p, g, i, batch)
 		unconfirmed += len(m.Data)
 		if i > 0 && unconfirmed < batchBytes/2 {
 			if err := p.nc.PublishMsg(m); err != nil {
@@ -177,7 +168,7 @@ func (p *Publisher) send(ctx context.Context, msgs []*nats.Msg) (pipeline.Seq, e
 			return 0, err
 		}
 	}
-	return 0, errors.New("empty batch")
+	return p.request(ctx, p.letter.write(p, g, last, batch))
 }
 
 // staged sends a message of a batch and waits until the server has taken it in.

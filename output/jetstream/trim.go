@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"shardcdc/pipeline"
@@ -61,7 +60,7 @@ func (p *Publisher) Trim(ctx context.Context, keep pipeline.Seq) error {
 // renewEpoch writes another epoch message of this writer. It is fenced as every publish is: to take the stream over, as
 // Open does, would take it from a writer that took it over meanwhile.
 func (p *Publisher) renewEpoch(ctx context.Context) error {
-	if err := p.store(ctx, []*nats.Msg{p.epochMessage()}); err != nil {
+	if err := p.store(ctx, &group{msgs: []message{{subject: p.subjects.epoch, data: []byte(p.conf.Node)}}}); err != nil {
 		return err
 	}
 	p.epoch = p.last
@@ -81,8 +80,7 @@ func (p *Publisher) makeRoom(ctx context.Context) (removed bool, err error) {
 	if keep = min(keep, p.needed); keep <= p.roomUpTo {
 		return false, nil
 	}
-	name := p.conf.Subscription
-	for _, subject := range []string{wire.Subject(name), wire.WatermarkSubject(name), wire.CheckpointSubject(name)} {
+	for _, subject := range []string{p.subjects.transactions, p.subjects.watermark, p.subjects.checkpoint} {
 		if err := p.stream.Purge(ctx, natsjs.WithPurgeSubject(subject), natsjs.WithPurgeSequence(uint64(keep))); err != nil {
 			return false, fmt.Errorf("remove from the full stream what nobody needs: %w", err)
 		}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/nats-io/nats.go"
-
 	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/wire"
@@ -16,6 +14,9 @@ const (
 	headersMax    = 60 << 10 // the server's limit for all headers of a message is 64 kB
 	batchMessages = 1000     // the server's limit for an atomic batch
 	batchBytes    = 8 << 20  // of a batch that is a part of one transaction
+
+	// messageBytesMax bounds a message where the server would take a larger one: readers ask for 8 MB at a time.
+	messageBytesMax = 4 << 20
 
 	// A larger checkpoint has messages of its own. One of no prepared fragments takes some hundred bytes, each
 	// prepared fragment some 30.
@@ -39,9 +40,7 @@ func (p *Publisher) publish(ctx context.Context, b *pipeline.Batch) error {
 		return err
 	}
 	if len(b.Transactions) == 0 {
-		m := u.message(wire.WatermarkSubject(p.conf.Subscription), nil)
-		m.Header.Set(wire.HeaderCSN, b.Previous.String())
-		return u.end(ctx, []*nats.Msg{m})
+		return u.end(ctx, []message{{subject: p.subjects.watermark, csn: b.Previous.String()}})
 	}
 	payloads, err := p.conf.Encoder.Encode(b)
 	if err != nil {
@@ -51,6 +50,21 @@ func (p *Publisher) publish(ctx context.Context, b *pipeline.Batch) error {
 		return u.large(ctx, payloads)
 	}
 	return u.resident(ctx, payloads)
+}
+
+// message is one that is on its way into the stream.
+type message struct {
+	subject   string
+	csn, part string // headers; empty: without
+	data      []byte
+}
+
+// group is stored all or none: a unit, or a part of one.
+type group struct {
+	msgs        []message
+	epoch, unit string // headers of all of them; empty: it belongs to no unit
+	checkpoint  string // header of the last one; empty: the unit goes on
+	watermark   string // likewise
 }
 
 // unit is a batch on its way into the stream.
@@ -78,98 +92,99 @@ func (p *Publisher) newUnit(b *pipeline.Batch) (*unit, error) {
 	return u, nil
 }
 
-// message is one with the headers that all messages of a unit have.
-func (u *unit) message(subject string, data []byte) *nats.Msg {
-	m := nats.NewMsg(subject)
-	m.Data = data
-	m.Header.Set(wire.HeaderFormat, u.p.conf.Format)
-	m.Header.Set(wire.HeaderEpoch, u.epoch)
-	m.Header.Set(wire.HeaderUnit, u.seq)
-	return m
-}
-
 // part is part k of n of a payload.
-func (u *unit) part(subject string, data []byte, k, n int) *nats.Msg {
-	m := u.message(subject, data)
+func part(subject string, data []byte, k, n int) message {
+	m := message{subject: subject, data: data}
 	if n > 1 {
-		m.Header.Set(wire.HeaderPart, wire.PartHeader(k, n))
+		m.part = wire.PartHeader(k, n)
 	}
 	return m
 }
 
-func (u *unit) transactionPart(csn string, data []byte, k, n int) *nats.Msg {
-	m := u.part(wire.Subject(u.p.conf.Subscription), data, k, n)
-	m.Header.Set(wire.HeaderCSN, csn)
+func (u *unit) transactionPart(csn string, data []byte, k, n int) message {
+	m := part(u.p.subjects.transactions, data, k, n)
+	m.csn = csn
 	return m
 }
 
 // resident publishes payloads that are in memory.
 func (u *unit) resident(ctx context.Context, payloads []output.Payload) error {
-	var msgs []*nats.Msg
-	for _, pl := range payloads {
-		parts := wire.Split(pl.Data, u.p.limit)
+	msgs := u.p.msgs[:0]
+	for i := range payloads {
+		pl := &payloads[i]
 		csn := pl.CSN.String()
-		for k, part := range parts {
-			msgs = append(msgs, u.transactionPart(csn, part, k+1, len(parts)))
+		if len(pl.Data) <= u.p.limit { // nearly always
+			msgs = append(msgs, u.transactionPart(csn, pl.Data, 1, 1))
+			continue
+		}
+		parts := wire.Split(pl.Data, u.p.limit)
+		for k, data := range parts {
+			msgs = append(msgs, u.transactionPart(csn, data, k+1, len(parts)))
 		}
 	}
+	defer func() { clear(msgs); u.p.msgs = msgs }()
+	rest := msgs
 	for u.single {
-		n := chunk(msgs)
-		if n == len(msgs) {
+		n := chunk(rest)
+		if n == len(rest) {
 			break
 		}
-		if err := u.p.store(ctx, msgs[:n]); err != nil {
+		if err := u.store(ctx, rest[:n]); err != nil {
 			return err
 		}
-		msgs = msgs[n:]
+		rest = rest[n:]
 	}
-	return u.end(ctx, msgs) // several transactions: all or none
+	return u.end(ctx, rest) // several transactions: all or none
+}
+
+// store stores messages of the unit that are not its end.
+func (u *unit) store(ctx context.Context, msgs []message) error {
+	return u.p.store(ctx, &group{msgs: msgs, epoch: u.epoch, unit: u.seq})
 }
 
 // chunk is how many messages of a single transaction go into the next atomic batch. A server stages a batch and copies
 // it when it commits, a replicated one in memory and in one proposal, so a batch has to be small in bytes as well.
-func chunk(msgs []*nats.Msg) int {
+func chunk(msgs []message) int {
 	n, size := 0, 0
-	for n < len(msgs) && fits(n, size, len(msgs[n].Data)) {
-		size += len(msgs[n].Data)
+	for n < len(msgs) && fits(n, size, len(msgs[n].data)) {
+		size += len(msgs[n].data)
 		n++
 	}
 	return n
 }
 
-// fits says whether a message goes into a batch of n messages and size bytes.
+// fits says whether a message goes into a batch of n messages and size bytes. A large one is better stored alone: its server
+// writes it once, not twice.
 func fits(n, size, message int) bool {
-	return n == 0 || n < batchMessages && size+message <= batchBytes
+	return n == 0 || n < batchMessages && size+message <= batchBytes && message <= batchBytes/4
 }
 
 // end stores the last messages of the unit, and with them that it is complete.
-func (u *unit) end(ctx context.Context, msgs []*nats.Msg) error {
-	value, needed := u.header, u.p.last+pipeline.Seq(len(msgs))
-	if value == "" {
+func (u *unit) end(ctx context.Context, msgs []message) error {
+	g := group{msgs: msgs, epoch: u.epoch, unit: u.seq, checkpoint: u.header, watermark: u.watermark}
+	needed := u.p.last + pipeline.Seq(len(msgs))
+	if g.checkpoint == "" {
 		// Before the messages, so that the end mark stays the unit's last message. The publish demands the stream's
 		// last sequence, so the sequences are known.
 		needed = u.p.last + 1
-		value = wire.CheckpointReference(needed)
-		msgs = append(u.checkpointMessages(), msgs...)
+		g.checkpoint = wire.CheckpointReference(needed)
+		g.msgs = append(u.checkpointMessages(), msgs...)
 	}
-	if len(msgs) > batchMessages {
-		return fmt.Errorf("a unit that must be stored at once has %d messages, and an atomic batch holds %d", len(msgs), batchMessages)
+	if len(g.msgs) > batchMessages {
+		return fmt.Errorf("a unit that must be stored at once has %d messages, and an atomic batch holds %d", len(g.msgs), batchMessages)
 	}
-	end := msgs[len(msgs)-1].Header
-	end.Set(wire.HeaderCheckpoint, value)
-	end.Set(wire.HeaderWatermark, u.watermark)
-	if err := u.p.store(ctx, msgs); err != nil {
+	if err := u.p.store(ctx, &g); err != nil {
 		return err
 	}
 	u.p.lastUnit, u.p.needed = u.p.last, needed
 	return nil
 }
 
-func (u *unit) checkpointMessages() []*nats.Msg {
+func (u *unit) checkpointMessages() []message {
 	parts := wire.Split(u.checkpoint, u.p.limit)
-	msgs := make([]*nats.Msg, len(parts))
-	for k, part := range parts {
-		msgs[k] = u.part(wire.CheckpointSubject(u.p.conf.Subscription), part, k+1, len(parts))
+	msgs := make([]message, len(parts))
+	for k, data := range parts {
+		msgs[k] = part(u.p.subjects.checkpoint, data, k+1, len(parts))
 	}
 	return msgs
 }

@@ -34,6 +34,9 @@ const (
 	readyTimeout = 30 * time.Second
 	// streamBuffered is the server's bound on bytes that wait to be stored in one stream.
 	streamBuffered = 256 << 20
+	// maxPayload: a unit in one message is written and synced once, one in an atomic batch twice. The writer of a stream makes
+	// no messages of more than 4 MB; NATS advises against more than 8.
+	maxPayload = 8 << 20
 )
 
 // Server is a running server.
@@ -78,6 +81,7 @@ func start(ctx context.Context, o Options) (*server.Server, error) {
 		JetStreamMaxStore:     o.StoreMax,
 		SyncAlways:            true,
 		StreamMaxBufferedSize: streamBuffered,
+		MaxPayload:            maxPayload,
 		NoSigs:                true,
 		DontListen:            o.Listen == "",
 	}

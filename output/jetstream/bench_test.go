@@ -1,0 +1,78 @@
+package jetstream
+
+import (
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"shardcdc/output"
+	outputjson "shardcdc/output/json"
+	"shardcdc/pipeline"
+)
+
+// BenchmarkPublish stores units, over TCP, in a server within this process: what both sides take for a row. A CPU profile
+// tells them apart.
+func BenchmarkPublish(b *testing.B) {
+	for _, c := range []struct {
+		name, format string
+		txs, rows    int
+		size         int
+	}{
+		{"internal of small transactions", "internal", 2000, 1, 200},
+		{"internal of one large transaction", "internal", 1, 10_000, 280},
+		{"internal of wide rows", "internal", 10, 10, 5000},
+		{"json of small transactions", "json", 480, 1, 200},
+		{"json of wide rows", "json", 10, 10, 5000},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			s, srv := newServer(b, StreamConfig{}, "127.0.0.1:0")
+			nc, err := nats.Connect(srv.URL(), nats.ReconnectBufSize(-1))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(nc.Close)
+			if s.nc = nc; err == nil {
+				s.js, err = natsjs.New(nc)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			conf := s.config()
+			conf.Format, conf.Encoder = c.format, output.NewInternal()
+			if c.format == "json" {
+				conf.Encoder = outputjson.New([]string{"a"})
+			}
+			s.limit = messageBytesMax
+			p, _, _ := s.open(conf)
+			csns := make([]pipeline.CSN, c.txs)
+			for i := range csns {
+				csns[i] = pipeline.CSN(i + 1)
+			}
+			unit := batch(0, c.size, csns...)
+			for _, tx := range unit.Transactions {
+				f := tx.Fragments[0]
+				for row := f.Body; f.Changes < c.rows; {
+					f.Append(row[4:])
+				}
+			}
+			rows, keep := 0, pipeline.Seq(0)
+			b.ReportAllocs()
+			for b.Loop() {
+				s.publish(p, unit)
+				step := unit.Last() - unit.Previous
+				unit.Previous += step
+				for _, tx := range unit.Transactions {
+					tx.CSN += step
+				}
+				if rows += c.txs * c.rows; p.last-keep > 20_000 { // the disk has an end
+					keep = p.last
+					if err := p.Trim(b.Context(), keep); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(rows), "ns/row")
+		})
+	}
+}
