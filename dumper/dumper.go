@@ -33,8 +33,8 @@ type Source struct {
 // Sink takes what a Dumper reads. Offer and Probed come from different goroutines.
 type Sink interface {
 	// Offer hands over records in WAL order and how far the stream has come: every record of the shard that ends at
-	// or below received has now been offered. The slice and the fragments are the sink's. It may block as long as there
-	// is no room; the dumper keeps the connection alive meanwhile. It is not called again before it returns. An error
+	// or below received has now been offered. The fragments are the sink's, the slice is until it returns. It may block as
+	// long as there is no room; the dumper keeps the connection alive meanwhile. It is not called again before it returns. An error
 	// ends Run: the records were not taken.
 	Offer(ctx context.Context, shard pipeline.ShardID, records []pipeline.Record, received pipeline.LSN) error
 	// Probed answers the probe with the number id: the shard's clock was read first, then the flushed WAL position.

@@ -269,22 +269,20 @@ func (s *session) copyData(ctx context.Context, body []byte) error {
 // tells a record sent twice or a keepalive that promised too much.
 func (s *session) xlogData(ctx context.Context, walStart pipeline.LSN, msg []byte) error {
 	rec, ok, err := s.d.assembler.Feed(walStart, msg)
-	var spill *pgoutput.SpillError
-	switch {
-	case errors.As(err, &spill):
-		return err
-	case err != nil:
-		return &protocolError{err}
+	if err != nil {
+		return feedError(err)
 	}
 	if !ok {
 		return nil
 	}
-	if err := s.confirmKept(ctx, rec); err != nil {
+	if err := s.confirmKept(ctx, &rec); err != nil {
 		release([]pipeline.Record{rec})
 		return err
 	}
-	if rec, ok, err = s.beforeSlot(rec); !ok || err != nil {
-		return err
+	if s.early != nil || rec.Kind == pipeline.Prepare && rec.End <= s.d.src.Start {
+		if rec, ok, err = s.beforeSlot(rec); !ok || err != nil {
+			return err
+		}
 	}
 	if rec.End <= s.d.position {
 		return protocolf("%s of xid %d gid %q ends at %s, but the stream had come to %s before", rec.Kind, rec.XID, rec.GID, rec.End, s.d.position)
@@ -294,6 +292,15 @@ func (s *session) xlogData(ctx context.Context, walStart pipeline.LSN, msg []byt
 	return nil
 }
 
+// feedError tells what the server sent from what the disk did not take.
+func feedError(err error) error {
+	var spill *pgoutput.SpillError
+	if errors.As(err, &spill) {
+		return err
+	}
+	return &protocolError{err}
+}
+
 // beforeSlot makes one commit of a transaction that was prepared before the slot was made, or while it was, and committed
 // behind it: PostgreSQL sends it with its second phase, the PREPARE at its old position (ReorderBufferFinishPrepared, txn->final_lsn <
 // two_phase_at). What other shards did in it may lie before their slots altogether, so it is whole only together with a copy
@@ -301,11 +308,9 @@ func (s *session) xlogData(ctx context.Context, walStart pipeline.LSN, msg []byt
 func (s *session) beforeSlot(rec pipeline.Record) (pipeline.Record, bool, error) {
 	early := s.early
 	switch {
-	case early == nil && rec.Kind == pipeline.Prepare && rec.End <= s.d.src.Start:
+	case early == nil:
 		s.early = &rec
 		return rec, false, nil
-	case early == nil:
-		return rec, true, nil
 	case rec.Kind != pipeline.CommitPrepared || rec.GID != early.GID || rec.XID != early.XID:
 		release([]pipeline.Record{*early, rec})
 		return rec, false, protocolf("%s of xid %d gid %q follows the prepare of xid %d gid %q, which is from before the slot", rec.Kind, rec.XID, rec.GID, early.XID, early.GID)
@@ -349,19 +354,19 @@ func (s *session) offer(ctx context.Context) error {
 	d.mu.Lock()
 	d.handed = d.position
 	d.mu.Unlock()
-	batch := s.batch
-	s.batch = nil
-	err := d.sink.Offer(ctx, d.src.Shard, batch, d.position)
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	err := d.sink.Offer(ctx, d.src.Shard, s.batch, d.position)
 	if err != nil {
-		release(batch)
+		release(s.batch)
 		return offerError(ctx, err)
 	}
-	if n := len(batch); n > 0 {
-		d.resume = batch[n-1].End
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n := len(s.batch); n > 0 {
+		d.resume = s.batch[n-1].End
 	}
 	d.status.Received = d.position
+	clear(s.batch) // or what they point to would stay in memory until the next ones
+	s.batch = s.batch[:0]
 	return nil
 }
 

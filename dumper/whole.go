@@ -45,7 +45,7 @@ func (d *Dumper) avoid(s *session, err error) error {
 // confirmKept looks up the subtransactions of a streamed transaction that has ended. One whose state the server does not
 // know any more counts as rolled back. A transaction that was prepared and rolled back since counts as well: it comes
 // again in one piece, or as a PREPARE without content.
-func (s *session) confirmKept(ctx context.Context, rec pipeline.Record) error {
+func (s *session) confirmKept(ctx context.Context, rec *pipeline.Record) error {
 	kept := s.d.assembler.Kept()
 	if len(kept) == 0 {
 		return nil

@@ -40,7 +40,8 @@ type Assembler struct {
 	relations map[uint32]*relation // what the session described outside of streamed transactions
 	arrivals  uint64               // descriptions received
 	types     map[uint32]pipeline.Type
-	kept      []pipeline.XID  // see Kept
+	kept      []pipeline.XID // see Kept
+	slab      slab
 	change    pipeline.Change // reused
 	values    []pipeline.Value
 	length    [4]byte
@@ -246,12 +247,14 @@ func (a *Assembler) use(r *relation) {
 		return
 	}
 	r.usedIn = t.serial
+	use := pipeline.RelationUse{Offset: t.size, Relation: r.version}
 	f := t.fragment
-	// A streamed transaction forgets its relations when a subtransaction is aborted, and gets them again.
-	if t.streamed && lastUse(f, r.version.ID) == r.version {
-		return
+	switch {
+	case !t.streamed:
+		a.slab.using = append(a.slab.using, use)
+	case lastUse(f, r.version.ID) != r.version: // it forgets its relations when a subtransaction is aborted, and gets them again
+		f.Relations = append(f.Relations, use)
 	}
-	f.Relations = append(f.Relations, pipeline.RelationUse{Offset: t.size, Relation: r.version})
 }
 
 // lastUse is the version of a relation that changes added to the body would mean.

@@ -141,11 +141,21 @@ func (a *Assembler) append(msg []byte) error {
 		return t.write(a.length[:], msg)
 	}
 	a.memory += need
-	if need += len(f.Body); need > cap(f.Body) {
-		f.Body = slices.Grow(f.Body, room(len(f.Body), need))
+	if len(f.Body)+need > cap(f.Body) {
+		a.grow(t, need)
 	}
 	f.Append(msg)
 	return nil
+}
+
+// grow makes room in memory for need more bytes.
+func (a *Assembler) grow(t *transaction, need int) {
+	f := t.fragment
+	if t.streamed {
+		f.Body = slices.Grow(f.Body, room(len(f.Body), len(f.Body)+need))
+	} else {
+		f.Body = a.slab.grow(f.Body, need)
+	}
 }
 
 func (t *transaction) write(parts ...[]byte) error {
@@ -243,7 +253,11 @@ func (a *Assembler) finish(t *transaction, kind pipeline.RecordKind) (pipeline.R
 	for _, p := range t.subs {
 		a.kept = append(a.kept, p.xid)
 	}
+	streamed := t.streamed
 	a.forget(t)
+	if !streamed {
+		a.slab.end(f, kind == pipeline.Prepare)
+	}
 	switch {
 	case spill == nil:
 	case f.Changes == 0:

@@ -12,7 +12,8 @@ func (a *Assembler) begin(msg []byte) error {
 	if a.current != nil {
 		return errInside
 	}
-	f := &pipeline.Fragment{Shard: a.shard}
+	f := a.slab.begin(msg[0] == 'b')
+	f.Shard = a.shard
 	r := readerOf(msg[1:])
 	f.Start = pipeline.LSN(r.Uint64())
 	if msg[0] == 'b' {
@@ -96,7 +97,8 @@ func (a *Assembler) prepared(msg []byte) (pipeline.Record, error) {
 		return pipeline.Record{}, err
 	}
 	if f == nil && end > start && gid != "" {
-		f = &pipeline.Fragment{Shard: a.shard, XID: xid, GID: gid, Start: start, End: end, Time: time}
+		f = a.slab.begin(true)
+		*f = pipeline.Fragment{Shard: a.shard, XID: xid, GID: gid, Start: start, End: end, Time: time}
 		a.serial++
 		a.ordinary = transaction{fragment: f, prepare: true, serial: a.serial}
 	}
