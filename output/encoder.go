@@ -20,8 +20,9 @@ import (
 //   - Order: payloads are in the order of the batch's transactions, and every transaction is in exactly one. A
 //     payload holds whole transactions only.
 //   - A batch without transactions has no payloads; its checkpoint travels without one.
-//   - Memory: payloads belong to the caller. The encoder keeps nothing of them, and nothing of the batch but its
-//     relations, which are immutable, and which of them it has described. They are as large as their transactions make them; the limit is set where
+//   - Memory: payloads are good until the second Encode after theirs, which uses their memory again: one unit may be on its
+//     way while the next one is encoded. The encoder keeps nothing of the batch but its relations, which are immutable, and which
+//     of them it has described. Payloads are as large as their transactions make them; the limit is set where
 //     batches are made. A transaction that is not in memory (pipeline.Transaction.Resident) is alone in its batch, and
 //     its payload is Large: it is written when it is asked for, before the batch is released and before the next Encode.
 //   - Concurrency: none. An Encoder has one owner.
@@ -48,10 +49,40 @@ type Large interface {
 	WriteTo(w io.Writer) (int64, error)
 }
 
+// Buffers are two buffers, used in turn: what an Encoder keeps of payloads.
+type Buffers struct {
+	bufs [2][]byte
+	next int
+}
+
+// BufferMax is the largest buffer that is kept. A larger one was for a rare batch.
+const BufferMax = 8 << 20
+
+// Take returns an empty buffer with room for size bytes, the one that was kept before the last one if that will do.
+func (b *Buffers) Take(size int) []byte {
+	buf := b.bufs[b.next]
+	b.bufs[b.next] = nil
+	if cap(buf) < size {
+		return make([]byte, 0, size)
+	}
+	return buf[:0]
+}
+
+// Keep keeps what Take returned, with what was appended to it.
+func (b *Buffers) Keep(buf []byte) {
+	if cap(buf) <= BufferMax {
+		b.bufs[b.next] = buf
+	}
+	b.next = 1 - b.next
+}
+
 // NewInternal returns the encoder of the internal format: one payload for the whole batch, a frame of package wire.
 func NewInternal() Encoder { return &internal{} }
 
-type internal struct{ wire wire.Encoder }
+type internal struct {
+	wire    wire.Encoder
+	buffers Buffers
+}
 
 // descriptionBytes is a guess at what a frame adds to the bodies: relations and the heads of transactions.
 const descriptionBytes, headBytes = 1024, 64
@@ -68,7 +99,8 @@ func (e *internal) Encode(b *pipeline.Batch) ([]Payload, error) {
 	}
 	var err error
 	if resident {
-		p.Data, err = e.wire.AppendUnit(make([]byte, 0, size), b)
+		p.Data, err = e.wire.AppendUnit(e.buffers.Take(size), b)
+		e.buffers.Keep(p.Data)
 	} else {
 		p.Large, err = e.wire.Frame(b)
 	}

@@ -103,16 +103,29 @@ func (f *Fragment) OpenBody() (io.ReadCloser, error) {
 
 // Walk calls fn with every change in order, its relations resolved. The change and what it points to are
 // valid until fn returns. An error names the fragment.
-func (f *Fragment) Walk(fn func(*Change) error) error {
-	w := walk{f: f, rels: make(map[uint32]*Relation, len(f.Relations)), fn: fn}
-	if f.Content == nil {
-		rest, err := w.through(f.Body)
-		if err == nil && len(rest) > 0 {
-			err = w.cutOff()
-		}
-		return err
+func (f *Fragment) Walk(fn func(*Change) error) error { return new(Walker).Walk(f, fn) }
+
+// Walker walks over fragments, one after the other, without allocating anything for each. The zero value is ready. Not for
+// concurrent use, nor within its own fn.
+type Walker struct{ w walk }
+
+// Walk is the fragment's.
+func (k *Walker) Walk(f *Fragment, fn func(*Change) error) error {
+	w := &k.w
+	if w.rels == nil {
+		w.rels = make(map[uint32]*Relation, len(f.Relations))
 	}
-	return w.content()
+	clear(w.rels)
+	w.f, w.fn, w.at, w.next = f, fn, 0, 0
+	defer func() { w.f, w.fn = nil, nil }()
+	if f.Content != nil {
+		return w.content()
+	}
+	rest, err := w.through(f.Body)
+	if err == nil && len(rest) > 0 {
+		err = w.cutOff()
+	}
+	return err
 }
 
 // walk is one pass over a body.

@@ -9,24 +9,26 @@ import (
 	"shardcdc/pipeline"
 )
 
-// Guesses at a payload's size, to start with a buffer that seldom grows.
-const (
-	transactionBytes = 512
-	bytesPerByte     = 4
-)
-
-// Encoder writes one payload per transaction; it is an output.Encoder. It allocates per batch and per fragment,
-// never per row.
+// Encoder writes one payload per transaction; it is an output.Encoder. In the long run it allocates nothing per row, and nothing per
+// transaction.
 type Encoder struct {
 	shards []string
 	names  [][]byte // of the shards, as JSON strings
 	tables tables
 	told   told
 
+	buffers  output.Buffers
+	payloads [2][]output.Payload // used in turn, as the buffers
+	ends     []int               // scratch: where payloads end in the buffer
+
 	// Of the running Encode, or of the large payload that is written.
 	out      io.Writer // where the buffer goes when it is full; nil: it grows
 	buf      []byte
 	index    int // of the next change in the transaction
+	of       *pipeline.Fragment
+	pending  []*pipeline.Relation // descriptions that of has to come with, and that are to come
+	walker   pipeline.Walker
+	each     func(*pipeline.Change) error // next
 	old, new []pipeline.Value
 }
 
@@ -35,6 +37,7 @@ var _ output.Encoder = (*Encoder)(nil)
 // New makes an Encoder. shards are the shards' names, by ShardID.
 func New(shards []string) *Encoder {
 	e := &Encoder{shards: shards}
+	e.each = e.next
 	for _, name := range shards {
 		e.names = append(e.names, appendText(nil, []byte(name)))
 	}
@@ -46,29 +49,32 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	if len(b.Transactions) == 0 {
 		return nil, nil
 	}
-	size := 0
 	for _, tx := range b.Transactions {
 		if !tx.Resident() {
 			return e.large(b)
 		}
-		size += transactionBytes + bytesPerByte*int(tx.Bytes())
 	}
-	e.buf = make([]byte, 0, size)
-	defer func() { e.buf = nil }() // the payloads own it
-
-	payloads, ends := make([]output.Payload, len(b.Transactions)), make([]int, len(b.Transactions))
+	e.buf = e.buffers.Take(0)
+	defer func() { // also after an error: the next Encode must not use what the payloads before are in
+		e.buffers.Keep(e.buf)
+		e.buf = nil
+		e.payloads[0], e.payloads[1] = e.payloads[1], e.payloads[0]
+	}()
+	clear(e.payloads[0])
+	e.ends = e.ends[:0]
 	previous := b.Previous
-	for i, tx := range b.Transactions {
+	for _, tx := range b.Transactions {
 		if err := e.transaction(tx, previous, e.told.news(tx)); err != nil {
 			return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
 		}
-		previous, ends[i] = tx.CSN, len(e.buf)
+		previous, e.ends = tx.CSN, append(e.ends, len(e.buf))
 	}
-	start := 0
-	for i, tx := range b.Transactions { // only now: the buffer has stopped moving
-		payloads[i] = output.Payload{Data: e.buf[start:ends[i]:ends[i]], CSN: tx.CSN, Transactions: 1}
-		start = ends[i]
+	payloads, start := e.payloads[0][:0], 0
+	for i, end := range e.ends { // only now: the buffer has stopped moving
+		payloads = append(payloads, output.Payload{Data: e.buf[start:end:end], CSN: b.Transactions[i].CSN, Transactions: 1})
+		start = end
 	}
+	e.payloads[0] = payloads
 	return payloads, nil
 }
 
@@ -103,20 +109,14 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN, d
 	e.buf = append(e.buf, `,"changes":[`...)
 	e.index = 0
 	for i, f := range tx.Fragments {
-		var pending []*pipeline.Relation
+		e.of, e.pending = f, nil
 		if describes != nil {
-			pending = describes[i]
+			e.pending = describes[i]
 		}
-		err := f.Walk(func(c *pipeline.Change) (err error) {
-			if pending, err = e.describe(f, pending, c); err != nil {
-				return err
-			}
-			return e.change(f, c)
-		})
-		if err != nil {
+		if err := e.walker.Walk(f, e.each); err != nil {
 			return err
 		}
-		for _, r := range pending { // of a chunk without rows
+		for _, r := range e.pending { // of a chunk without rows
 			if err := e.relation(f, r); err != nil {
 				return err
 			}
@@ -127,6 +127,16 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN, d
 	}
 	e.buf = append(e.buf, `]}`...)
 	return nil
+}
+
+// next writes a change, and the descriptions that stand in front of it.
+func (e *Encoder) next(c *pipeline.Change) (err error) {
+	if len(e.pending) > 0 {
+		if e.pending, err = e.describe(e.of, e.pending, c); err != nil {
+			return err
+		}
+	}
+	return e.change(e.of, c)
 }
 
 func (e *Encoder) fragment(f *pipeline.Fragment, changes int) {
