@@ -22,13 +22,21 @@ import (
 	"shardcdc/pipeline/spill"
 )
 
+// What the stages are told, exported for who wires the same stages to measure them.
 const (
-	unitBytes     = 512 << 10 // row data in a unit; a larger transaction is a unit of its own
-	jsonUnitBytes = 256 << 10
-	fragmentBytes = 512         // what a fragment takes in memory besides its row data, measured
-	unitCountMax  = 500         // JSON: one message each, and a unit has to fit an atomic batch of 1000
-	datesBehind   = 64 << 20    // less of WAL than this is read in a second or two: then a probe's position is near enough
-	evictAfter    = time.Second // we have the lease and the stream: whoever else reads the slot is dead, frozen or fenced
+	UnitBytes     = 512 << 10 // row data in a unit; a larger transaction is a unit of its own
+	FragmentBytes = 512       // what a fragment takes in memory besides its row data, measured
+	DatesBehind   = 64 << 20  // less of WAL than this is read in a second or two: then a probe's position is near enough
+)
+
+const (
+	// A unit in JSON is an atomic batch, whose cost at the server is a millisecond or two and then some microseconds for each
+	// message. It may have 1000 messages: one for each transaction, two or more where a transaction of many short rows becomes
+	// larger than a message in JSON, and those of a large checkpoint.
+	jsonUnitBytes = 1 << 20
+	jsonUnitCount = 800
+
+	evictAfter = time.Second // we have the lease and the stream: whoever else reads the slot is dead, frozen or fenced
 )
 
 // Durability says what an acknowledgement of the NATS server is worth.
@@ -170,11 +178,11 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	}
 	conf := merge.Config{
 		Shards: len(c.sub.Shards), MaxClockSkew: time.Duration(c.sub.MaxClockSkew), GlobalID: rules.Global,
-		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: fragmentBytes, DatesBehind: datesBehind,
+		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: FragmentBytes, DatesBehind: DatesBehind,
 		Alone: copying.Alone,
 	}
 	if c.sub.Format == control.FormatJSON {
-		conf.BatchMax = unitCountMax
+		conf.BatchMax = jsonUnitCount
 	}
 	ask := func(shard pipeline.ShardID, probe uint64) { c.dumpers[shard].Probe(probe) }
 	if c.joiner, err = joiner.New(conf, ask); err != nil {
@@ -188,7 +196,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 			HoldStart: c.node.conf.Durability == LazyAcks,
 		}, sink{c.joiner}, dumper.Options{
 			Nudge: !c.node.conf.NoNudge, ProbeInterval: c.node.conf.ProbeInterval, EvictAfter: evictAfter,
-			Limits: c.limits(),
+			Limits: Limits(c.sub.MemoryBytesMax, len(c.sub.Shards)),
 			Spill:  func(ctx context.Context) (pgoutput.Spill, error) { return c.file(ctx, pipeline.ShardID(i)) },
 		}))
 	}
@@ -197,7 +205,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 
 // publish is the loop behind the joiner. While one unit is on its way the next one fills up in the joiner.
 func (c *capture) publish(ctx context.Context) error {
-	bytesMax := unitBytes
+	bytesMax := UnitBytes
 	if c.sub.Format == control.FormatJSON {
 		bytesMax = jsonUnitBytes
 	}

@@ -15,12 +15,9 @@ const (
 	bodyBytes         = 4 << 20
 )
 
-// limits of what one shard's dumper keeps of transactions until they end.
-func (c *capture) limits() pgoutput.Limits {
-	return pgoutput.Limits{
-		SpillAfter: bodyBytes,
-		OpenMax:    max(1, int(c.sub.MemoryBytesMax)/halfReceivedShare/len(c.sub.Shards)),
-	}
+// Limits of what one shard's dumper keeps of transactions until they end.
+func Limits(memoryBytesMax int64, shards int) pgoutput.Limits {
+	return pgoutput.Limits{SpillAfter: bodyBytes, OpenMax: max(1, int(memoryBytesMax)/halfReceivedShare/shards)}
 }
 
 // file is a place for bodies of a shard. A write to it that waits for room ends with ctx.
