@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,6 +19,7 @@ type Backlog struct {
 	lab      *lab
 	database string          // on every shard
 	seed     string          // database of the target to be copied: the tables as they were before the backlog
+	stream   string          // folder of a NATS server whose stream holds everything; empty: not filled yet
 	ends     []pipeline.LSN  // by shard: behind the first marker
 	tables   []string        // of the workload, and the markers'
 	want     map[string]Sums // by table: what the source holds, all shards together
@@ -29,6 +32,9 @@ const publication = "bench"
 
 // slotName is the slot of a contender in a round, on every shard.
 func slotName(contender, round int) string { return fmt.Sprintf("bench_%d_%d", contender, round) }
+
+// streamSlot is the slot from which the stream is filled.
+const streamSlot = "bench_stream"
 
 // buildBacklog makes tables, slots, and the backlog.
 func buildBacklog(ctx context.Context, l *lab, w *Workload, o Options, contenders []Contender) (b *Backlog, err error) {
@@ -83,9 +89,17 @@ func (b *Backlog) dsns() (dsns []string) {
 
 func (b *Backlog) makeSlots(ctx context.Context, shard, rounds int, contenders []Contender) error {
 	statements := []string{"CREATE PUBLICATION " + publication + " FOR ALL TABLES"}
+	slot := func(name string, twoPhase bool) {
+		statements = append(statements, fmt.Sprintf("SELECT pg_create_logical_replication_slot('%s', 'pgoutput', false, %v)", name, twoPhase))
+	}
+	if slices.ContainsFunc(contenders, func(c Contender) bool { return c.Reads() == Stream }) {
+		slot(streamSlot, true)
+	}
 	for c, contender := range contenders {
 		for round := range rounds {
-			statements = append(statements, fmt.Sprintf("SELECT pg_create_logical_replication_slot('%s', 'pgoutput', false, %v)", slotName(c, round), contender.TwoPhase()))
+			if contender.Reads() != Stream {
+				slot(slotName(c, round), contender.Reads() == TwoPhaseSlot)
+			}
 		}
 	}
 	return execute(ctx, b.dsn(shard), statements...)
@@ -247,6 +261,9 @@ func dropSlot(ctx context.Context, dsn, slot string) error {
 // Close removes databases of a workload.
 func (b *Backlog) Close(ctx context.Context) error {
 	errs := []error{b.dropTarget(ctx, b.seed)}
+	if b.stream != "" {
+		errs = append(errs, os.RemoveAll(b.stream))
+	}
 	for i := range b.Shards {
 		errs = append(errs, execute(ctx, b.dsn(i), "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()"),
 			execute(ctx, b.lab.shard(i).DSN(), "DROP DATABASE "+b.database+" WITH (FORCE)"))

@@ -86,8 +86,8 @@ func TestConclude(t *testing.T) {
 		t.Fatalf("%d ratios: %v", len(r.Ratios), r.Ratios)
 	}
 	for i, want := range []string{
-		"capture is 2.00 times as fast as pg_recvlogical tcp [1.00 3.00]",
-		"capture (capture) takes 0.25 times the CPU time of walsender (capture) [0.25 0.75]",
+		"capture: times as fast as pg_recvlogical tcp: 2.00 [1.00 3.00]",
+		"capture: CPU time, in times of its walsender's: 0.25 [0.25 0.75]",
 	} {
 		if got := r.Ratios[i].String(); got != want {
 			t.Errorf("%q, want %q", got, want)
@@ -140,8 +140,8 @@ func TestRun(t *testing.T) {
 		t.Skip("needs PostgreSQL servers")
 	}
 	o := Options{
-		Workloads: "ae", Contenders: regexp.MustCompile(`^(pg_recvlogical tcp|capture|dumpers|durable json|native commit=off|(path|stored) commit=on)$`),
-		Rounds: 1, Size: 1e-9, Delays: true, DelayTime: 500 * time.Millisecond, Limit: time.Minute, Out: t.TempDir(),
+		Workloads: "ae", Contenders: regexp.MustCompile(`^(pg_recvlogical tcp|capture|dumpers|durable json|native commit=off|stored commit=on workers=4|path commit=off workers=2)$`),
+		Rounds: 1, Size: 1e-9, Delays: true, DelayTime: 200 * time.Millisecond, Limit: time.Minute, Out: t.TempDir(),
 	}
 	var out strings.Builder
 	if err := run(testContext(t), o, &out); err != nil {
@@ -155,7 +155,7 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if len(r.Workloads) != 2 || len(r.Delays) != 2*len(parts) || r.Machine.Settings["fsync"] != "on" {
+	if len(r.Workloads) != 2 || len(r.Delays) != 3*len(parts) || r.Merge == nil || len(r.Verdicts) == 0 || r.Machine.Settings["fsync"] != "on" {
 		t.Fatalf("%s", text)
 	}
 	for _, w := range r.Workloads {
@@ -189,7 +189,7 @@ func testLab(t *testing.T) (context.Context, *lab) {
 // Wrong data, and a state that never was, fail a drain.
 func TestWrongDataFails(t *testing.T) {
 	ctx, l := testLab(t)
-	all := []Contender{&captureOnly{}, &durable{format: "json"}, &replay{commit: "off"}, &replay{commit: "off", stored: true}, &native{commit: "off"}}
+	all := []Contender{&captureOnly{}, &durable{format: "json"}, &path{commit: "off", workers: 1}, &stored{commit: "off", workers: 2}, &native{commit: "off"}}
 	b, err := buildBacklog(ctx, l, workload("a"), Options{Rounds: 3, Size: 1e-9}, all)
 	if err != nil {
 		t.Fatal(err)

@@ -72,6 +72,7 @@ type capturing struct {
 	dumpers []*dumper.Dumper
 	joiner  *joiner.Joiner // nil: left out
 	spill   *spill.Folder
+	stages  *stages // nil: nothing is timed
 }
 
 func captureRole(c Config) (*role, error) {
@@ -98,7 +99,7 @@ func captureRole(c Config) (*role, error) {
 			failed <- err
 			return err
 		},
-		start: func(ctx context.Context) (a Answer, err error) {
+		answer: map[string]func(context.Context) (Answer, error){"start": func(ctx context.Context) (a Answer, err error) {
 			before, err := ownUsage()
 			if err != nil {
 				return a, err
@@ -113,7 +114,7 @@ func captureRole(c Config) (*role, error) {
 			a.Usage, a.Done = after.since(before), run.counter.at
 			a.Count = Count{Transactions: run.counter.txs.Load(), Rows: run.counter.rows.Load()}
 			return a, err
-		},
+		}},
 	}, nil
 }
 
@@ -128,7 +129,10 @@ func (r *capturing) assemble() error {
 		if err != nil {
 			return err
 		}
-		ask := func(shard pipeline.ShardID, probe uint64) { r.dumpers[shard].Probe(probe) }
+		ask := func(shard pipeline.ShardID, probe uint64) {
+			r.stages.asked(shard, probe)
+			r.dumpers[shard].Probe(probe)
+		}
 		if r.joiner, err = joiner.New(merge.Config{
 			Shards: len(r.conf.Shards), MaxClockSkew: control.DefaultMaxClockSkew, GlobalID: rules.Global,
 			Start: start, BytesMax: control.DefaultMemoryBytesMax, FragmentBytes: fragmentBytes, DatesBehind: datesBehind,
@@ -137,6 +141,9 @@ func (r *capturing) assemble() error {
 		}
 		r.joiner.Spill = r.moveOut
 		to = r.joiner
+		if r.stages != nil {
+			to = timedSink{r.joiner, r.stages}
+		}
 	}
 	for i, s := range r.conf.Shards {
 		shard := pipeline.ShardID(i)
@@ -174,6 +181,7 @@ func (r *capturing) take(ctx context.Context) error {
 			return err
 		}
 		rows := 0
+		r.stages.left(batch.Transactions)
 		for _, tx := range batch.Transactions {
 			rows += tx.Changes()
 			tx.Release()

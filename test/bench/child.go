@@ -18,7 +18,7 @@ import (
 	"shardcdc/pipeline/throwaway/program"
 )
 
-// roleEnv names the environment variable that makes this program a child of the benchmark: capture, nats, node, apply. Each
+// roleEnv names the environment variable that makes this program a child of the benchmark: capture, merge, nats, node, apply. Each
 // is the product's library as cdcd runs it, in a process of its own that can be asked what it took.
 //
 //	parent                      child
@@ -26,6 +26,8 @@ import (
 //	              ◄──────────── answer: up
 //	"start"       ────────────► capture only: begins to read
 //	              ◄──────────── answer when everything expected was read
+//	"delays"      ────────────► merge only
+//	              ◄──────────── answer with the delays since the last question
 //	"usage"       ────────────►
 //	              ◄──────────── answer with its usage
 //	end of input  ────────────► ends
@@ -33,9 +35,10 @@ const roleEnv = "CDC_BENCH_ROLE"
 
 // Config is what a child is told. Each role looks at its own fields.
 type Config struct {
-	Dir     string        `json:"dir"`  // for files
-	NATS    string        `json:"nats"` // URL
-	Name    string        `json:"name"` // of the process
+	Dir     string        `json:"dir"`     // for files
+	NATS    string        `json:"nats"`    // URL
+	Name    string        `json:"name"`    // of the process
+	Workers int           `json:"workers"` // apply: sessions
 	Capture CaptureConfig `json:"capture"`
 }
 
@@ -46,6 +49,7 @@ type Answer struct {
 	Usage Usage     `json:"usage"`
 	Done  time.Time `json:"done"` // capture: when everything was read
 	Count Count     `json:"count"`
+	Merge Merging   `json:"merge"` // merge: delays
 }
 
 // Count is what was drained.

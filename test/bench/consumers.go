@@ -21,14 +21,21 @@ const lookEvery = time.Millisecond
 
 // targetConsumer looks at the target's marker table.
 type targetConsumer struct {
-	dsn          string
-	bus          *control.Bus
-	subscription string
-	applied      atomic.Int64
-	last         int64 // marker that was seen
+	dsn     string
+	native  bool
+	status  func(ctx context.Context) (transactions int64, err error) // what ours has applied
+	applied atomic.Int64
+	last    int64 // marker that was seen
 }
 
-func (*targetConsumer) String() string { return "target" }
+const nativeConsumer = "native"
+
+func (c *targetConsumer) String() string {
+	if c.native {
+		return nativeConsumer
+	}
+	return "target"
+}
 
 func (c *targetConsumer) passed() int64 { return c.applied.Load() }
 
@@ -48,15 +55,12 @@ func (c *targetConsumer) run(ctx context.Context, seen func(n int64, at time.Tim
 		for ; c.last < last; c.last++ {
 			seen(c.last+1, at)
 		}
-		if looks++; looks%10 == 0 {
-			st, err := control.AskApply(ctx, c.bus.NC, c.subscription, "target")
-			if err != nil && !errors.Is(err, control.ErrNobody) {
+		if looks++; looks%10 == 0 && !c.native {
+			applied, err := c.status(ctx)
+			if err != nil {
 				return false, err
 			}
-			if st.Error != "" {
-				return false, fmt.Errorf("the apply worker stopped: %s", st.Error)
-			}
-			c.applied.Store(max(c.applied.Load(), int64(st.Transactions)))
+			c.applied.Store(max(c.applied.Load(), applied))
 		}
 		return false, nil
 	})
@@ -64,6 +68,18 @@ func (c *targetConsumer) run(ctx context.Context, seen func(n int64, at time.Tim
 		return nil
 	}
 	return err
+}
+
+// applied asks the apply worker.
+func (s *site) applied(ctx context.Context) (transactions int64, err error) {
+	st, err := control.AskApply(ctx, s.bus.NC, s.sub.Name, "target")
+	if err != nil && !errors.Is(err, control.ErrNobody) {
+		return 0, err
+	}
+	if st.Error != "" {
+		return 0, fmt.Errorf("the apply worker stopped: %s", st.Error)
+	}
+	return int64(st.Transactions), nil
 }
 
 // jsonConsumer receives the stream as any consumer of JSON would.

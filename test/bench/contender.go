@@ -9,12 +9,21 @@ import (
 // A Contender drains backlogs.
 type Contender interface {
 	Name() string
-	// TwoPhase says how its slot is made.
-	TwoPhase() bool
-	// Drain reads the backlog from the slot, which has this name on every shard, to its end, and leaves no process behind.
-	// It may be called again with another slot. An error ends the run.
+	// Reads says what it drains; slots are made accordingly.
+	Reads() Backing
+	// Drain reads the backlog to its end, and leaves no process behind: from the slot, which has this name on every shard; or
+	// from the backlog's stream, and then it only uses the name. It may be called again with another slot. An error ends the run.
 	Drain(ctx context.Context, b *Backlog, slot string) (Drain, error)
 }
+
+// Backing is what a contender drains.
+type Backing int
+
+const (
+	Slot         Backing = iota // a slot of its own for each drain
+	TwoPhaseSlot                // the same, made with two_phase
+	Stream                      // the backlog's stream, filled once; each drain has a copy
+)
 
 // Drain is one measured drain.
 type Drain struct {
@@ -24,8 +33,9 @@ type Drain struct {
 	Count Count `json:"count"`
 	// Processes are what each kind of process took.
 	Processes map[string]Usage `json:"processes"`
-	// Looks is how often the target was looked at, and showed what the source was.
+	// Looks is how often the target was looked at; Wrong, in how many looks it showed what the source never was. Ours may not.
 	Looks int `json:"looks,omitempty"`
+	Wrong int `json:"wrong,omitempty"`
 }
 
 // between is a drain from the moment when the first walsender began.
@@ -41,40 +51,32 @@ func (b *Backlog) counted(got Count) error {
 	return nil
 }
 
-// A Goal is a ratio of two contenders that the report shows: of their speeds; or, if processes are named, of the CPU time
-// that these take.
-type Goal struct{ Ours, Base, OurProcess, BaseProcess string }
+// workers are the numbers of sessions that ours apply with.
+var workers = []int{1, 2, 4, 8}
 
-// contenders are all for a workload, in the report's order. version is the servers'.
+// usualWorkers is the product's default.
+const usualWorkers = 4
+
+// contenders are all for a workload, in the report's order. version is the servers'. With synchronous_commit on only the usual
+// number of sessions is run: native takes long then, and what more sessions give shows with it off.
 func contenders(version int) []Contender {
+	streaming := "on"
+	if version >= 16 {
+		streaming = "parallel"
+	}
 	list := []Contender{
 		&recvlogical{unix: false}, &recvlogical{unix: true},
 		&captureOnly{}, &captureOnly{withoutJoin: true},
 		&durable{format: "internal"}, &durable{format: "json"},
+		&native{commit: "on"}, &native{commit: "off"}, &native{commit: "off", binary: true}, &native{commit: "off", streaming: streaming},
+		&stored{commit: "on", workers: usualWorkers},
 	}
-	for _, commit := range []string{"on", "off"} {
-		list = append(list, &native{commit: commit}, &native{commit: commit, binary: true})
+	for _, n := range workers {
+		list = append(list, &stored{commit: "off", workers: n})
 	}
-	list = append(list, &native{commit: "off", streaming: "on"})
-	if version >= 16 {
-		list = append(list, &native{commit: "off", streaming: "parallel"})
-	}
-	for _, commit := range []string{"on", "off"} {
-		list = append(list, &replay{commit: commit}, &replay{commit: commit, stored: true})
+	list = append(list, &path{commit: "on", workers: usualWorkers})
+	for _, n := range workers {
+		list = append(list, &path{commit: "off", workers: n})
 	}
 	return list
-}
-
-// goals are the ratios that are of interest.
-var goals = []Goal{
-	{Ours: "capture", Base: "pg_recvlogical tcp"},
-	{Ours: "capture", Base: "pg_recvlogical unix"},
-	{Ours: "capture", OurProcess: "capture", Base: "capture", BaseProcess: "walsender"},
-	{Ours: "capture", OurProcess: "capture", Base: "dumpers", BaseProcess: "dumpers"},
-	{Ours: "durable internal", Base: "pg_recvlogical tcp"},
-	{Ours: "durable json", Base: "pg_recvlogical tcp"},
-	{Ours: "path commit=on", Base: "native commit=on"},
-	{Ours: "path commit=off", Base: "native commit=off"},
-	{Ours: "stored commit=on", Base: "native commit=on"},
-	{Ours: "stored commit=off", Base: "native commit=off"},
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"text/tabwriter"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,11 +18,12 @@ import (
 
 // Delay is what a consumer saw under one steady load of one-row transactions on one shard; the others are idle. It is
 // the time from the acknowledgement of a marker's commit on the source until it was visible on the target, or received as
-// JSON.
+// JSON. The native subscriptions of all shards get the loads that the target got; their synchronous_commit is off, which is
+// their default; the target's is on.
 type Delay struct {
 	Consumer string  `json:"consumer"`
 	Shards   int     `json:"shards"`
-	Capacity float64 `json:"capacity_per_second"` // with a bounded number on their way
+	Capacity float64 `json:"capacity_per_second"` // with a bounded number on their way; native: the target's
 	Part     float64 `json:"part_of_capacity"`
 	Rate     float64 `json:"transactions_per_second"` // reached
 	Markers  int     `json:"markers"`
@@ -31,9 +33,32 @@ type Delay struct {
 	Most     float64 `json:"most_ms"`
 }
 
-func (d *Delay) table(out io.Writer) {
-	fmt.Fprintf(out, "delay until %-9s %3.0f %% of %.0f transactions/s (%.0f reached), %d markers: p50 %.2f ms, p99 %.2f ms, p99.9 %.2f ms, most %.2f ms\n",
-		d.Consumer, 100*d.Part, d.Capacity, d.Rate, d.Markers, d.P50, d.P99, d.P999, d.Most)
+// where says what the delay is to.
+func (d *Delay) where() string {
+	switch d.Consumer {
+	case nativeConsumer:
+		return "target of native subscriptions"
+	case "JSON":
+		return "received as JSON"
+	}
+	return "target"
+}
+
+func (r *Report) delays(out io.Writer) {
+	if len(r.Delays) > 0 {
+		fmt.Fprintf(out, "\nDelay from the commit's acknowledgement, in ms, of one-row transactions on one of %d shards; the others are idle\n", r.Delays[0].Shards)
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "to\tcapacity txn/s\tload\ttxn/s\tmarkers\tp50\tp99\tp99.9\tmost\t")
+	for _, d := range r.Delays {
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f %%\t%.0f\t%d\t%.2f\t%.2f\t%.2f\t%.2f\t\n", d.where(), d.Capacity, 100*d.Part, d.Rate, d.Markers, d.P50, d.P99, d.P999, d.Most)
+	}
+	if len(r.Delays) > 0 {
+		_ = w.Flush() // to a terminal or a buffer
+	}
+	if r.Merge != nil {
+		r.Merge.write(out)
+	}
 }
 
 var parts = []float64{0.1, 0.5, 0.9}
@@ -47,15 +72,17 @@ type consumer interface {
 	run(ctx context.Context, seen func(n int64, at time.Time)) error
 	// passed is how many transactions have come out.
 	passed() int64
+	String() string
 }
 
-// measureDelays measures all loads for both consumers.
-func measureDelays(ctx context.Context, l *lab, o Options, out io.Writer) (all []*Delay, err error) {
-	for _, format := range []string{control.FormatInternal, control.FormatJSON} {
-		d, err := delaysOf(ctx, l, o, format, out)
+// measureDelays measures all loads for every consumer.
+func measureDelays(ctx context.Context, l *lab, o Options) (all []*Delay, err error) {
+	capacity := 0.0 // of the target: native subscriptions get the same loads
+	for _, open := range []func(context.Context, *lab) (*road, error){openTarget, openNative, openJSON} {
+		d, err := delaysOf(ctx, l, o, open, &capacity)
 		all = append(all, d...)
 		if err != nil {
-			return all, fmt.Errorf("delays, %s: %w", format, err)
+			return all, fmt.Errorf("delays: %w", err)
 		}
 	}
 	return all, nil
@@ -63,105 +90,154 @@ func measureDelays(ctx context.Context, l *lab, o Options, out io.Writer) (all [
 
 // road is everything between the source and a consumer.
 type road struct {
-	*site
-	worker   *childProcess // nil: JSON
 	consumer consumer
-	source   string
+	source   string   // DSN
+	dsns     []string // of the databases on the shards, and the last one on the target
 	shards   int
 	row      int64 // key of the next one
 	marker   int64 // number of the next one
+	close    []func() error
 }
 
-func delaysOf(ctx context.Context, l *lab, o Options, format string, out io.Writer) (all []*Delay, err error) {
-	r, err := openRoad(ctx, l, format)
+// Close ends everything, in the reverse order.
+func (r *road) Close() (err error) {
+	for _, end := range slices.Backward(r.close) {
+		err = errors.Join(err, end())
+	}
+	r.close = nil
+	return err
+}
+
+// delaysOf measures one road. A capacity that is known already is not measured.
+func delaysOf(ctx context.Context, l *lab, o Options, open func(context.Context, *lab) (*road, error), capacity *float64) (all []*Delay, err error) {
+	step, cancel := o.limit(ctx)
+	defer cancel()
+	r, err := open(step, l)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	capacity, err := r.capacity(ctx, o.DelayTime)
-	if err != nil {
-		return nil, fmt.Errorf("capacity: %w", err)
+	name := r.consumer.String()
+	if name != nativeConsumer {
+		if *capacity, err = r.capacity(ctx, o); err != nil {
+			return nil, fmt.Errorf("capacity, %s: %w", name, err)
+		}
 	}
 	for _, part := range parts {
-		d, err := r.under(ctx, capacity*part, o.DelayTime)
+		d, err := r.under(ctx, *capacity*part, o)
 		if err != nil {
-			return all, err
+			return all, fmt.Errorf("%s, %.0f %%: %w", name, 100*part, err)
 		}
-		d.Capacity, d.Part = capacity, part
-		d.table(out)
+		d.Capacity, d.Part = *capacity, part
 		all = append(all, d)
 	}
 	return all, nil
 }
 
-// openRoad makes databases on every shard and the target, and starts everything.
-func openRoad(ctx context.Context, l *lab, format string) (r *road, err error) {
-	r = &road{shards: len(l.servers) - 1, row: 1, marker: 1}
-	w, name := workload("a"), "delay_"+format
-	var dsns []string
-	for i, s := range l.servers {
+// makeRoad makes databases on every shard and the target.
+func makeRoad(ctx context.Context, l *lab, name string) (*road, error) {
+	r := &road{shards: len(l.servers) - 1, row: 1, marker: 1}
+	for _, s := range l.servers {
 		if err := execute(ctx, s.DSN(), "CREATE DATABASE "+name); err != nil {
 			return nil, err
 		}
-		dsns = append(dsns, s.DSNFor(name))
-		if err := l.makeTables(ctx, w, dsns[i], 1); err != nil {
+		r.dsns = append(r.dsns, s.DSNFor(name))
+		if err := l.makeTables(ctx, workload("a"), s.DSNFor(name), 1); err != nil {
 			return nil, err
 		}
 	}
-	r.source = dsns[0]
-	if r.site, err = openSite(ctx, l); err != nil {
-		return nil, err
-	}
-	spec := subscribe.Spec{Name: "bench", Format: format}
-	for i := range r.shards {
-		spec.Shards = append(spec.Shards, subscribe.Shard{Name: fmt.Sprint("shard", i), DSN: dsns[i]})
-	}
-	target := dsns[r.shards]
-	if format == control.FormatInternal {
-		spec.Targets = []control.Target{{Name: "target", DSN: target}}
-	}
-	if r.sub, _, err = subscribe.Create(ctx, r.bus, spec); err == nil {
-		err = r.startAll(ctx, format, target)
-	}
-	if err != nil {
-		return nil, errors.Join(err, r.Close())
-	}
+	r.source = r.dsns[0]
 	return r, nil
 }
 
-func (r *road) startAll(ctx context.Context, format, target string) (err error) {
-	if r.node, err = r.start(ctx, "node"); err != nil {
-		return err
+// openTarget is ours to a target.
+func openTarget(ctx context.Context, l *lab) (*road, error) {
+	r, err := makeRoad(ctx, l, "delay_target")
+	if err != nil {
+		return nil, err
 	}
-	if format == control.FormatJSON {
-		r.consumer = &jsonConsumer{js: r.bus.JS, subscription: r.sub.Name}
-		return nil
+	target := r.dsns[r.shards]
+	s, err := r.openSite(ctx, l, control.FormatInternal, []control.Target{{Name: "target", DSN: target}})
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
 	}
-	r.consumer = &targetConsumer{dsn: target, bus: r.bus, subscription: r.sub.Name}
-	r.worker, err = r.start(ctx, "apply")
-	return err
+	worker, err := s.startWorker(ctx, usualWorkers)
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	r.close = append(r.close, worker.Close)
+	r.consumer = &targetConsumer{dsn: target, status: s.applied}
+	return r, nil
 }
 
-// Close drops the subscription: slots keep WAL.
-func (r *road) Close() (err error) {
-	if r.worker != nil {
-		err = r.worker.Close()
+// openJSON is ours to the stream, in JSON.
+func openJSON(ctx context.Context, l *lab) (*road, error) {
+	r, err := makeRoad(ctx, l, "delay_json")
+	if err != nil {
+		return nil, err
 	}
-	if r.node != nil {
-		err = errors.Join(err, r.node.Close())
-		r.node = nil
+	s, err := r.openSite(ctx, l, control.FormatJSON, nil)
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
 	}
-	if r.sub != nil {
+	r.consumer = &jsonConsumer{js: s.bus.JS, subscription: s.sub.Name}
+	return r, nil
+}
+
+// openSite starts NATS and a node with a new subscription. Closing drops the subscription: slots keep WAL.
+func (r *road) openSite(ctx context.Context, l *lab, format string, targets []control.Target) (*site, error) {
+	s, err := openSite(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	r.close = append(r.close, s.Close)
+	spec := subscribe.Spec{Name: subscriptionName, Format: format, Targets: targets}
+	for i := range r.shards {
+		spec.Shards = append(spec.Shards, subscribe.Shard{Name: fmt.Sprint("shard", i), DSN: r.dsns[i]})
+	}
+	if s.sub, _, err = subscribe.Create(ctx, s.bus, spec); err != nil {
+		return nil, err
+	}
+	r.close = append(r.close, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		_, dropErr := subscribe.Drop(ctx, r.bus, r.sub.Name, subscribe.Options{})
-		err = errors.Join(err, dropErr)
+		_, err := subscribe.Drop(ctx, s.bus, s.sub.Name, subscribe.Options{})
+		return err
+	})
+	node, err := s.start(ctx, "node")
+	if err != nil {
+		return nil, err
 	}
-	return errors.Join(err, r.site.Close())
+	r.close = append(r.close, node.Close)
+	return s, nil
+}
+
+// openNative is PostgreSQL's own subscriptions, one for each shard, with what they do by default.
+func openNative(ctx context.Context, l *lab) (*road, error) {
+	r, err := makeRoad(ctx, l, "delay_native")
+	if err != nil {
+		return nil, err
+	}
+	target := r.dsns[r.shards]
+	for i := range r.shards {
+		name := fmt.Sprint("delay_native_", i)
+		if err = execute(ctx, r.dsns[i], "CREATE PUBLICATION "+publication+" FOR ALL TABLES"); err == nil {
+			err = execute(ctx, target, fmt.Sprintf("CREATE SUBSCRIPTION %s CONNECTION '%s' PUBLICATION %s WITH (copy_data = false)", name, r.dsns[i], publication))
+		}
+		if err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+		r.close = append(r.close, func() error { return execute(context.WithoutCancel(ctx), target, "DROP SUBSCRIPTION "+name) })
+	}
+	r.consumer = &targetConsumer{native: true, dsn: target}
+	return r, nil
 }
 
 // capacity is how many transactions a second come out while a bounded number is on its way.
-func (r *road) capacity(ctx context.Context, d time.Duration) (perSecond float64, err error) {
+func (r *road) capacity(ctx context.Context, o Options) (perSecond float64, err error) {
+	ctx, cancel := o.limit(ctx)
+	defer cancel()
+	d := o.DelayTime
 	l := &load{dsn: r.source, first: r.row, passed: r.consumer.passed}
 	group, inner := errgroup.WithContext(ctx)
 	inner, stop := context.WithCancel(inner)
@@ -191,7 +267,10 @@ func (r *road) capacity(ctx context.Context, d time.Duration) (perSecond float64
 }
 
 // under measures with a load.
-func (r *road) under(ctx context.Context, rate float64, d time.Duration) (*Delay, error) {
+func (r *road) under(ctx context.Context, rate float64, o Options) (*Delay, error) {
+	ctx, cancel := o.limit(ctx)
+	defer cancel()
+	d := o.DelayTime
 	n := int(d.Seconds() * markersPerSec)
 	l := &load{dsn: r.source, first: r.row, rate: rate}
 	m := &markers{dsn: r.source, first: r.marker}
@@ -230,19 +309,19 @@ func (r *road) under(ctx context.Context, rate float64, d time.Duration) (*Delay
 	if len(seen) != n {
 		return nil, fmt.Errorf("%d of %d markers came out", len(seen), n)
 	}
-	delay := &Delay{Consumer: r.consumer.(fmt.Stringer).String(), Shards: r.shards, Rate: reached, Markers: n}
+	delay := &Delay{Consumer: r.consumer.String(), Shards: r.shards, Rate: reached, Markers: n}
 	delay.conclude(m.acked, seen)
 	return delay, nil
 }
 
 // conclude: a marker may be seen before its own client is told of the commit.
 func (d *Delay) conclude(acked, seen []time.Time) {
-	var millis []float64
+	var all []float64
 	for i := range seen {
-		millis = append(millis, max(0, seen[i].Sub(acked[i]).Seconds()*1000))
+		all = append(all, max(0, millis(seen[i].Sub(acked[i]))))
 	}
-	slices.Sort(millis)
-	d.P50, d.P99, d.P999, d.Most = quantile(millis, 0.5), quantile(millis, 0.99), quantile(millis, 0.999), quantile(millis, 1)
+	slices.Sort(all)
+	d.P50, d.P99, d.P999, d.Most = quantile(all, 0.5), quantile(all, 0.99), quantile(all, 0.999), quantile(all, 1)
 }
 
 // await lets time pass: the load is on.

@@ -22,7 +22,8 @@ type Machine struct {
 	CPUs        int               `json:"cpus"`
 	MemoryBytes int64             `json:"memory_bytes"`
 	System      string            `json:"system"`
-	Load        string            `json:"load"` // before it began
+	Load        string            `json:"load"`  // before it began
+	Files       string            `json:"files"` // file system of the servers' folders
 	FsyncMillis float64           `json:"fsync_ms"`
 	PostgreSQL  string            `json:"postgresql"`
 	Settings    map[string]string `json:"settings"` // of the source, and of the target as well
@@ -51,6 +52,9 @@ func lookAtMachine(ctx context.Context, l *lab) (m Machine, err error) {
 	}
 	m.Load = strings.Join(strings.Fields(string(load))[:3], " ")
 	if m.System, err = system(); err != nil {
+		return m, err
+	}
+	if m.Files, err = fileSystem(l.dir); err != nil {
 		return m, err
 	}
 	if m.FsyncMillis, err = measureFsync(l.dir); err != nil {
@@ -115,6 +119,18 @@ func system() (string, error) {
 		return string(b)
 	}
 	return text(u.Sysname[:]) + " " + text(u.Release[:]) + " " + text(u.Machine[:]), nil
+}
+
+// fileSystem is the type of the one that a folder is on.
+func fileSystem(dir string) (string, error) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		return "", fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	if name := map[int64]string{0xef53: "ext4", 0x58465342: "xfs", 0x9123683e: "btrfs", 0x01021994: "tmpfs", 0x794c7630: "overlay", 0x2fc12fc1: "zfs"}[int64(s.Type)]; name != "" {
+		return name, nil
+	}
+	return fmt.Sprintf("file system %#x", s.Type), nil
 }
 
 const fsyncs = 100

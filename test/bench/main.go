@@ -28,6 +28,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -45,6 +46,12 @@ type Options struct {
 	DelayTime  time.Duration  // of each of its loads
 	Limit      time.Duration  // of each step: nothing hangs for ever
 	Out        string         // folder of the reports
+	Docs       string         // document that the report in Out is put into; nothing is measured then
+}
+
+// limit is for one step.
+func (o *Options) limit(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, o.Limit, fmt.Errorf("it took longer than -limit %s", o.Limit))
 }
 
 func options(args []string) (o Options, err error) {
@@ -58,6 +65,7 @@ func options(args []string) (o Options, err error) {
 	f.DurationVar(&o.DelayTime, "delay-time", 30*time.Second, "duration of each steady load")
 	f.DurationVar(&o.Limit, "limit", 30*time.Minute, "limit of each single step")
 	f.StringVar(&o.Out, "out", "bin/bench", "folder of the reports")
+	f.StringVar(&o.Docs, "docs", "", "put the report that is in that folder into this document, and measure nothing")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -88,7 +96,12 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
+	if o.Docs != "" {
+		err = writeDocs(filepath.Join(o.Out, jsonReport), o.Docs)
+	} else {
+		err = run(ctx, o, os.Stdout)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

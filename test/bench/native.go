@@ -25,7 +25,7 @@ func (n *native) Name() string {
 	return name
 }
 
-func (*native) TwoPhase() bool { return false }
+func (*native) Reads() Backing { return Slot }
 
 func (n *native) Drain(ctx context.Context, b *Backlog, slot string) (d Drain, err error) {
 	name := "native_" + slot
@@ -60,15 +60,18 @@ func (n *native) measure(ctx context.Context, b *Backlog, target, slot string) (
 			return d, errors.Join(err, watchErr)
 		}
 	}
+	law := watchLaw(ctx, b.Law, target) // Both bear being looked at; native subscriptions of several shards break some laws.
 	err = b.awaitMarkers(ctx, target)
 	ended := time.Now()
+	seen, lawErr := law.stop()
 	workers, usageErr := n.workers(ctx, target)
 	sameErr := watching.same(ctx, b, slot)
 	began, sent, watchErr := watching.stop()
-	if err := errors.Join(err, usageErr, sameErr, watchErr); err != nil {
+	if err := errors.Join(err, lawErr, usageErr, sameErr, watchErr); err != nil {
 		return d, err
 	}
 	d = between(began, ended)
+	d.Looks, d.Wrong = seen.all, seen.wrong
 	d.Processes["walsender"], d.Processes["apply worker"] = sent, workers
 	return d, b.check(ctx, target)
 }

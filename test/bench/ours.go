@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,21 +24,18 @@ func (c *captureOnly) Name() string {
 	return "capture"
 }
 
-func (*captureOnly) TwoPhase() bool { return true }
+func (*captureOnly) Reads() Backing { return TwoPhaseSlot }
 
 func (c *captureOnly) Drain(ctx context.Context, b *Backlog, slot string) (d Drain, err error) {
 	dir, err := b.lab.folder()
 	if err != nil {
 		return d, err
 	}
-	conf := CaptureConfig{Publication: publication, WithoutJoin: c.withoutJoin, Expected: b.Expected}
-	for i := range b.Shards {
-		start, err := b.slotStart(ctx, i, slot)
-		if err != nil {
-			return d, err
-		}
-		conf.Shards = append(conf.Shards, CaptureShard{DSN: b.dsn(i), Slot: slot, Start: start})
+	conf, err := b.captureConfig(ctx, slot)
+	if err != nil {
+		return d, err
 	}
+	conf.WithoutJoin, conf.Expected = c.withoutJoin, b.Expected
 	p, err := startChild(ctx, "capture", Config{Dir: dir, Capture: conf})
 	if err != nil {
 		return d, err
@@ -64,6 +60,18 @@ func (c *captureOnly) Drain(ctx context.Context, b *Backlog, slot string) (d Dra
 	return d, b.counted(a.Count)
 }
 
+func (b *Backlog) captureConfig(ctx context.Context, slot string) (conf CaptureConfig, err error) {
+	conf.Publication = publication
+	for i := range b.Shards {
+		start, err := b.slotStart(ctx, i, slot)
+		if err != nil {
+			return conf, err
+		}
+		conf.Shards = append(conf.Shards, CaptureShard{DSN: b.dsn(i), Slot: slot, Start: start})
+	}
+	return conf, nil
+}
+
 // site is NATS, and a subscription whose slots hold the backlog.
 type site struct {
 	dir  string
@@ -73,11 +81,17 @@ type site struct {
 	node *childProcess
 }
 
-func openSite(ctx context.Context, l *lab) (s *site, err error) {
-	s = &site{}
-	if s.dir, err = l.folder(); err != nil {
+func openSite(ctx context.Context, l *lab) (*site, error) {
+	dir, err := l.folder()
+	if err != nil {
 		return nil, err
 	}
+	return startSite(ctx, dir)
+}
+
+// startSite starts NATS in a folder.
+func startSite(ctx context.Context, dir string) (s *site, err error) {
+	s = &site{dir: dir}
 	if s.nats, err = startChild(ctx, "nats", Config{Dir: s.dir}); err != nil {
 		return nil, err
 	}
@@ -87,9 +101,12 @@ func openSite(ctx context.Context, l *lab) (s *site, err error) {
 	return s, nil
 }
 
+// subscriptionName is what every subscription of ours is called.
+const subscriptionName = "bench"
+
 // subscribe makes the subscription of a given slot.
 func (s *site) subscribe(ctx context.Context, b *Backlog, slot, format, target string) (err error) {
-	spec := subscribe.Spec{Name: "bench", Publications: []string{publication}, Slot: slot, Format: format}
+	spec := subscribe.Spec{Name: subscriptionName, Publications: []string{publication}, Slot: slot, Format: format}
 	for i := range b.Shards {
 		spec.Shards = append(spec.Shards, subscribe.Shard{Name: fmt.Sprint("shard", i), DSN: b.dsn(i)})
 	}
@@ -103,6 +120,11 @@ func (s *site) subscribe(ctx context.Context, b *Backlog, slot, format, target s
 // start starts a node or an apply worker.
 func (s *site) start(ctx context.Context, role string) (*childProcess, error) {
 	return startChild(ctx, role, Config{Dir: s.dir, NATS: s.nats.URL, Name: role})
+}
+
+// startWorker starts an apply worker with so many sessions.
+func (s *site) startWorker(ctx context.Context, workers int) (*childProcess, error) {
+	return startChild(ctx, "apply", Config{Dir: s.dir, NATS: s.nats.URL, Name: "apply", Workers: workers})
 }
 
 // published waits until so much is durable in the stream.
@@ -131,6 +153,7 @@ func (s *site) Close() (err error) {
 	if s.bus != nil {
 		s.bus.Close()
 	}
+	s.node, s.bus = nil, nil
 	return errors.Join(err, s.nats.Close())
 }
 
@@ -139,7 +162,7 @@ type durable struct{ format string }
 
 func (d *durable) Name() string { return "durable " + d.format }
 
-func (*durable) TwoPhase() bool { return true }
+func (*durable) Reads() Backing { return TwoPhaseSlot }
 
 func (d *durable) Drain(ctx context.Context, b *Backlog, slot string) (out Drain, err error) {
 	s, err := openSite(ctx, b.lab)
@@ -238,148 +261,4 @@ func (s *site) messages(ctx context.Context, want int64) error {
 		return fmt.Errorf("the stream holds more than %d transactions: %d messages are left", want, meta.NumPending)
 	}
 	return nil
-}
-
-// replay is the whole path to the target; or, stored, an apply worker alone, for a stream that holds everything.
-type replay struct {
-	commit string // synchronous_commit of the target's database
-	stored bool
-}
-
-func (r *replay) Name() string {
-	if r.stored {
-		return "stored commit=" + r.commit
-	}
-	return "path commit=" + r.commit
-}
-
-func (*replay) TwoPhase() bool { return true }
-
-func (r *replay) Drain(ctx context.Context, b *Backlog, slot string) (d Drain, err error) {
-	name := "path_" + slot
-	target, err := b.makeTarget(ctx, name)
-	if err != nil {
-		return d, err
-	}
-	defer func() { err = errors.Join(err, b.dropTarget(context.WithoutCancel(ctx), name)) }()
-	if err := execute(ctx, target, "ALTER DATABASE "+name+" SET synchronous_commit = "+r.commit); err != nil {
-		return d, err
-	}
-	s, err := openSite(ctx, b.lab)
-	if err != nil {
-		return d, err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := s.subscribe(ctx, b, slot, control.FormatInternal, target); err != nil {
-		return d, err
-	}
-	law := watchLaw(ctx, b.Law, target)
-	if r.stored {
-		d, err = r.apply(ctx, s, b, slot, target)
-	} else {
-		d, err = r.path(ctx, s, b, slot, target)
-	}
-	if err := errors.Join(err, law.stop()); err != nil {
-		return d, err
-	}
-	d.Looks = law.looks
-	return d, b.check(ctx, target)
-}
-
-// path starts both, and waits for the end of the backlog on the target.
-func (r *replay) path(ctx context.Context, s *site, b *Backlog, slot, target string) (d Drain, err error) {
-	worker, err := s.start(ctx, "apply")
-	if err != nil {
-		return d, err
-	}
-	defer func() { err = errors.Join(err, worker.Close()) }()
-	watching := watchSenders(ctx, b, slot)
-	var ended time.Time
-	if s.node, err = s.start(ctx, "node"); err == nil {
-		err = s.awaitMarkers(ctx, b, target)
-		ended = time.Now()
-	}
-	processes, usageErr := s.processes(ctx, map[string]*childProcess{"node": s.node, "nats": s.nats, "apply": worker})
-	session, sessionErr := r.session(ctx, target)
-	if err == nil {
-		err = watching.same(ctx, b, slot)
-	}
-	began, sent, watchErr := watching.stop()
-	if err := errors.Join(err, usageErr, sessionErr, watchErr); err != nil {
-		return d, err
-	}
-	d = between(began, ended)
-	d.Processes = processes
-	d.Processes["walsender"], d.Processes["target backends"] = sent, session
-	return d, nil
-}
-
-// awaitMarkers waits for the end of the backlog on the target, or for an error of ours that would let it wait for ever.
-func (s *site) awaitMarkers(ctx context.Context, b *Backlog, target string) error {
-	ctx, fail := context.WithCancelCause(ctx)
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer fail(nil)
-	watching.Go(func() {
-		err := every(ctx, healthEvery, "the drain ends", func() (bool, error) {
-			c, err := control.AskCapture(ctx, s.bus.NC, s.sub.Name)
-			if err == nil && c.Error != "" {
-				return false, fmt.Errorf("the node stopped: %s", c.Error)
-			}
-			a, err := control.AskApply(ctx, s.bus.NC, s.sub.Name, "target")
-			if err == nil && a.Error != "" {
-				return false, fmt.Errorf("the apply worker stopped: %s", a.Error)
-			}
-			return false, nil // Nobody may answer before both are up.
-		})
-		fail(err)
-	})
-	return b.awaitMarkers(ctx, target)
-}
-
-// healthEvery is the time between two looks at what ours say.
-const healthEvery = 500 * time.Millisecond
-
-// apply fills the stream first, and ends the node.
-func (r *replay) apply(ctx context.Context, s *site, b *Backlog, slot, target string) (d Drain, err error) {
-	if _, err := s.fill(ctx, b, slot); err != nil {
-		return d, err
-	}
-	err = s.node.Close()
-	if s.node = nil; err != nil {
-		return d, err
-	}
-	before, err := s.nats.usage(ctx)
-	if err != nil {
-		return d, err
-	}
-	worker, err := s.start(ctx, "apply")
-	if err != nil {
-		return d, err
-	}
-	defer func() { err = errors.Join(err, worker.Close()) }()
-	session, err := awaitBackend(ctx, target, "the worker's session begins", "SELECT pid, backend_start FROM pg_stat_activity WHERE application_name = $1 ORDER BY 2", applicationName)
-	if err != nil {
-		return d, err
-	}
-	if err := s.awaitMarkers(ctx, b, target); err != nil {
-		return d, err
-	}
-	d = between(session.began, time.Now())
-	processes, err := s.processes(ctx, map[string]*childProcess{"nats": s.nats, "apply": worker})
-	if err != nil {
-		return d, err
-	}
-	d.Processes = processes
-	d.Processes["nats"] = processes["nats"].since(before)
-	d.Processes["target backends"], err = r.session(ctx, target)
-	return d, err
-}
-
-// applicationName is what apply workers are shown as on the target.
-const applicationName = "cdc apply bench"
-
-// session is what the worker's backends on the target took.
-func (r *replay) session(ctx context.Context, target string) (Usage, error) {
-	return backends(ctx, target, "SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity WHERE application_name = $1", applicationName)
 }

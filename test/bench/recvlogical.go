@@ -23,7 +23,7 @@ func (r *recvlogical) Name() string {
 	return "pg_recvlogical tcp"
 }
 
-func (*recvlogical) TwoPhase() bool { return false }
+func (*recvlogical) Reads() Backing { return Slot }
 
 func (r *recvlogical) Drain(ctx context.Context, b *Backlog, slot string) (d Drain, err error) {
 	watching := watchSenders(ctx, b, slot)

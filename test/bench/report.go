@@ -24,6 +24,8 @@ type Report struct {
 	Size      float64    `json:"size"`
 	Workloads []*Results `json:"workloads"`
 	Delays    []*Delay   `json:"delays,omitempty"`
+	Merge     *Merging   `json:"merge,omitempty"`
+	Verdicts  []*Verdict `json:"verdicts"`
 }
 
 // Results are of one workload.
@@ -56,19 +58,14 @@ type PerMillion struct {
 	PeakBytes  float64 `json:"peak_bytes"`
 }
 
-// Ratio is how many times as fast as the base a contender of ours was, round by round; or how many CPU seconds it took for
-// each of the base's.
+// Ratio is what a comparison came to, round by round.
 type Ratio struct {
-	Goal   Goal   `json:"goal"`
+	Comparison
 	Factor Spread `json:"factor"`
 }
 
 func (r *Ratio) String() string {
-	text := fmt.Sprintf("%s is %.2f times as fast as %s", r.Goal.Ours, r.Factor.Median, r.Goal.Base)
-	if r.Goal.OurProcess != "" {
-		text = fmt.Sprintf("%s (%s) takes %.2f times the CPU time of %s (%s)", r.Goal.OurProcess, r.Goal.Ours, r.Factor.Median, r.Goal.BaseProcess, r.Goal.Base)
-	}
-	return text + fmt.Sprintf(" [%.2f %.2f]", r.Factor.Least, r.Factor.Most)
+	return fmt.Sprintf("%s: %.2f [%.2f %.2f]", r.Comparison.String(), r.Factor.Median, r.Factor.Least, r.Factor.Most)
 }
 
 func newReport(ctx context.Context, l *lab, o Options) (*Report, error) {
@@ -89,25 +86,19 @@ func (r *Results) conclude() {
 	for _, c := range r.Contenders {
 		c.conclude(r.Backlog)
 	}
-	for _, g := range goals {
-		ours, base := r.find(g.Ours), r.find(g.Base)
-		if ours == nil || base == nil {
+	for i := range goals {
+		c := goals[i].Comparison
+		ours, base := r.find(c.Ours), r.find(c.Base)
+		known := slices.ContainsFunc(r.Ratios, func(r Ratio) bool { return r.Comparison == c })
+		if ours == nil || base == nil || known {
 			continue
 		}
 		var factors []float64
 		for i := range ours.Drains {
-			factors = append(factors, g.factor(&ours.Drains[i], &base.Drains[i]))
+			factors = append(factors, c.factor(&ours.Drains[i], &base.Drains[i]))
 		}
-		r.Ratios = append(r.Ratios, Ratio{Goal: g, Factor: spreadOf(factors)})
+		r.Ratios = append(r.Ratios, Ratio{Comparison: c, Factor: spreadOf(factors)})
 	}
-}
-
-func (g *Goal) factor(ours, base *Drain) float64 {
-	if g.OurProcess == "" {
-		return base.Seconds / ours.Seconds
-	}
-	// A drain that was too short for the server's clock ticks has no ratio; 10 ms is one tick.
-	return ours.Processes[g.OurProcess].CPUSeconds / max(0.01, base.Processes[g.BaseProcess].CPUSeconds)
 }
 
 func (r *Results) find(name string) *Result {
@@ -145,7 +136,7 @@ func (r *Result) conclude(backlog Count) {
 // about says what was measured where.
 func (r *Report) about(out io.Writer) {
 	m := r.Machine
-	fmt.Fprintf(out, "%s, %d CPUs, %.1f GiB of memory; %s; load before: %s\n", m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.System, m.Load)
+	fmt.Fprintf(out, "%s, %d CPUs for everything, %.1f GiB of memory; %s; load before: %s; files on %s\n", m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.System, m.Load, m.Files)
 	fmt.Fprintf(out, "%s; %s; shardcdc %s, %s\n", m.PostgreSQL, m.Go, m.Revision, "embedded NATS "+m.NATS)
 	fmt.Fprintf(out, "fsync %s, synchronous_commit %s; a write with fsync takes %.2f ms (median of %d); full-page writes %s\n",
 		m.Settings["fsync"], m.Settings["synchronous_commit"], m.FsyncMillis, fsyncs, m.Settings["full_page_writes"])
@@ -162,9 +153,10 @@ func (r *Results) table(out io.Writer) {
 	fmt.Fprintf(out, "\n(%s) %s: %d transactions, %d rows, %.0f MB of WAL. Medians; in brackets the least and the most.\n",
 		r.Letter, r.Title, r.Backlog.Transactions, r.Backlog.Rows, float64(r.WALBytes)/1e6)
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "contender\tseconds\ttxn/s\trows/s\tprocess: CPU s, bytes, allocations for a million rows; memory at most\n")
+	fmt.Fprintf(w, "contender\tseconds\ttxn/s\trows/s\tall CPU s\tfor a million rows, by process: CPU s, allocated MB, thousands of allocations; memory at most\n")
 	for _, c := range r.Contenders {
-		fmt.Fprintf(w, "%s\t%.2f [%.2f %.2f]\t%.0f\t%.0f\t%s\n", c.Name, c.Seconds.Median, c.Seconds.Least, c.Seconds.Most, c.Transactions.Median, c.Rows.Median, c.processes())
+		fmt.Fprintf(w, "%s\t%.2f [%.2f %.2f]\t%.0f\t%.0f\t%.2f\t%s%s\n", c.Name, c.Seconds.Median, c.Seconds.Least, c.Seconds.Most,
+			c.Transactions.Median, c.Rows.Median, c.cpu(), c.processes(), c.wrong())
 	}
 	_ = w.Flush() // to a terminal or a buffer
 	for _, ratio := range r.Ratios {
@@ -172,9 +164,32 @@ func (r *Results) table(out io.Writer) {
 	}
 }
 
+// cpu is what all processes take for a million rows.
+func (r *Result) cpu() (total float64) {
+	for _, p := range r.Processes {
+		total += p.CPUSeconds
+	}
+	return total
+}
+
+// wrong says in how many looks the target showed what the source never was: native subscriptions of several shards do.
+func (r *Result) wrong() string {
+	looks, wrong := 0, 0
+	for _, d := range r.Drains {
+		looks, wrong = looks+d.Looks, wrong+d.Wrong
+	}
+	if wrong == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; a state that never was in %d of %d looks", wrong, looks)
+}
+
+// kinds are of processes.
+func (r *Result) kinds() []string { return slices.Sorted(maps.Keys(r.Processes)) }
+
 func (r *Result) processes() string {
 	var all []string
-	for _, name := range slices.Sorted(maps.Keys(r.Processes)) {
+	for _, name := range r.kinds() {
 		p := r.Processes[name]
 		text := fmt.Sprintf("%s: %.2f", name, p.CPUSeconds)
 		if p.Allocs > 0 {
@@ -185,24 +200,27 @@ func (r *Result) processes() string {
 	return strings.Join(all, " | ")
 }
 
+// jsonReport is the report's file in its folder.
+const jsonReport = "bench.json"
+
 // write writes the reports: JSON, and the tables as text.
 func (r *Report) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	r.judge()
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
 	var tables strings.Builder
 	r.about(&tables)
+	r.verdicts(&tables)
 	for _, w := range r.Workloads {
 		w.table(&tables)
 	}
-	for _, d := range r.Delays {
-		d.table(&tables)
-	}
+	r.delays(&tables)
 	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "bench.json"), append(text, '\n'), 0o644),
+		os.WriteFile(filepath.Join(dir, jsonReport), append(text, '\n'), 0o644),
 		os.WriteFile(filepath.Join(dir, "bench.txt"), []byte(tables.String()), 0o644))
 }

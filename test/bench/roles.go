@@ -16,10 +16,10 @@ import (
 
 // A role is what a child does between its first answer and the end of its input.
 type role struct {
-	up    Answer
-	run   func(ctx context.Context) error           // nil: nothing runs by itself
-	start func(ctx context.Context) (Answer, error) // capture
-	close func()
+	up     Answer
+	run    func(ctx context.Context) error                      // nil: nothing runs by itself
+	answer map[string]func(ctx context.Context) (Answer, error) // to questions of its own
+	close  func()
 }
 
 // childMain is main of a child.
@@ -68,7 +68,7 @@ func serve(name string, in io.Reader, out io.Writer, log *slog.Logger) (err erro
 		} else if err != nil {
 			return err
 		}
-		a, err := r.answer(ctx, word)
+		a, err := r.reply(ctx, word)
 		if cause := context.Cause(ctx); cause != nil {
 			err = errors.Join(cause, err)
 		}
@@ -81,13 +81,13 @@ func serve(name string, in io.Reader, out io.Writer, log *slog.Logger) (err erro
 	}
 }
 
-func (r *role) answer(ctx context.Context, word string) (a Answer, err error) {
-	switch {
-	case word == "usage":
+func (r *role) reply(ctx context.Context, word string) (a Answer, err error) {
+	if word == "usage" {
 		a.Usage, err = ownUsage()
 		return a, err
-	case word == "start" && r.start != nil:
-		return r.start(ctx)
+	}
+	if answer := r.answer[word]; answer != nil {
+		return answer(ctx)
 	}
 	return a, fmt.Errorf("%q is no question", word)
 }
@@ -98,6 +98,8 @@ func roleOf(ctx context.Context, name string, c Config, log *slog.Logger) (*role
 		return natsRole(ctx, c, log)
 	case "capture":
 		return captureRole(c)
+	case "merge":
+		return mergeRole(c)
 	case "node", "apply":
 		return workRole(ctx, name, c, log)
 	}
@@ -106,7 +108,7 @@ func roleOf(ctx context.Context, name string, c Config, log *slog.Logger) (*role
 
 // natsRole is the embedded server, which syncs before it acknowledges.
 func natsRole(ctx context.Context, c Config, log *slog.Logger) (*role, error) {
-	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: c.Dir + "/nats", Listen: "127.0.0.1:0", Log: log})
+	srv, err := embedded.Start(ctx, embedded.Options{StoreDir: natsDir(c.Dir), Listen: "127.0.0.1:0", Log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -42,17 +42,29 @@ func run(ctx context.Context, o Options, out io.Writer) (err error) {
 		results.table(out)
 	}
 	if o.Delays {
-		fmt.Fprintln(out)
-		if report.Delays, err = measureDelays(ctx, l, o, out); err != nil {
+		if err := report.measureDelays(ctx, l, o); err != nil {
 			return errors.Join(err, report.write(o.Out))
 		}
+		report.delays(out)
 	}
+	report.judge()
+	report.verdicts(out)
 	return report.write(o.Out)
+}
+
+func (r *Report) measureDelays(ctx context.Context, l *lab, o Options) (err error) {
+	step, cancel := o.limit(ctx)
+	defer cancel()
+	if r.Merge, err = measureMerging(step, l, o); err != nil {
+		return fmt.Errorf("the joiner's delay: %w", err)
+	}
+	r.Delays, err = measureDelays(ctx, l, o)
+	return err
 }
 
 // measure builds a backlog and lets everybody drain it.
 func measure(ctx context.Context, l *lab, w *Workload, o Options, all []Contender, out io.Writer) (*Results, error) {
-	step, cancel := context.WithTimeoutCause(ctx, o.Limit, fmt.Errorf("building the backlog took longer than -limit %s", o.Limit))
+	step, cancel := o.limit(ctx)
 	defer cancel()
 	began := time.Now()
 	b, err := buildBacklog(step, l, w, o, all)
@@ -83,7 +95,7 @@ func measure(ctx context.Context, l *lab, w *Workload, o Options, all []Contende
 
 // drain is one drain with its limit; its slots go with it.
 func drain(ctx context.Context, b *Backlog, c Contender, slot string, o Options) (Drain, error) {
-	step, cancel := context.WithTimeoutCause(ctx, o.Limit, fmt.Errorf("it took longer than -limit %s", o.Limit))
+	step, cancel := o.limit(ctx)
 	defer cancel()
 	d, err := c.Drain(step, b, slot)
 	if err != nil {

@@ -189,21 +189,24 @@ func (s *senders) same(ctx context.Context, b *Backlog, slot string) error {
 	return nil
 }
 
+// looks at a target: of all, so many showed what the source never was.
+type looks struct{ all, wrong int }
+
 // law looks at a target all the time: does it show what the source was?
 type law struct {
 	cancel context.CancelFunc
 	done   chan struct{}
-	looks  int
-	broken error
+	looks  looks
+	err    error
 }
 
-// watchLaw begins to look. A target that shows a state that never was is broken; so is one that cannot be read.
+// watchLaw begins to look. A target that cannot be read is an error.
 func watchLaw(ctx context.Context, sql, dsn string) *law {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &law{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
-		l.broken = l.watch(ctx, sql, dsn)
+		l.err = l.watch(ctx, sql, dsn)
 	}()
 	return l
 }
@@ -219,15 +222,15 @@ func (l *law) watch(ctx context.Context, sql, dsn string) error {
 	for {
 		kept := false
 		err := conn.QueryRow(ctx, sql).Scan(&kept)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil
-		case err != nil:
-			return fmt.Errorf("%s: %w", sql, err)
-		case !kept:
-			return fmt.Errorf("the target showed a state that the source never had: %s says false", sql)
 		}
-		l.looks++
+		if err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+		if l.looks.all++; !kept {
+			l.looks.wrong++
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -237,8 +240,8 @@ func (l *law) watch(ctx context.Context, sql, dsn string) error {
 }
 
 // stop ends the looks.
-func (l *law) stop() error {
+func (l *law) stop() (looks, error) {
 	l.cancel()
 	<-l.done
-	return l.broken
+	return l.looks, l.err
 }

@@ -124,16 +124,17 @@ func fillWide(ctx context.Context, f *filling) error {
   COMMIT; END LOOP; END $$`, f.n-1))
 }
 
-// fillTransfers: eight coordinators; half of the transactions move money between two accounts of a shard, half between two
+const coordinators = 8
+
+// fillTransfers: several coordinators; half of the transactions move money between two accounts of a shard, half between two
 // shards.
 func fillTransfers(ctx context.Context, f *filling) error {
-	const coordinators = 8
 	each := f.n / coordinators / 2 * 2
 	f.written = Count{int64(each) * coordinators, 2 * int64(each) * coordinators}
 	group, ctx := errgroup.WithContext(ctx)
 	for c := range coordinators {
 		group.Go(func() error {
-			t, err := newTransfers(ctx, f.dsns, c, coordinators)
+			t, err := newTransfers(ctx, f.dsns, c, coordinators, quick)
 			if err != nil {
 				return err
 			}
@@ -157,7 +158,7 @@ type transfers struct {
 	random *rand.Rand
 }
 
-func newTransfers(ctx context.Context, dsns []string, number, of int) (*transfers, error) {
+func newTransfers(ctx context.Context, dsns []string, number, of int, setting string) (*transfers, error) {
 	t := &transfers{number: number, of: of, random: rand.New(rand.NewPCG(uint64(number), 1))}
 	for _, dsn := range dsns {
 		conn, err := pgx.Connect(ctx, dsn)
@@ -166,7 +167,7 @@ func newTransfers(ctx context.Context, dsns []string, number, of int) (*transfer
 			return nil, err
 		}
 		t.shards = append(t.shards, conn)
-		if _, err := conn.Exec(ctx, quick); err != nil {
+		if _, err := conn.Exec(ctx, setting); err != nil {
 			t.close()
 			return nil, err
 		}
