@@ -17,14 +17,18 @@ type Probe struct {
 const marksMax = 2
 
 // Probes appends the probes to be made now. Each is given once; a shard has one outstanding at most.
+//
+// A shard is probed for the highest transaction that waits, not only for the lowest: while one batch becomes durable, the
+// next one shall be ready.
 func (m *Merger) Probes(dst []Probe) []Probe {
+	highest := m.highest()
 	for _, s := range m.shards {
-		if s.queue.len() == 0 && len(s.marks) == 0 && m.holdsBack(s) {
+		if s.queue.len() == 0 && len(s.marks) == 0 && s.floor < highest {
 			s.wanted = max(s.wanted, s.answered+1)
 		}
 		if s.wanted > s.asked && s.asked == s.answered && len(s.marks) < marksMax {
 			s.asked++
-			s.overtakes = m.highest()
+			s.overtakes = highest
 			dst = append(dst, Probe{Shard: s.id, ID: s.asked})
 		}
 	}
