@@ -153,8 +153,8 @@ func ParseChange(msg []byte, c *Change) error {
 	case Truncate:
 		n := cur.Uint32()
 		c.TruncateFlags = cur.Byte()
-		if uint64(n)*4 != uint64(len(cur.b)) {
-			return fmt.Errorf("truncate: %d tables in %d bytes", n, len(cur.b))
+		if uint64(n)*4 != uint64(cur.left()) {
+			return fmt.Errorf("truncate: %d tables in %d bytes", n, cur.left())
 		}
 		for range n {
 			c.TruncateIDs = append(c.TruncateIDs, cur.Uint32())
@@ -177,20 +177,43 @@ func ParseChange(msg []byte, c *Change) error {
 
 // tuple takes one TupleData and checks every length in it.
 func (c *Cursor) tuple() Tuple {
-	start := c.b
-	n := int(c.Uint16())
-	for i := 0; i < n && !c.short; i++ {
-		switch c.Byte() {
-		case Null, Unchanged:
-		case Text, Binary:
-			c.Take(int(c.Uint32()))
-		default:
-			c.short = true
-		}
-	}
-	if c.short {
+	b := c.b[c.at:]
+	size := tupleSize(b)
+	if c.short || size == 0 {
+		c.cutShort()
 		return nil
 	}
-	size := len(start) - len(c.b)
-	return Tuple(start[:size:size])
+	c.at += size
+	return Tuple(b[:size:size])
+}
+
+// tupleSize is the length of the TupleData that b begins with; 0: there is none that is whole.
+func tupleSize(b []byte) int {
+	if len(b) < 2 {
+		return 0
+	}
+	at := 2
+	for range binary.BigEndian.Uint16(b) {
+		if at == len(b) {
+			return 0
+		}
+		kind := b[at]
+		at++
+		switch kind {
+		case Null, Unchanged:
+		case Text, Binary:
+			if len(b)-at < 4 {
+				return 0
+			}
+			l := binary.BigEndian.Uint32(b[at:])
+			at += 4
+			if uint64(l) > uint64(len(b)-at) {
+				return 0
+			}
+			at += int(l)
+		default:
+			return 0
+		}
+	}
+	return at
 }

@@ -11,8 +11,11 @@ var errShort = errors.New("the message is too short")
 
 // Cursor reads a message of pgoutput from its beginning. The first read past the end makes it short, and every later read
 // gives zero values, so a caller reads everything and asks End once. The zero Cursor is at the end of an empty message.
+//
+// It moves an index, not a slice: to write a pointer costs more than to read a message while garbage is collected.
 type Cursor struct {
 	b     []byte
+	at    int
 	short bool
 }
 
@@ -24,21 +27,27 @@ func (c *Cursor) End() error {
 	switch {
 	case c.short:
 		return errShort
-	case len(c.b) != 0:
-		return fmt.Errorf("%d bytes too many", len(c.b))
+	case c.left() != 0:
+		return fmt.Errorf("%d bytes too many", c.left())
 	}
 	return nil
 }
 
+// left is the number of bytes that are not read.
+func (c *Cursor) left() int { return len(c.b) - c.at }
+
+// cutShort notes a read past the end.
+func (c *Cursor) cutShort() { c.at, c.short = len(c.b), true }
+
 // Take reads n bytes, as a view into the message.
 func (c *Cursor) Take(n int) []byte {
-	if n < 0 || len(c.b) < n {
-		c.short, c.b = true, nil
+	if n < 0 || c.left() < n {
+		c.cutShort()
 		return nil
 	}
-	v := c.b[:n:n]
-	c.b = c.b[n:]
-	return v
+	from := c.at
+	c.at += n
+	return c.b[from:c.at:c.at]
 }
 
 // Byte reads an Int8.
@@ -75,12 +84,12 @@ func (c *Cursor) Uint64() uint64 {
 
 // CString reads a String, which ends with a zero byte.
 func (c *Cursor) CString() string {
-	i := bytes.IndexByte(c.b, 0)
+	i := bytes.IndexByte(c.b[c.at:], 0)
 	if i < 0 {
-		c.short, c.b = true, nil
+		c.cutShort()
 		return ""
 	}
-	s := string(c.b[:i])
-	c.b = c.b[i+1:]
+	s := string(c.b[c.at : c.at+i])
+	c.at += i + 1
 	return s
 }

@@ -67,7 +67,7 @@ func ParseRelation(msg []byte, types func(oid uint32) (Type, bool)) (*Relation, 
 	r.Name = c.CString()
 	r.Identity = c.Byte()
 	n := int(c.Uint16())
-	if c.short || n*10 > len(c.b) {
+	if c.short || n*10 > c.left() {
 		return nil, fmt.Errorf("relation %s: %w", r, errShort)
 	}
 	r.Columns = make([]Column, n)
