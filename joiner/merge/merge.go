@@ -34,6 +34,8 @@ type Config struct {
 	FragmentBytes int
 	// BatchMax bounds the number of transactions in a batch; 0 means no bound.
 	BatchMax int
+	// Singly: as long as no more transactions than this may leave, each is a batch of its own. 0: they leave together.
+	Singly int
 	// Alone, if set, says of a transaction that it must be the only one of its batch.
 	Alone func(*pipeline.Transaction) bool
 }
@@ -156,6 +158,7 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 		return b, false
 	}
 	size, weight, complete, closed := int64(0), 0, true, false
+	countMax := m.countMax(w)
 	for {
 		first, ok := m.tree.Min()
 		if !ok || first.tx.CSN > w {
@@ -164,7 +167,7 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 		n := first.tx.Bytes()
 		count := len(b.Transactions)
 		alone := m.conf.Alone != nil && m.conf.Alone(&first.tx)
-		if count > 0 && (closed || alone || size+n > int64(bytesMax) || count == m.conf.BatchMax) {
+		if count > 0 && (closed || alone || size+n > int64(bytesMax) || count == countMax) {
 			complete = false
 			break
 		}
@@ -192,6 +195,24 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 	b.Checkpoint = m.checkpoint(w)
 	m.sent = b.Checkpoint
 	return b, true
+}
+
+// countMax bounds the number of transactions in the batch that may leave with watermark w; 0 means no bound.
+func (m *Merger) countMax(w pipeline.CSN) int {
+	if m.conf.Singly == 0 {
+		return m.conf.BatchMax
+	}
+	ready := 0
+	m.tree.Ascend(func(p *placed) bool {
+		if p.tx.CSN <= w {
+			ready++
+		}
+		return p.tx.CSN <= w && ready <= m.conf.Singly
+	})
+	if ready <= m.conf.Singly {
+		return 1
+	}
+	return m.conf.BatchMax
 }
 
 // Heartbeat hands out a batch without transactions if the checkpoint has moved since the last batch although

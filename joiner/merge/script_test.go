@@ -75,6 +75,8 @@ func (s *script) create(t *testing.T, d *datadriven.TestData) string {
 	*s = script{conf: Config{MaxClockSkew: time.Second, GlobalID: upToUnderscore}, seen: map[string]bool{}}
 	d.ScanArgs(t, "shards", &s.conf.Shards)
 	d.MaybeScanArgs(t, "bytes", &s.conf.BytesMax)
+	d.MaybeScanArgs(t, "batch", &s.conf.BatchMax)
+	d.MaybeScanArgs(t, "singly", &s.conf.Singly)
 	var skew string
 	if d.MaybeScanArgs(t, "skew", &skew) {
 		v, err := time.ParseDuration(skew)

@@ -98,6 +98,9 @@ func (p *Publisher) Epoch() pipeline.Seq { return p.epoch }
 // LastSeq is the sequence of the stream's last message.
 func (p *Publisher) LastSeq() pipeline.Seq { return p.last }
 
+// Replicas is how many servers keep the stream.
+func (p *Publisher) Replicas() int { return p.stream.CachedInfo().Config.Replicas }
+
 func (p *Publisher) takeOver(ctx context.Context) error {
 	before, err := lastOn(ctx, p.stream, p.subjects.epoch)
 	if err != nil {

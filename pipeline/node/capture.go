@@ -35,6 +35,9 @@ const (
 	// larger than a message in JSON, and those of a large checkpoint.
 	jsonUnitBytes = 1 << 20
 	jsonUnitCount = 800
+	// So many messages cost one server no more by themselves than as a batch, which it stages in files of their own. The
+	// servers of a cluster stage in memory, and agree on a batch as on one message.
+	jsonSingly = 10
 
 	evictAfter = time.Second // we have the lease and the stream: whoever else reads the slot is dead, frozen or fenced
 )
@@ -183,6 +186,9 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	}
 	if c.sub.Format == control.FormatJSON {
 		conf.BatchMax = jsonUnitCount
+		if c.pub.Replicas() == 1 {
+			conf.Singly = jsonSingly
+		}
 	}
 	ask := func(shard pipeline.ShardID, probe uint64) { c.dumpers[shard].Probe(probe) }
 	if c.joiner, err = joiner.New(conf, ask); err != nil {
