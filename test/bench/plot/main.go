@@ -1,7 +1,9 @@
-// Command plot draws the report of the benchmark: rows per second of each contender, one diagram for each workload, with the
-// slowest and the fastest round. It is a module of its own, so that what it takes to draw is no dependency of the product.
+// Command plot draws the report of the benchmark: for each workload how many times as fast as PostgreSQL's own programs ours
+// are, with the slowest and the fastest round, and what is wanted. It is a module of its own, so that what it takes to draw is
+// no dependency of the product.
 //
 //	plot bench.json bench.svg
+//	plot bench.json bench.png
 package main
 
 import (
@@ -9,35 +11,57 @@ import (
 	"errors"
 	"fmt"
 	"image/color"
+	"io"
 	"math"
 	"os"
-	"slices"
+	"path/filepath"
 	"strconv"
-	"strings"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // report is what is needed of the benchmark's.
 type report struct {
 	Workloads []workload
+	Verdicts  []verdict
+	Machine   struct {
+		CPU, PostgreSQL, Revision string
+		CPUs                      int
+	}
+	Rounds int
+	Size   float64
+	Began  string
 }
 
 type workload struct {
 	Letter, Title string
-	Contenders    []struct {
-		Name string
-		Rows struct{ Median, Least, Most float64 } `json:"rows_per_second"`
-	}
+	Ratios        []ratio
+}
+
+type ratio struct {
+	Ours       string
+	Base       string
+	OurProcess string `json:"our_process"`
+	Factor     spread
+}
+
+type spread struct{ Median, Least, Most float64 }
+
+type verdict struct {
+	What, Workload string
+	Want           struct{ Least float64 }
+	Measured       *spread
+	Reached        bool
 }
 
 func main() {
 	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: plot bench.json bench.svg")
+		fmt.Fprintln(os.Stderr, "usage: plot bench.json bench.svg|bench.png")
 		os.Exit(2)
 	}
 	if err := run(os.Args[1], os.Args[2]); err != nil {
@@ -45,6 +69,13 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+const (
+	panelWidth = 14 * vg.Centimeter
+	margin     = vg.Centimeter / 2
+	headHeight = 2.4 * vg.Centimeter
+	columns    = 2
+)
 
 func run(from, to string) error {
 	text, err := os.ReadFile(from)
@@ -55,24 +86,36 @@ func run(from, to string) error {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
-	if len(r.Workloads) == 0 {
-		return fmt.Errorf("%s holds no workload", from)
+	panels := r.panels()
+	if len(panels) == 0 {
+		return fmt.Errorf("%s holds no workload with contenders to compare", from)
 	}
-	height := vg.Length(0)
-	for i := range r.Workloads {
-		height += r.Workloads[i].height()
-	}
-	picture := vgsvg.New(22*vg.Centimeter, height)
-	rest := draw.New(picture)
-	for i := range r.Workloads {
-		w := &r.Workloads[i]
-		p, err := w.plot()
-		if err != nil {
-			return fmt.Errorf("workload %s: %w", w.Letter, err)
+	most, low, high := 0, 0.5, 2.0
+	for _, p := range panels {
+		most = max(most, len(p.bars))
+		for _, b := range p.bars {
+			low, high = min(low, b.value.Least), max(high, b.value.Most, b.want)
 		}
-		below := rest.Max.Y - rest.Min.Y - w.height()
-		p.Draw(draw.Crop(rest, vg.Centimeter/2, -vg.Centimeter, below+vg.Centimeter/2, -vg.Centimeter/4))
-		rest = draw.Crop(rest, 0, 0, 0, -w.height())
+	}
+	rows := (len(panels) + columns - 1) / columns
+	height := 2.2*vg.Centimeter + vg.Length(most)*barPitch
+	picture, err := newPicture(to, columns*panelWidth, headHeight+vg.Length(rows)*height)
+	if err != nil {
+		return err
+	}
+	canvas := draw.New(picture)
+	canvas.SetColor(color.White) // else it cannot be read on a dark page
+	canvas.Fill(canvas.Rectangle.Path())
+	r.head(canvas)
+	for i, p := range panels {
+		drawn, err := p.plot(most, low, high)
+		if err != nil {
+			return fmt.Errorf("workload %s: %w", p.title, err)
+		}
+		x, top := vg.Length(i%columns)*panelWidth, canvas.Max.Y-headHeight-vg.Length(i/columns)*height
+		drawn.Draw(draw.Canvas{Canvas: canvas.Canvas, Rectangle: vg.Rectangle{
+			Min: vg.Point{X: x + margin, Y: top - height + margin}, Max: vg.Point{X: x + panelWidth - margin, Y: top},
+		}})
 	}
 	f, err := os.Create(to)
 	if err != nil {
@@ -82,81 +125,96 @@ func run(from, to string) error {
 	return errors.Join(err, f.Close())
 }
 
-const barWidth = 0.45 * vg.Centimeter
-
-func (w *workload) height() vg.Length {
-	return 3*vg.Centimeter + vg.Length(len(w.Contenders))*1.5*barWidth
+type picture interface {
+	vg.CanvasSizer
+	io.WriterTo
 }
 
-var (
-	oursColor = color.RGBA{0x1f, 0x77, 0xb4, 0xff}
-	baseColor = color.RGBA{0xb0, 0xb0, 0xb0, 0xff}
-)
-
-// whiskers are medians with what lies between the slowest and the fastest round.
-type whiskers struct {
-	plotter.XYs
-	plotter.XErrors
+func newPicture(to string, width, height vg.Length) (picture, error) {
+	switch filepath.Ext(to) {
+	case ".svg":
+		return vgsvg.New(width, height), nil
+	case ".png":
+		return vgimg.PngCanvas{Canvas: vgimg.New(width, height)}, nil
+	}
+	return nil, fmt.Errorf("%s: the name must end in .svg or .png", to)
 }
 
-// plot draws the first contender on top, ours in another colour.
-func (w *workload) plot() (*plot.Plot, error) {
-	n := len(w.Contenders)
-	ours, base, names := make(plotter.Values, n), make(plotter.Values, n), make([]string, n)
-	spread := whiskers{make(plotter.XYs, n), make(plotter.XErrors, n)}
-	for i, c := range w.Contenders {
-		at := n - 1 - i
-		names[at] = c.Name
-		if baseline(c.Name) {
-			base[at] = c.Rows.Median
-		} else {
-			ours[at] = c.Rows.Median
+// style of text of a size in points.
+func style(points float64) draw.TextStyle {
+	s := plot.New().Title.TextStyle
+	s.Font = font.Font{Typeface: "Liberation", Variant: "Sans", Size: vg.Points(points)}
+	s.XAlign, s.YAlign = draw.XLeft, draw.YCenter
+	return s
+}
+
+// head says what is shown.
+func (r *report) head(c draw.Canvas) {
+	at := vg.Point{X: margin, Y: c.Max.Y - margin}
+	c.FillText(style(13), at, "shardcdc: how many times as fast as PostgreSQL's own programs, on the same machine in the same run")
+	at.Y -= vg.Centimeter * 0.6
+	c.FillText(style(9), at, fmt.Sprintf("Bars: medians of %d rounds; whiskers: the least and the most. Black mark: wanted. Green: reached, orange: not, grey: nothing is wanted.", r.Rounds))
+	at.Y -= vg.Centimeter * 0.5
+	began := r.Began[:min(10, len(r.Began))]
+	c.FillText(style(9), at, fmt.Sprintf("%s, %d CPUs for everything; %s; revision %s; size %g; %s", r.Machine.CPU, r.Machine.CPUs, server(r.Machine.PostgreSQL), r.Machine.Revision, r.Size, began))
+}
+
+// server is name and version of what version() says.
+func server(text string) string {
+	var name, version string
+	if n, err := fmt.Sscan(text, &name, &version); err != nil || n < 2 {
+		return text
+	}
+	return name + " " + version
+}
+
+// panels has one for each workload.
+func (r *report) panels() (panels []panel) {
+	for i := range r.Workloads {
+		w := &r.Workloads[i]
+		p := panel{title: fmt.Sprintf("(%s) %s", w.Letter, w.Title)}
+		for _, ratio := range w.Ratios {
+			if ratio.OurProcess != "" || ratio.Factor.Median <= 0 {
+				continue // of CPU times
+			}
+			b := bar{name: ratio.Ours + " / " + ratio.Base, value: ratio.Factor, fill: nothingWanted}
+			if v := r.verdict(w.Letter, &ratio); v != nil {
+				b.want = v.Want.Least
+				b.fill = missed
+				if v.Reached {
+					b.fill = reached
+				}
+			}
+			p.bars = append(p.bars, b)
 		}
-		spread.XYs[at] = plotter.XY{X: c.Rows.Median, Y: float64(at)}
-		spread.XErrors[at].Low, spread.XErrors[at].High = c.Rows.Median-c.Rows.Least, c.Rows.Most-c.Rows.Median
-	}
-	p := plot.New()
-	p.Title.TextStyle.Font.Variant, p.X.Tick.Label.Font.Variant, p.Y.Tick.Label.Font.Variant = "Sans", "Sans", "Sans"
-	p.Title.Padding = vg.Centimeter / 4
-	p.Title.Text = fmt.Sprintf("(%s) %s: rows per second", w.Letter, w.Title)
-	p.X.Min = 0
-	for values, fill := range map[*plotter.Values]color.Color{&ours: oursColor, &base: baseColor} {
-		bars, err := plotter.NewBarChart(*values, barWidth)
-		if err != nil {
-			return nil, err
+		if len(p.bars) > 0 {
+			panels = append(panels, p)
 		}
-		bars.Horizontal, bars.Color, bars.LineStyle.Width = true, fill, 0
-		p.Add(bars)
 	}
-	lines, err := plotter.NewXErrorBars(spread)
-	if err != nil {
-		return nil, err
-	}
-	grid := plotter.NewGrid()
-	grid.Horizontal.Width = 0
-	p.Add(grid, lines)
-	p.NominalY(names...)
-	p.Y.Min, p.Y.Max = -0.6, float64(n)-0.4
-	p.X.Tick.Marker = thousands{}
-	return p, nil
+	return panels
 }
 
-// thousands labels an axis with 100k for 100,000.
-type thousands struct{}
-
-func (thousands) Ticks(low, high float64) []plot.Tick {
-	step := math.Pow(10, math.Floor(math.Log10(high-low)))
-	for (high-low)/step < 5 {
-		step /= 2
+// verdict on a ratio, if one was wanted.
+func (r *report) verdict(letter string, ratio *ratio) *verdict {
+	for i := range r.Verdicts {
+		v := &r.Verdicts[i]
+		if v.Workload == letter && v.Measured != nil && v.What == fmt.Sprintf("%s: times as fast as %s", ratio.Ours, ratio.Base) {
+			return v
+		}
 	}
-	var ticks []plot.Tick
-	for at := 0.0; at <= high; at += step {
-		ticks = append(ticks, plot.Tick{Value: at, Label: strconv.FormatFloat(at/1000, 'f', -1, 64) + "k"})
-	}
-	return ticks
+	return nil
 }
 
-// baseline says whether the contender is PostgreSQL's own.
-func baseline(name string) bool {
-	return slices.ContainsFunc([]string{"pg_recvlogical", "native"}, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+// ticks are labelled with factors.
+type ticks struct{}
+
+func (ticks) Ticks(low, high float64) (all []plot.Tick) {
+	for at := math.Floor(low); at <= high; at++ {
+		label := strconv.FormatFloat(math.Exp2(math.Abs(at)), 'f', -1, 64)
+		if at < 0 {
+			label = "1/" + label
+		}
+		all = append(all, plot.Tick{Value: at, Label: label})
+	}
+	return all
 }
