@@ -10,6 +10,9 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 # Compares runs of make bench-micro.
 BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 export CGO_ENABLED ?= 0
+# Packages with micro-benchmarks that need no server: reading, pgoutput, merge, encoders, what is published, apply scheduling, net effect.
+MICRO := ./pipeline ./pipeline/wire ./dumper ./dumper/pgoutput ./joiner/gid ./joiner/merge ./output ./output/json ./output/jetstream ./apply/schedule ./apply/postgres/net
+BASE ?= test/bench/micro-baseline.txt
 
 .PHONY: help
 help: ## Show this help
@@ -71,15 +74,20 @@ copy: postgresql ## A copy of ROWS (default 3000000) rows over three shards unde
 	CDC_COPY=$(or $(ROWS),3000000) $(GO) test -count=1 -timeout 0 -run 'TestCopySpeed$$' -v $(TESTFLAGS) ./test/chaos
 
 .PHONY: bench
-bench: bench-tool ## Measure beside pg_recvlogical and native subscriptions (an hour or two); reports in bin/bench (BENCHFLAGS="-workloads a -rounds 3")
+bench: bench-tool ## Measure beside pg_recvlogical and native subscriptions (about an hour); reports in bin/bench (BENCHFLAGS="-workloads a -rounds 3")
 	$(BIN)/bench-tool -out $(BIN)/bench $(BENCHFLAGS)
 	$(GO) run -C test/bench/plot . $(CURDIR)/$(BIN)/bench/bench.json $(CURDIR)/$(BIN)/bench/bench.svg
 
 .PHONY: bench-quick
 bench-quick: bench-tool ## The same in brief, in less than three minutes: small backlogs, two rounds, fewer contenders; reports in bin/bench-quick
-	$(BIN)/bench-tool -out $(BIN)/bench-quick -workloads abc -size 0.04 -rounds 2 -delay-time 3s \
-	  -contenders '^(pg_recvlogical|capture|durable|(native|path|stored) commit=off$$)' $(BENCHFLAGS)
+	$(BIN)/bench-tool -out $(BIN)/bench-quick -workloads abc -size 0.04 -rounds 2 -delay-time 2s \
+	  -contenders '^(pg_recvlogical|capture|durable|native commit=off$$|(path|stored) commit=off workers=4)' $(BENCHFLAGS)
 	$(GO) run -C test/bench/plot . $(CURDIR)/$(BIN)/bench-quick/bench.json $(CURDIR)/$(BIN)/bench-quick/bench.svg
+
+.PHONY: bench-docs
+bench-docs: ## Put the last report of make bench into docs/performance.md
+	$(GO) run ./test/bench -out $(BIN)/bench -docs docs/performance.md
+	cp $(BIN)/bench/bench.svg docs/bench.svg
 
 # It knows what it was built from.
 .PHONY: bench-tool
@@ -88,11 +96,14 @@ bench-tool: postgresql
 	$(GO) build -ldflags "-X main.revision=$$(git describe --always --dirty 2>/dev/null || echo unknown)" -o $(BIN)/bench-tool ./test/bench
 
 .PHONY: bench-micro
-bench-micro: ## Micro-benchmarks of parsing, merge and encoders, COUNT (default 6) times; BASE=file compares with a saved bin/bench-micro.txt
+bench-micro: ## Micro-benchmarks, COUNT (default 6) times, compared with BASE (default test/bench/micro-baseline.txt; empty: with nothing)
 	@mkdir -p $(BIN)
-	set -o pipefail; $(GO) test -run '^$$' -bench . -benchmem -count $(or $(COUNT),6) \
-	  ./pipeline ./pipeline/wire ./dumper/pgoutput ./joiner/merge ./joiner/gid ./output ./output/json | tee $(BIN)/bench-micro.txt
+	set -o pipefail; $(GO) test -run '^$$' -bench . -benchmem -cpu 1 -count $(or $(COUNT),6) $(MICRO) | tee $(BIN)/bench-micro.txt
 	$(if $(BASE),$(GO) run $(BENCHSTAT) $(BASE) $(BIN)/bench-micro.txt)
+
+.PHONY: bench-micro-baseline
+bench-micro-baseline: ## Make the last result of make bench-micro the one that later ones are compared with: on a quiet machine only
+	cp $(BIN)/bench-micro.txt test/bench/micro-baseline.txt
 
 .PHONY: lint
 lint: ## Formatting, vet, staticcheck, import rules (fetches its tools; none is a dependency of the product)
