@@ -223,8 +223,33 @@ func (e *Encoder) comma(i int) {
 	}
 }
 
+// appendTime writes RFC 3339 in UTC with six digits: what Time.AppendFormat does, without reading a layout each time.
 func appendTime(dst []byte, t pipeline.Timestamp) []byte {
-	return t.Time().AppendFormat(dst, "2006-01-02T15:04:05.000000Z")
+	at := t.Time()
+	year, month, day := at.Date()
+	if year < 0 || year > 9999 {
+		return at.AppendFormat(dst, "2006-01-02T15:04:05.000000Z")
+	}
+	hour, minute, second := at.Clock()
+	dst = appendDigits(dst, year, 4)
+	dst = appendDigits(append(dst, '-'), int(month), 2)
+	dst = appendDigits(append(dst, '-'), day, 2)
+	dst = appendDigits(append(dst, 'T'), hour, 2)
+	dst = appendDigits(append(dst, ':'), minute, 2)
+	dst = appendDigits(append(dst, ':'), second, 2)
+	dst = appendDigits(append(dst, '.'), at.Nanosecond()/1000, 6)
+	return append(dst, 'Z')
+}
+
+// appendDigits writes so many digits of v.
+func appendDigits(dst []byte, v, digits int) []byte {
+	const zeros = "000000"
+	dst = append(dst, zeros[:digits]...)
+	for i := len(dst) - 1; v > 0; i-- {
+		dst[i] = byte('0' + v%10)
+		v /= 10
+	}
+	return dst
 }
 
 func appendHex(dst []byte, v uint32) []byte {

@@ -199,6 +199,9 @@ func TestNothingIsAllocatedPerRow(t *testing.T) {
 	if few, many := allocs(bulk(1, 10)), allocs(bulk(1, 1000)); many > few {
 		t.Errorf("%v allocations for 10 rows, %v for 1000", few, many)
 	}
+	if few, many := allocs(bulk(10, 1)), allocs(bulk(1000, 1)); many > few {
+		t.Errorf("%v allocations for 10 transactions, %v for 1000", few, many)
+	}
 }
 
 // Payloads belong to the caller: the next Encode must not write to them, nor an append to the next one.

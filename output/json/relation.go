@@ -93,7 +93,7 @@ func (e *Encoder) relation(f *pipeline.Fragment, r *pipeline.Relation) error {
 	for i, c := range r.Columns {
 		e.comma(i)
 		e.buf = append(e.buf, `{"name":`...)
-		e.buf = append(e.buf, t.columns[i].name...)
+		e.buf = append(e.buf, t.columns[i].quoted()...)
 		if c.Key {
 			e.buf = append(e.buf, `,"key":true`...)
 		}

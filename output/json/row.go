@@ -26,10 +26,13 @@ type table struct {
 }
 
 type column struct {
-	name []byte // as a JSON string
+	name []byte // as a JSON string between a comma and a colon
 	kind valueKind
 	key  bool
 }
+
+// quoted is the name as a JSON string.
+func (c *column) quoted() []byte { return c.name[1 : len(c.name)-1] }
 
 func (t *tables) of(r *pipeline.Relation) (*table, error) {
 	if r == t.relation {
@@ -65,7 +68,7 @@ func newTable(r *pipeline.Relation) (*table, error) {
 		if !utf8.ValidString(c.Name) {
 			return nil, fmt.Errorf("table %s: column %q: %w", r, c.Name, errName)
 		}
-		t.columns[i] = column{name: appendText(nil, []byte(c.Name)), kind: kindOf(r, c.Type), key: c.Key && r.Identity != 'f'}
+		t.columns[i] = column{name: append(appendText([]byte{','}, []byte(c.Name)), ':'), kind: kindOf(r, c.Type), key: c.Key && r.Identity != 'f'}
 		if t.columns[i].key {
 			t.keys++
 		}
@@ -136,24 +139,21 @@ const (
 )
 
 func (e *Encoder) object(open string, t *table, values []pipeline.Value, onlyKey bool) {
-	e.buf = append(e.buf, open...)
-	n := 0
+	buf, first := append(e.buf, open...), 1
 	for i := range values {
 		v, col := &values[i], &t.columns[i]
 		if v.Kind == pipeline.Unchanged || onlyKey && (!col.key || v.Kind == pipeline.Null) {
 			continue
 		}
-		e.comma(n)
-		n++
-		e.buf = append(e.buf, col.name...)
-		e.buf = append(e.buf, ':')
+		buf = append(buf, col.name[first:]...)
+		first = 0
 		if v.Kind == pipeline.Null {
-			e.buf = append(e.buf, `null`...)
+			buf = append(buf, `null`...)
 		} else {
-			e.buf = appendValue(e.buf, col.kind, v.Data)
+			buf = appendValue(buf, col.kind, v.Data)
 		}
 	}
-	e.buf = append(e.buf, '}')
+	e.buf = append(buf, '}')
 }
 
 // unchanged names the columns of the new row that hold an unchanged TOAST value.
@@ -168,7 +168,7 @@ func (e *Encoder) unchanged(t *table) {
 		}
 		e.comma(n)
 		n++
-		e.buf = append(e.buf, t.columns[i].name...)
+		e.buf = append(e.buf, t.columns[i].quoted()...)
 	}
 	if n > 0 {
 		e.buf = append(e.buf, ']')

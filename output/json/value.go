@@ -2,6 +2,7 @@ package json
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"unicode/utf8"
 
 	"shardcdc/pipeline"
@@ -130,35 +131,46 @@ var plain = func() (t [256]bool) {
 // appendText writes s as a JSON string, or, where it is not valid UTF-8 (encoded surrogates are not), as an
 // object {"base64":"…"}.
 func appendText(dst, s []byte) []byte {
-	mark := len(dst)
+	mark, start, valid := len(dst), 0, false
 	dst = append(dst, '"')
-	start := 0
 	for i := 0; i < len(s); {
-		c := s[i]
-		if plain[c] {
-			i++
+		if len(s)-i >= 8 && plainWord(binary.LittleEndian.Uint64(s[i:])) {
+			i += 8
 			continue
 		}
-		if c < utf8.RuneSelf {
-			dst = append(dst, s[start:i]...)
-			dst = appendEscape(dst, c)
-			i++
-			start = i
-			continue
+		for end := min(i+8, len(s)); i < end; {
+			c := s[i]
+			switch {
+			case plain[c]:
+				i++
+			case c < utf8.RuneSelf:
+				dst = append(dst, s[start:i]...)
+				dst = appendEscape(dst, c)
+				i++
+				start = i
+			case !valid: // what comes before is ASCII
+				if valid = utf8.Valid(s[i:]); !valid {
+					return appendBase64(dst[:mark], s)
+				}
+			case c == 0xE2 && s[i+1] == 0x80 && s[i+2]|1 == 0xA9: // U+2028, U+2029: ends a line in JavaScript
+				dst = append(dst, s[start:i]...)
+				dst = append(dst, '\\', 'u', '2', '0', '2', "89"[s[i+2]&1])
+				i += 3
+				start = i
+			default:
+				i++
+			}
 		}
-		r, size := utf8.DecodeRune(s[i:])
-		if r == utf8.RuneError && size == 1 {
-			return appendBase64(dst[:mark], s)
-		}
-		if r == '\u2028' || r == '\u2029' { // ends a line in JavaScript
-			dst = append(dst, s[start:i]...)
-			dst = append(dst, '\\', 'u', '2', '0', '2', "89"[r-'\u2028'])
-			start = i + size
-		}
-		i += size
 	}
 	dst = append(dst, s[start:]...)
 	return append(dst, '"')
+}
+
+// plainWord says whether all of eight bytes are plain.
+func plainWord(w uint64) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	quote, backslash := w^ones*'"', w^ones*'\\'
+	return (w|(w-ones*' ')|(quote-ones)|(backslash-ones))&highs == 0
 }
 
 func appendEscape(dst []byte, c byte) []byte {

@@ -33,7 +33,7 @@ const (
 	// A unit in JSON is an atomic batch, whose cost at the server is a millisecond or two and then some microseconds for each
 	// message. It may have 1000 messages: one for each transaction, two or more where a transaction of many short rows becomes
 	// larger than a message in JSON, and those of a large checkpoint.
-	jsonUnitBytes = 1 << 20
+	jsonUnitBytes = 2 << 20
 	jsonUnitCount = 800
 	// So many messages cost one server no more by themselves than as a batch, which it stages in files of their own. The
 	// servers of a cluster stage in memory, and agree on a batch as on one message.
