@@ -83,8 +83,8 @@ func decodeCheckpoint(b []byte) (c pipeline.Checkpoint, err error) {
 	for i := range c.Shards {
 		c.Shards[i] = r.shardCheckpoint()
 	}
-	if r.err == nil && len(r.b) != 0 {
-		r.fail(fmt.Errorf("%d bytes too many", len(r.b)))
+	if r.err == nil && r.rest() != 0 {
+		r.fail(fmt.Errorf("%d bytes too many", r.rest()))
 	}
 	return c, r.err
 }

@@ -127,8 +127,8 @@ func (d *Decoder) head(head, bodies []byte) (*Unit, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	if len(r.b) != 0 || len(r.fragments) != 0 || len(r.uses) != 0 || r.left != 0 {
-		return nil, fmt.Errorf("%d bytes of head, %d fragments, %d relation uses and %d bytes of bodies too many", len(r.b), len(r.fragments), len(r.uses), r.left)
+	if r.rest() != 0 || len(r.fragments) != 0 || len(r.uses) != 0 || r.left != 0 {
+		return nil, fmt.Errorf("%d bytes of head, %d fragments, %d relation uses and %d bytes of bodies too many", r.rest(), len(r.fragments), len(r.uses), r.left)
 	}
 	return u, nil
 }
@@ -177,7 +177,7 @@ func (r *unitReader) relationsOf(d *Decoder) error {
 
 // relation reads one description, or recognizes it.
 func (d *Decoder) relation(r *reader) (relationKey, error) {
-	start := r.b
+	start := r.at
 	key := relationKey{shard: pipeline.ShardID(r.uint16())}
 	raw := r.bytes()
 	n := r.count(typeBytesMin)
@@ -193,7 +193,7 @@ func (d *Decoder) relation(r *reader) (relationKey, error) {
 	if r.err != nil {
 		return key, fmt.Errorf("relation of shard %d: %w", key.shard, r.err)
 	}
-	description := start[:len(start)-len(r.b)]
+	description := r.b[start:r.at]
 	if key.relation = d.known[string(description)]; key.relation != nil {
 		return key, nil
 	}

@@ -15,35 +15,42 @@ var (
 // reader walks encoded bytes. The first error stays; every later read gives zero values. No read gives more
 // than the bytes that are there, and count promises that what it returns was paid for.
 type reader struct {
-	b   []byte
+	b   []byte // stays as it is: a number that moves is cheaper than a slice that the garbage collector watches
+	at  int
 	err error
 }
+
+// rest is how many bytes are left.
+func (r *reader) rest() int { return len(r.b) - r.at }
 
 func (r *reader) fail(err error) {
 	if r.err == nil {
 		r.err = err
 	}
-	r.b = nil
+	r.at = len(r.b)
 }
 
 func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
+	if r.at < len(r.b) && r.b[r.at] < 0x80 { // mostly
+		v := uint64(r.b[r.at])
+		r.at++
+		return v
+	}
+	v, n := binary.Uvarint(r.b[r.at:])
 	if n <= 0 {
 		r.failVarint(n)
 		return 0
 	}
-	r.b = r.b[n:]
+	r.at += n
 	return v
 }
 
 func (r *reader) varint() int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.failVarint(n)
-		return 0
+	v := r.uvarint() // the zigzag of encoding/binary
+	if v&1 != 0 {
+		return int64(^(v >> 1))
 	}
-	r.b = r.b[n:]
-	return v
+	return int64(v >> 1)
 }
 
 func (r *reader) failVarint(n int) {
@@ -55,12 +62,12 @@ func (r *reader) failVarint(n int) {
 }
 
 func (r *reader) byte() byte {
-	if len(r.b) == 0 {
+	if r.at >= len(r.b) {
 		r.fail(errShort)
 		return 0
 	}
-	v := r.b[0]
-	r.b = r.b[1:]
+	v := r.b[r.at]
+	r.at++
 	return v
 }
 
@@ -81,8 +88,8 @@ func (r *reader) uint32() uint32 { return uint32(r.atMost(math.MaxUint32)) }
 // bytes left can hold, so it may be allocated.
 func (r *reader) count(size int) int {
 	v := r.uvarint()
-	if v > uint64(len(r.b)/size) {
-		r.fail(fmt.Errorf("%d elements announced in %d bytes: %w", v, len(r.b), errShort))
+	if v > uint64(r.rest()/size) {
+		r.fail(fmt.Errorf("%d elements announced in %d bytes: %w", v, r.rest(), errShort))
 		return 0
 	}
 	return int(v)
@@ -91,8 +98,8 @@ func (r *reader) count(size int) int {
 // bytes reads a string as a view.
 func (r *reader) bytes() []byte {
 	n := r.count(1)
-	v := r.b[:n:n]
-	r.b = r.b[n:]
+	v := r.b[r.at : r.at+n : r.at+n]
+	r.at += n
 	return v
 }
 
