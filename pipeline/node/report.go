@@ -92,7 +92,9 @@ func (r *captureReport) published(b *pipeline.Batch, seq pipeline.Seq) {
 		if len(tx.Fragments) > 1 {
 			r.st.Distributed++
 		}
-		at := tx.CommitTime.Time()
+	}
+	if n := len(b.Transactions); n > 0 {
+		at := b.Transactions[n-1].CommitTime.Time()
 		r.st.PublishedTime = &at
 	}
 }
