@@ -144,7 +144,7 @@ func TestRun(t *testing.T) {
 		Rounds: 1, Size: 1e-9, Delays: true, DelayTime: 200 * time.Millisecond, Limit: time.Minute, Out: t.TempDir(),
 	}
 	var out strings.Builder
-	if err := run(testContext(t), o, &out); err != nil {
+	if err := run(testContext(t), o, contenders, &out); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	text, err := os.ReadFile(filepath.Join(o.Out, "bench.json"))
@@ -164,6 +164,53 @@ func TestRun(t *testing.T) {
 				t.Errorf("%s, %s: %+v", w.Letter, c.Name, c)
 			}
 		}
+	}
+}
+
+// late is a contender that is stopped in the middle, wherever it is then.
+type late struct{ Contender }
+
+func (l late) Drain(ctx context.Context, b *Backlog, slot string) (Drain, error) {
+	b.Expected.Rows++
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return l.Contender.Drain(ctx, b, slot)
+}
+
+// A contender that fails ends the run; no process and no file is left, but for the report.
+func TestNothingIsLeft(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs PostgreSQL servers")
+	}
+	o := Options{Workloads: "a", Contenders: regexp.MustCompile("."), Rounds: 1, Size: 1e-9, Limit: time.Minute, Out: t.TempDir()}
+	files, err := os.MkdirTemp("", "bench-test-") // t.TempDir is closed to the user that servers run as
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(files) }) // It is empty, or the test has failed.
+	if err := os.Chmod(files, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", files)
+	var out strings.Builder
+	err = run(testContext(t), o, func(int) []Contender { return []Contender{late{&durable{format: "internal"}}} }, &out)
+	if err == nil || !strings.Contains(err.Error(), "workload a: durable internal, round 0: ") {
+		t.Errorf("%v", err)
+	}
+	if left, err := os.ReadDir(files); err != nil || len(left) > 0 {
+		t.Errorf("left in %s: %v, %v", files, left, err)
+	}
+	lists, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		if pids, err := os.ReadFile(list); err == nil && len(pids) > 0 { // a thread may have ended
+			t.Errorf("processes %s are left", pids)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(o.Out, jsonReport)); err != nil {
+		t.Error(err)
 	}
 }
 

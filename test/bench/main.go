@@ -99,7 +99,7 @@ func main() {
 	if o.Docs != "" {
 		err = writeDocs(filepath.Join(o.Out, jsonReport), o.Docs)
 	} else {
-		err = run(ctx, o, os.Stdout)
+		err = run(ctx, o, contenders, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

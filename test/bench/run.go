@@ -9,7 +9,7 @@ import (
 )
 
 // run runs everything and writes the reports: also of what was measured before an error.
-func run(ctx context.Context, o Options, out io.Writer) (err error) {
+func run(ctx context.Context, o Options, contenders func(version int) []Contender, out io.Writer) (err error) {
 	shards := 1
 	if o.Delays {
 		shards = delayShards
