@@ -71,7 +71,7 @@
 // When a second phase of T is processed on j: floor_j = max(floor_j, csn(T)).
 //
 // A probe's answer (clock t, flushed P) also says that time has passed: once the stream has received up to P
-// and processed what it holds, floor_j = max(floor_j, hlc(t), X), where X is the highest CSN that waited in the tree when
+// and processed what it holds, floor_j = max(floor_j, hlc(t), X), where X is the highest CSN that waited when
 // the probe was asked. (What had that CSN was committed before, and what j shows behind P was not acknowledged before.
 // So a commit dated in the future, by a clock that was ahead, is not held back until the clocks of idle shards are there.
 // From then on CSNs run ahead of the clocks, and rise by counting, until the clocks have caught up.)

@@ -21,7 +21,7 @@ const marksMax = 2
 // A shard is probed for the highest transaction that waits, not only for the lowest: while one batch becomes durable, the
 // next one shall be ready.
 func (m *Merger) Probes(dst []Probe) []Probe {
-	highest := m.highest()
+	highest := m.waiting.max()
 	for _, s := range m.shards {
 		if s.queue.len() == 0 && len(s.marks) == 0 && s.floor < highest {
 			s.wanted = max(s.wanted, s.answered+1)

@@ -18,6 +18,7 @@ func (q *fifo[T]) push(v T) {
 }
 
 func (q *fifo[T]) first() *T { return &q.items[q.head] }
+func (q *fifo[T]) last() *T  { return &q.items[len(q.items)-1] }
 
 func (q *fifo[T]) pop() T {
 	var zero T

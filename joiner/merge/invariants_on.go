@@ -11,7 +11,7 @@ func (m *Merger) assertInvariants() {
 		panic(fmt.Sprintf("I1: watermark fell from %s to %s", m.asserted, w))
 	}
 	m.asserted = w
-	if first, ok := m.tree.Min(); ok && first.tx.CSN <= m.last {
+	if first := m.waiting.min(); first != nil && first.tx.CSN <= m.last {
 		panic(fmt.Sprintf("I4: csn %s waits after %s was taken", first.tx.CSN, m.last))
 	}
 	for _, s := range m.shards {

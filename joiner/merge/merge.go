@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/btree"
-
 	"shardcdc/pipeline"
 )
 
@@ -47,11 +45,11 @@ type Merger struct {
 	shards []*shard
 
 	byGlobal map[string]*family // what is prepared or decided, until its second phases are processed
-	tree     *btree.BTreeG[*placed]
-	doubtful fifo[*txn] // remembered beyond their end, about in order of when to forget them
-	runnable []*shard   // queues to process, and
-	closing  []*txn     // transactions that a shard was closed for, to seal if that was the last, and
-	sealed   []*txn     // transactions to place; see run
+	waiting  order              // transactions that have their CSN and have not left
+	doubtful fifo[*txn]         // remembered beyond their end, about in order of when to forget them
+	runnable []*shard           // queues to process, and
+	closing  []*txn             // transactions that a shard was closed for, to seal if that was the last, and
+	sealed   []*txn             // transactions to place; see run
 
 	last    pipeline.CSN // of the last transaction taken
 	sent    pipeline.Checkpoint
@@ -78,13 +76,6 @@ type Counts struct {
 	StepsBack uint64 // times that a shard's clock was seen to step back by more than MaxClockSkew
 }
 
-// placed is a transaction that has its CSN, in the tree.
-type placed struct {
-	tx  pipeline.Transaction
-	one [1]*pipeline.Fragment // backs tx.Fragments of a one-phase commit: one allocation for both
-	t   *txn                  // nil for a one-phase commit
-}
-
 // New makes a Merger that goes on from c.Start.
 func New(c Config) (*Merger, error) {
 	if c.Shards < 1 {
@@ -103,7 +94,7 @@ func New(c Config) (*Merger, error) {
 		conf:     c,
 		slack:    pipeline.Timestamp(c.MaxClockSkew / time.Microsecond),
 		byGlobal: map[string]*family{},
-		tree:     btree.NewG(32, func(a, b *placed) bool { return a.tx.CSN < b.tx.CSN }),
+		waiting:  newOrder(),
 		last:     c.Start.Last,
 		sent:     c.Start,
 	}
@@ -132,7 +123,7 @@ func (m *Merger) Admits(id pipeline.ShardID) bool {
 
 // exhausted says that without new records nothing will ever leave.
 func (m *Merger) exhausted() bool {
-	return m.tree.Len() == 0 && m.flying.len() == 0 && !slices.ContainsFunc(m.shards, m.waitsFor)
+	return m.waiting.len() == 0 && m.flying.len() == 0 && !slices.ContainsFunc(m.shards, m.waitsFor)
 }
 
 // waitsFor says whether progress needs more of the shard's stream.
@@ -143,10 +134,10 @@ func (m *Merger) waitsFor(s *shard) bool {
 	return s.queue.len() == 0 && m.holdsBack(s)
 }
 
-// holdsBack says whether the lowest transaction of the tree waits for the shard's floor.
+// holdsBack says whether the first transaction in line waits for the shard's floor.
 func (m *Merger) holdsBack(s *shard) bool {
-	first, ok := m.tree.Min()
-	return ok && s.floor < first.tx.CSN
+	first := m.waiting.min()
+	return first != nil && s.floor < first.tx.CSN
 }
 
 // Take hands out the transactions that may leave, at least one if ok, in rising CSN: about bytesMax bytes of
@@ -160,8 +151,8 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 	size, weight, complete, closed := int64(0), 0, true, false
 	countMax := m.countMax(w)
 	for {
-		first, ok := m.tree.Min()
-		if !ok || first.tx.CSN > w {
+		first := m.waiting.min()
+		if first == nil || first.tx.CSN > w {
 			break
 		}
 		n := first.tx.Bytes()
@@ -172,7 +163,7 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 			break
 		}
 		closed = alone
-		m.tree.DeleteMin()
+		m.waiting.drop(first)
 		size += n
 		for _, f := range first.tx.Fragments {
 			weight += m.weight(f)
@@ -202,14 +193,7 @@ func (m *Merger) countMax(w pipeline.CSN) int {
 	if m.conf.Singly == 0 {
 		return m.conf.BatchMax
 	}
-	ready := 0
-	m.tree.Ascend(func(p *placed) bool {
-		if p.tx.CSN <= w {
-			ready++
-		}
-		return p.tx.CSN <= w && ready <= m.conf.Singly
-	})
-	if ready <= m.conf.Singly {
+	if m.waiting.upTo(w, m.conf.Singly+1) <= m.conf.Singly {
 		return 1
 	}
 	return m.conf.BatchMax
@@ -247,26 +231,10 @@ func (m *Merger) Durable(c *pipeline.Checkpoint) {
 // Confirmed is the position that may be confirmed to the shard's slot.
 func (m *Merger) Confirmed(id pipeline.ShardID) pipeline.LSN { return m.shards[id].confirmed }
 
-// highest is the highest CSN of a transaction that waits to leave.
-func (m *Merger) highest() pipeline.CSN {
-	if top, ok := m.tree.Max(); ok {
-		return top.tx.CSN
-	}
-	return 0
-}
-
 // Ready says whether Take would hand out something.
 func (m *Merger) Ready() bool {
-	first, ok := m.tree.Min()
-	return ok && m.failure == nil && first.tx.CSN <= m.Watermark()
-}
-
-// place puts a transaction with its CSN, or the next unused one, into the tree.
-func (m *Merger) place(p *placed) {
-	for m.tree.Has(p) {
-		p.tx.CSN++
-	}
-	m.tree.ReplaceOrInsert(p)
+	first := m.waiting.min()
+	return first != nil && m.failure == nil && first.tx.CSN <= m.Watermark()
 }
 
 // drop lets go of a fragment that will not be handed out.

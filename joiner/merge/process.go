@@ -104,10 +104,11 @@ func (m *Merger) stepCommit(s *shard, f *pipeline.Fragment) {
 		s.floor = max(s.floor, csn)
 		return
 	}
-	p := &placed{tx: pipeline.Transaction{CSN: csn, CommitTime: f.Time}}
+	p := m.waiting.make()
+	p.tx.CSN, p.tx.CommitTime = csn, f.Time
 	p.one[0] = f
 	p.tx.Fragments = p.one[:]
-	m.place(p)
+	m.waiting.place(p)
 	s.floor = p.tx.CSN
 	s.untaken.push(untakenCommit{before: s.processed, csn: p.tx.CSN})
 	m.counts.Commits++
@@ -214,7 +215,7 @@ func (m *Merger) tryPlace(t *txn) {
 		slices.SortFunc(p.tx.Fragments, func(a, b *pipeline.Fragment) int {
 			return cmp.Or(cmp.Compare(a.Shard, b.Shard), cmp.Compare(a.Start, b.Start))
 		})
-		m.place(p)
+		m.waiting.place(p)
 	}
 	t.csn = p.tx.CSN
 	m.counts.Placed++

@@ -52,7 +52,7 @@ type prepareKey struct {
 	xid pipeline.XID
 }
 
-// untakenCommit is a one-phase commit in the tree; before is where processing stood ahead of it.
+// untakenCommit is a one-phase commit that waits; before is where processing stood ahead of it.
 type untakenCommit struct {
 	before pipeline.LSN
 	csn    pipeline.CSN

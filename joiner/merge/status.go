@@ -41,9 +41,9 @@ type ShardStatus struct {
 // Status reports the present state.
 func (m *Merger) Status() Status {
 	st := Status{
-		Watermark: m.Watermark(), Last: m.last, Waiting: m.tree.Len(), BytesHeld: m.held, Counts: m.counts,
+		Watermark: m.Watermark(), Last: m.last, Waiting: m.waiting.len(), BytesHeld: m.held, Counts: m.counts,
 	}
-	if first, ok := m.tree.Min(); ok {
+	if first := m.waiting.min(); first != nil {
 		st.waits(first.tx.CommitTime)
 	}
 	for _, f := range m.byGlobal {

@@ -63,8 +63,8 @@ func TestWeight(t *testing.T) {
 		}
 		m.Durable(&b.Checkpoint)
 	}
-	if m.held != 0 || m.tree.Len() != 0 {
-		t.Fatalf("%d bytes and %d transactions are left", m.held, m.tree.Len())
+	if m.held != 0 || m.waiting.len() != 0 {
+		t.Fatalf("%d bytes and %d transactions are left", m.held, m.waiting.len())
 	}
 }
 

@@ -16,7 +16,7 @@ type mutant struct {
 }
 
 var mutants = []mutant{
-	{"take above the watermark", "merge.go", "if !ok || first.tx.CSN > w {", "if !ok {", ""},
+	{"take above the watermark", "merge.go", "if first == nil || first.tx.CSN > w {", "if first == nil {", ""},
 	{"watermark of the fastest shard", "merge.go", "w = min(w, s.floor)", "w = max(w, s.floor)", ""},
 	{"no bound", "process.go", "csn = max(csn, mb.bound+1)", "", ""},
 	{
