@@ -87,9 +87,14 @@ func (e *Engine) idle(b *pipeline.Batch) error {
 
 // markOf is the mark that a transaction consists of.
 func markOf(tx *pipeline.Transaction) (m mark.Copy, is bool, err error) {
-	if !Alone(tx) {
+	if !Alone(tx) { // nearly always
 		return m, false, nil
 	}
+	return readMark(tx)
+}
+
+// readMark looks into a transaction of one message.
+func readMark(tx *pipeline.Transaction) (m mark.Copy, is bool, err error) {
 	err = tx.Fragments[0].Walk(func(c *pipeline.Change) error {
 		var unreadable error
 		m, is, unreadable = mark.CopyOf(c)
