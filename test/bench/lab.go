@@ -58,8 +58,17 @@ func openLab(ctx context.Context, shards int) (l *lab, err error) {
 	if l.servers, err = throwaway.StartMany(ctx, options...); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
+	for _, s := range l.servers {
+		if err := execute(ctx, s.DSN(), "CREATE ROLE "+streamer+" SUPERUSER LOGIN", "ALTER ROLE "+streamer+" SET logical_decoding_work_mem = '1MB'"); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
 	return l, nil
 }
+
+// streamer is a user whose walsenders send what is larger than 1 MB, as the transactions of workload (b) are, before it is
+// committed: with the default of 64 MB no transaction here is.
+const streamer = "bench_streamer"
 
 func (l *lab) Close() error {
 	var errs []error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 )
 
@@ -41,13 +42,26 @@ func (n *native) Drain(ctx context.Context, b *Backlog, slot string) (d Drain, e
 		streaming = "off"
 	}
 	for i := range b.Shards {
+		source, err := n.source(b.dsn(i))
+		if err != nil {
+			return d, err
+		}
 		if err := execute(ctx, target, fmt.Sprintf(
 			"CREATE SUBSCRIPTION %s CONNECTION '%s' PUBLICATION %s WITH (copy_data = false, enabled = false, create_slot = false, slot_name = '%s', synchronous_commit = '%s', binary = %v, streaming = %s)",
-			subscription(slot, i), b.dsn(i), publication, slot, n.commit, n.binary, streaming)); err != nil {
+			subscription(slot, i), source, publication, slot, n.commit, n.binary, streaming)); err != nil {
 			return d, err
 		}
 	}
 	return n.measure(ctx, b, target, slot)
+}
+
+// source is the DSN that a subscription is given.
+func (n *native) source(dsn string) (string, error) {
+	u, err := url.Parse(dsn)
+	if err == nil && n.streaming != "" {
+		u.User = url.User(streamer)
+	}
+	return u.String(), err
 }
 
 func subscription(slot string, shard int) string { return fmt.Sprintf("%s_%d", slot, shard) }
