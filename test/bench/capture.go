@@ -17,6 +17,7 @@ import (
 	"shardcdc/joiner/merge"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/node"
 	"shardcdc/pipeline/spill"
 )
 
@@ -35,15 +36,6 @@ type CaptureShard struct {
 	Slot  string       `json:"slot"`
 	Start pipeline.LSN `json:"start"` // the slot's position
 }
-
-// What the node uses, see pipeline/node.
-const (
-	takeBytes     = 512 << 10
-	fragmentBytes = 512
-	datesBehind   = 64 << 20
-	bodyBytes     = 4 << 20
-	halfReceived  = 4
-)
 
 // counter counts what came out.
 type counter struct {
@@ -135,7 +127,7 @@ func (r *capturing) assemble() error {
 		}
 		if r.joiner, err = joiner.New(merge.Config{
 			Shards: len(r.conf.Shards), MaxClockSkew: control.DefaultMaxClockSkew, GlobalID: rules.Global,
-			Start: start, BytesMax: control.DefaultMemoryBytesMax, FragmentBytes: fragmentBytes, DatesBehind: datesBehind,
+			Start: start, BytesMax: control.DefaultMemoryBytesMax, FragmentBytes: node.FragmentBytes, DatesBehind: node.DatesBehind,
 		}, ask); err != nil {
 			return err
 		}
@@ -151,7 +143,7 @@ func (r *capturing) assemble() error {
 			Shard: shard, Name: fmt.Sprint("shard", i), DSN: s.DSN, Slot: s.Slot, Publications: []string{r.conf.Publication}, Start: s.Start,
 		}, to, dumper.Options{
 			Nudge:  true,
-			Limits: pgoutput.Limits{SpillAfter: bodyBytes, OpenMax: control.DefaultMemoryBytesMax / halfReceived / len(r.conf.Shards)},
+			Limits: node.Limits(control.DefaultMemoryBytesMax, len(r.conf.Shards)),
 			Spill:  func(ctx context.Context) (pgoutput.Spill, error) { return r.file(ctx, shard) },
 		}))
 	}
@@ -176,7 +168,7 @@ func (r *capturing) run(ctx context.Context) error {
 // take stands where the publisher would.
 func (r *capturing) take(ctx context.Context) error {
 	for {
-		batch, err := r.joiner.Next(ctx, takeBytes, 10*time.Second)
+		batch, err := r.joiner.Next(ctx, node.UnitBytes, 10*time.Second)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/garbage"
 	"shardcdc/pipeline/node"
 )
 
@@ -24,6 +25,7 @@ type role struct {
 
 // childMain is main of a child.
 func childMain(name string) int {
+	garbage.Pace() // as cdcd does
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if err := serve(name, os.Stdin, os.Stdout, log); err != nil {
 		log.Error("child of the benchmark", "role", name, "error", err)
