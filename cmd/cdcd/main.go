@@ -7,9 +7,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"shardcdc/cmd/cli"
+	"shardcdc/pipeline/garbage"
 )
 
-func main() { os.Exit(run()) }
+func main() {
+	garbage.Pace()
+	os.Exit(run())
+}
 
 func run() int {
 	root := &cobra.Command{

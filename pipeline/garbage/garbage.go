@@ -1,4 +1,14 @@
-// Package garbage has large buffers collected soon after they were given up.
+// Package garbage sets the pace at which garbage is collected: seldom while there is little in memory (Pace), and soon after
+// large buffers were given up (Left).
+//
+// # Little in memory
+//
+// Go's collector lets garbage grow to what is in use, and no further: a process that has 3 MB in use and passes 500 MB a second on
+// would collect more than a hundred times a second, and be marking most of the time, when every pointer written costs more. So
+// a main calls Pace, and PaceBytes of garbage, more than would be, are left to lie. That is a sum and no factor: the more is
+// in use the less it matters.
+//
+// # Large buffers
 //
 // Go's collector lets garbage grow to what is in use: right for many small things, but a process that holds one row of 1 GB, and
 // has just given up the buffer of the one before, would take 2 GB more than it needs. A row of that size takes seconds; one
@@ -13,6 +23,16 @@ import (
 	"runtime/debug"
 	"sync"
 )
+
+// PaceBytes of garbage lie more than Go leaves to lie.
+const PaceBytes = 32 << 20
+
+// unused counts as in use for the collector.
+var unused []byte
+
+// Pace lets PaceBytes of garbage lie, in this process from now on. It is the first call of a main: what is set aside for that
+// takes no memory as long as the process has never used its place, for then nobody has to clear it.
+func Pace() { unused = make([]byte, PaceBytes) }
 
 // BytesMax of large buffers that were given up are left to lie.
 const BytesMax = 32 << 20

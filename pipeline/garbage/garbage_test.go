@@ -35,3 +35,19 @@ func TestLeft(t *testing.T) {
 	}
 	runtime.KeepAlive(keep)
 }
+
+// Garbage of less than PaceBytes is not collected.
+func TestPace(t *testing.T) {
+	Pace()
+	defer func() { unused = nil }()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	collections := m.NumGC
+	for range PaceBytes / 4096 * 3 / 4 {
+		held = make([]byte, 4096)
+	}
+	if runtime.ReadMemStats(&m); m.NumGC != collections {
+		t.Errorf("%d collections", m.NumGC-collections)
+	}
+}
