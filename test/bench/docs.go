@@ -47,6 +47,7 @@ func (r *Report) markdown(out io.Writer) {
 	fmt.Fprintf(out, "%s: %s, %d CPUs for everything, %.1f GiB of memory; %s; files on %s; a write with fsync takes %.2f ms. %s; %s; embedded NATS %s; revision %s. fsync %s. %d rounds after %d to warm up, size %g.\n",
 		r.Began.Format("2006-01-02"), m.CPU, m.CPUs, float64(m.MemoryBytes)/(1<<30), m.System, m.Files, m.FsyncMillis, short(m.PostgreSQL), m.Go, m.NATS, m.Revision,
 		m.Settings["fsync"], r.Rounds, r.Warmups, r.Size)
+	fmt.Fprint(out, "\n![How many times as fast as PostgreSQL's own programs](bench.svg)\n")
 	fmt.Fprint(out, "\nMedians of rounds; in brackets the least and the most.\n\n| goal | wanted | measured | reached |\n|---|---|---|---|\n")
 	for _, l := range r.goalLines() {
 		fmt.Fprintf(out, "| %s | %s | %s | %s |\n", l.what, l.wanted, l.measured, l.reached)
