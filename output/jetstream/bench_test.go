@@ -11,6 +11,7 @@ import (
 	"shardcdc/output"
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/control"
 )
 
 // BenchmarkPublish stores units, over TCP, in a server within this process: what both sides take for a row. A CPU profile
@@ -24,8 +25,8 @@ func BenchmarkPublish(b *testing.B) {
 		{"internal of small transactions", "internal", 2000, 1, 200},
 		{"internal of one large transaction", "internal", 1, 10_000, 280},
 		{"internal of wide rows", "internal", 10, 10, 5000},
-		{"json of small transactions", "json", 800, 1, 200},
-		{"json of wide rows", "json", 20, 10, 5000},
+		{"json of small transactions", "json", 4000, 1, 200},
+		{"json of wide rows", "json", 40, 10, 5000},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			s, srv := newServer(b, StreamConfig{}, "127.0.0.1:0")
@@ -45,6 +46,7 @@ func BenchmarkPublish(b *testing.B) {
 			if c.format == "json" {
 				conf.Encoder = outputjson.New([]string{"a"})
 			}
+			conf.BatchMax = control.EmbeddedBatchMax
 			s.limit = messageBytesMax
 			p, _, _ := s.open(conf)
 			csns := make([]pipeline.CSN, c.txs)

@@ -22,6 +22,7 @@ type Config struct {
 	Node         string // written into the epoch message
 	Format       string // "internal", "json", "sql"
 	Encoder      output.Encoder
+	BatchMax     int // messages that the server takes in an atomic batch
 	// Stalled, if set, is called when a publish has to be tried again (err) and when it went through (nil).
 	Stalled func(err error)
 	// Keep, if set, finds the first message that somebody still needs. It is asked when there is no room for a publish, and

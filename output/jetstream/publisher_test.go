@@ -19,6 +19,7 @@ import (
 	"shardcdc/output"
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded"
 	"shardcdc/pipeline/wire"
 )
@@ -73,7 +74,7 @@ func startServer(t testing.TB, dir, listen string) (*bench, *embedded.Server) {
 }
 
 func (b *bench) config() Config {
-	return Config{Subscription: "bank", Incarnation: "inc", Node: "n", Format: "internal", Encoder: output.NewInternal()}
+	return Config{Subscription: "bank", Incarnation: "inc", Node: "n", Format: "internal", Encoder: output.NewInternal(), BatchMax: 1000}
 }
 
 func (b *bench) open(c Config) (*Publisher, pipeline.Checkpoint, bool) {
@@ -505,6 +506,35 @@ func TestChunks(t *testing.T) {
 	}
 	if len(batches) != 1 {
 		t.Fatalf("several transactions went out in %d batches", len(batches))
+	}
+}
+
+// Our own server takes more messages in a batch than others do, and a unit with more than a server takes is refused before
+// anything of it is sent.
+func TestManyTransactions(t *testing.T) {
+	b := newBench(t, StreamConfig{})
+	c := b.config()
+	c.Format, c.Encoder, c.BatchMax = "json", outputjson.New([]string{"a"}), control.EmbeddedBatchMax
+	p, _, _ := b.open(c)
+	many := func(first, n pipeline.CSN) *pipeline.Batch {
+		csns := make([]pipeline.CSN, n)
+		for i := range csns {
+			csns[i] = first + pipeline.CSN(i)
+		}
+		return batch(first-1, 10, csns...)
+	}
+	b.publish(p, many(1, 4000))
+	end, err := p.stream.GetMsg(b.ctx, uint64(p.last))
+	if err != nil || p.last != 4001 || end.Header.Get(headerBatchSequence) != "4000" || end.Header.Get(wire.HeaderCheckpoint) == "" {
+		t.Fatalf("the stream ends at %d with %v, %v", p.last, end.Header, err)
+	}
+	p.conf.BatchMax = 1000
+	if err := p.Publish(b.ctx, many(4001, 1001)); err == nil || !strings.Contains(err.Error(), "1001 messages, and an atomic batch holds 1000") {
+		t.Fatal(err)
+	}
+	b.publish(p, many(4001, 1000))
+	if p.last != 5001 {
+		t.Fatalf("the stream ends at %d", p.last)
 	}
 }
 

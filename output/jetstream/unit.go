@@ -12,8 +12,8 @@ import (
 
 const (
 	headersMax    = 60 << 10 // the server's limit for all headers of a message is 64 kB
-	batchMessages = 1000     // the server's limit for an atomic batch
-	batchBytes    = 8 << 20  // of a batch that is a part of one transaction
+	batchMessages = 1000     // of a batch that is a part of one transaction
+	batchBytes    = 8 << 20  // likewise
 
 	// messageBytesMax bounds a message where the server would take a larger one: readers ask for 8 MB at a time.
 	messageBytesMax = 4 << 20
@@ -170,8 +170,8 @@ func (u *unit) end(ctx context.Context, msgs []message) error {
 		g.checkpoint = wire.CheckpointReference(needed)
 		g.msgs = append(u.checkpointMessages(), msgs...)
 	}
-	if len(g.msgs) > batchMessages {
-		return fmt.Errorf("a unit that must be stored at once has %d messages, and an atomic batch holds %d", len(g.msgs), batchMessages)
+	if len(g.msgs) > u.p.conf.BatchMax {
+		return fmt.Errorf("a unit that must be stored at once has %d messages, and an atomic batch holds %d", len(g.msgs), u.p.conf.BatchMax)
 	}
 	if err := u.p.store(ctx, &g); err != nil {
 		return err

@@ -14,6 +14,20 @@ import (
 // acknowledges.
 const EmbeddedName = "shardcdc-embedded"
 
+// Messages in an atomic batch: what our own server takes, and what others do unless they were told otherwise.
+const (
+	EmbeddedBatchMax = 10_000
+	batchMax         = 1000
+)
+
+// BatchMax is how many messages an atomic batch may have at the server that the bus is connected to.
+func (b *Bus) BatchMax() int {
+	if b.NC.ConnectedServerName() == EmbeddedName {
+		return EmbeddedBatchMax
+	}
+	return batchMax
+}
+
 // Durability is what a server's acknowledgements are worth, as far as it tells.
 type Durability struct {
 	Known    bool          // only the system account may ask an external server

@@ -82,6 +82,7 @@ func start(ctx context.Context, o Options) (*server.Server, error) {
 		SyncAlways:            true,
 		StreamMaxBufferedSize: streamBuffered,
 		MaxPayload:            maxPayload,
+		JetStreamLimits:       server.JSLimitOpts{MaxBatchSize: control.EmbeddedBatchMax},
 		NoSigs:                true,
 		DontListen:            o.Listen == "",
 	}

@@ -30,11 +30,12 @@ const (
 )
 
 const (
-	// A unit in JSON is an atomic batch, whose cost at the server is a millisecond or two and then some microseconds for each
-	// message. It may have 1000 messages: one for each transaction, two or more where a transaction of many short rows becomes
-	// larger than a message in JSON, and those of a large checkpoint.
-	jsonUnitBytes = 2 << 20
-	jsonUnitCount = 800
+	// A unit in JSON is an atomic batch, whose cost at the server is some milliseconds and then some microseconds for each
+	// message. Its messages are one for each transaction, two or more where a transaction of many short rows becomes larger than a
+	// message in JSON (row data of 2 MB, all of it NULLs under long names, 150 of 1 MB), and those of a large checkpoint.
+	jsonUnitBytes    = 2 << 20
+	jsonUnitCountMax = 4000
+	batchReserve     = 200
 	// So many messages cost one server no more by themselves than as a batch, which it stages in files of their own. The
 	// servers of a cluster stage in memory, and agree on a batch as on one message.
 	jsonSingly = 10
@@ -81,7 +82,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 	}
 	conf := jetstream.Config{
 		Subscription: c.sub.Name, Incarnation: c.sub.Incarnation, Node: c.node.conf.Name, Format: c.sub.Format,
-		Encoder: encoder, Stalled: c.report.stalled,
+		BatchMax: c.node.bus.BatchMax(), Encoder: encoder, Stalled: c.report.stalled,
 	}
 	if c.sub.Retain != 0 {
 		conf.Keep = c.obsolete
@@ -185,7 +186,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 		Alone: copying.Alone,
 	}
 	if c.sub.Format == control.FormatJSON {
-		conf.BatchMax = jsonUnitCount
+		conf.BatchMax = min(jsonUnitCountMax, c.node.bus.BatchMax()-batchReserve)
 		if c.pub.Replicas() == 1 {
 			conf.Singly = jsonSingly
 		}

@@ -33,6 +33,7 @@ func TestFencedNodeStaysAway(t *testing.T) {
 		t.Fatal("the lease was not free")
 	}
 	pub, _, _, err := jetstream.Open(r.ctx, r.bus.NC, r.bus.JS, jetstream.Config{
+		BatchMax:     1000,
 		Subscription: "bank", Incarnation: r.sub.Incarnation, Node: "n2", Format: control.FormatInternal, Encoder: output.NewInternal(),
 	})
 	r.must(err)
