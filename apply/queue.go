@@ -107,6 +107,13 @@ func (q *queue) take(bytesMax, changesMax, unitsMax int) (units []Unit, err erro
 	return units, nil
 }
 
+// size is the bytes that wait.
+func (q *queue) size() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes
+}
+
 func (q *queue) empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -4,21 +4,40 @@ import (
 	"context"
 	"fmt"
 
+	"shardcdc/apply/schedule"
 	"shardcdc/pipeline"
 )
 
 // Target is a place to replay on.
 type Target interface {
-	// Open begins a session. It prepares what progress needs (schema and table) if that is absent, and sees to it
-	// that no transaction of an earlier session of this subscription can still commit once Progress has
-	// returned. Several sessions may be open at a time.
+	// Open begins a session. It prepares what progress needs (schema and table) if that is absent. Several sessions may be
+	// open at a time.
 	Open(ctx context.Context) (Session, error)
 }
 
-// Session is one connection to a target. Its methods are not for concurrent use. After an error of any method
-// only Close may be called.
+// Lane is a connection on which groups run, one at a time. Its methods are not for concurrent use. After an error of any
+// method only Close may be called.
+type Lane interface {
+	// Apply replays the group's transactions in order and sets the progress to g.To, in one target transaction. Those in
+	// g.Skips it leaves out, and writes down in the same target transaction that it did.
+	// It returns nil only when that transaction is durable by the target's own rules. An error that is Blocked
+	// or Fatal means that it did not happen, and so does any error before g.Turn has returned nil; after any other error it
+	// may or may not have: read Progress.
+	// A group without transactions sets the progress only.
+	Apply(ctx context.Context, g Group) error
+
+	// Close ends the session, undoing what was not committed. It does not wait longer than ctx.
+	Close(ctx context.Context)
+}
+
+// Session is the lane that an attempt begins with, and what knows the target. Lane may be called at any time, from any
+// goroutine.
 type Session interface {
-	// Progress reads how far the target is; the zero Progress when nothing was ever applied.
+	Lane
+
+	// Progress reads how far the target is; the zero Progress when nothing was ever applied. When it has returned, no
+	// transaction of an earlier session of this subscription, or of a lane of one, can commit any more, and none holds
+	// locks for long.
 	Progress(ctx context.Context) (Progress, error)
 
 	// Copies says which tables are being copied, as of the last Progress or Apply.
@@ -32,15 +51,17 @@ type Session interface {
 	// in order. It looks at the head only.
 	Streams(tx *pipeline.Transaction) bool
 
-	// Apply replays the group's transactions in order and sets the progress to g.To, in one target transaction. Those in
-	// g.Skips it leaves out, and writes down in the same target transaction that it did.
-	// It returns nil only when that transaction is durable by the target's own rules. An error that is Blocked
-	// or Fatal means that it did not happen; after any other error it may or may not have: read Progress.
-	// A group without transactions sets the progress only.
-	Apply(ctx context.Context, g Group) error
+	// Touches adds to keys what the group touches: two groups whose keys do not exclude each other may run at the same
+	// time. alone: it has to run on this session, with nothing else on the way, because what it needs, or changes, cannot be
+	// told. Then nothing was added. What makes groups meet and is not in the keys costs time (see parallel), never order.
+	Touches(ctx context.Context, g *Group, keys []schedule.Key) (_ []schedule.Key, alone bool)
 
-	// Close ends the session, undoing what was not committed. It does not wait longer than ctx.
-	Close(ctx context.Context)
+	// Lane opens a further connection, for groups that are not alone. It is fenced together with the session, and closed
+	// before it.
+	Lane(ctx context.Context) (Lane, error)
+
+	// Held says whether a lane waits, be it by way of others, for a lock that one of others holds.
+	Held(ctx context.Context, lane Lane, others []Lane) (bool, error)
 }
 
 // Group is work for one target transaction: consecutive units, whole.
@@ -57,6 +78,11 @@ type Group struct {
 	// sent to the target and the target took them. What it returns takes the place of To; with an error nothing of the
 	// group may be committed.
 	End func() (Progress, error)
+
+	// Turn is called once, when everything of the group was sent to the target, which took it, and before the progress
+	// changes: it waits until all groups before are committed. With an error nothing of the group may be committed, and its
+	// ctx may end many times before the session's does. Nil: it is its turn.
+	Turn func(ctx context.Context) error
 
 	Report Report
 }

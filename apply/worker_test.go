@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"shardcdc/apply/schedule"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/wire"
 )
@@ -28,6 +29,10 @@ type fakeTarget struct {
 	streams  bool                // it can replay rows while they arrive
 	fail     func(g Group) error // before anything happens
 	failLate func(g Group) error // after it happened: the answer is lost
+
+	touches func(g *Group, keys []schedule.Key) ([]schedule.Key, bool)
+	refuse  bool // further lanes
+	held    bool // the answer of Held
 }
 
 type fakeSession struct {
@@ -51,6 +56,23 @@ func (s *fakeSession) Progress(context.Context) (Progress, error) { return s.pro
 func (s *fakeSession) Copies() Copies { return s.copies }
 
 func (s *fakeSession) Statements() []Statement { return nil }
+
+// Touches: what the test says; else everything is alone.
+func (s *fakeSession) Touches(_ context.Context, g *Group, keys []schedule.Key) ([]schedule.Key, bool) {
+	if s.touches == nil {
+		return keys, true
+	}
+	return s.touches(g, keys)
+}
+
+func (s *fakeSession) Lane(ctx context.Context) (Lane, error) {
+	if s.refuse {
+		return nil, errors.New("too many connections")
+	}
+	return s.Open(ctx)
+}
+
+func (s *fakeSession) Held(context.Context, Lane, []Lane) (bool, error) { return s.held, nil }
 
 func (s *fakeSession) Streams(tx *pipeline.Transaction) bool { return s.streams }
 

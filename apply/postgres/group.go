@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -12,15 +13,19 @@ import (
 	"shardcdc/pipeline"
 )
 
-// Apply is described by apply.Session.
+// Apply is described by apply.Lane.
 func (s *session) Apply(ctx context.Context, g apply.Group) error {
 	return s.watched(ctx, g.Report.Waiting, func(ctx context.Context) error { return s.apply(ctx, &g) })
 }
 
 func (s *session) apply(ctx context.Context, g *apply.Group) error {
+	s.catchUp()
 	s.forget()
 	w := &writer{ctx: ctx, s: s, p: s.conn.StartPipeline(ctx), report: g.Report, careful: g.Careful, once: g.End != nil}
 	if err := w.group(g); err != nil {
+		return err
+	}
+	if err := w.turn(g); err != nil {
 		return err
 	}
 	if err := w.commit(g); err != nil {
@@ -43,11 +48,6 @@ func at(csn pipeline.CSN, err error) error {
 
 func (w *writer) group(g *apply.Group) error {
 	w.send(stBegin, nil, expected{})
-	to := g.To
-	if g.End != nil {
-		to = g.From // not known yet; the lock and the check come first all the same
-	}
-	w.progress(g.From, to)
 	w.send(stDefer, nil, expected{}) // for constraint triggers that fire ALWAYS; the others do not fire at all
 	err := g.Transactions(func(tx *pipeline.Transaction) error {
 		if skip, ok := g.Skips[tx.CSN]; ok {
@@ -66,20 +66,30 @@ func (w *writer) group(g *apply.Group) error {
 	if err := w.drain(); err != nil || g.End == nil {
 		return err
 	}
-	if g.To, err = g.End(); err != nil {
-		return err
-	}
-	w.progress(g.From, g.To)
-	return w.drain()
+	g.To, err = g.End()
+	return err
 }
 
-// progress sends the compare-and-swap.
-func (w *writer) progress(from, to apply.Progress) {
-	w.send(stProgress, [][]byte{
-		[]byte(w.s.cfg.Subscription), []byte(to.StreamID), number(uint64(to.CSN)), number(uint64(to.Seq)), number(uint64(to.Stamp)),
-		number(uint64(from.Seq)), []byte(from.StreamID),
-	}, expected{what: progress})
+// turn waits until the groups before are committed. The server ends a session that is silent in a transaction for a minute.
+func (w *writer) turn(g *apply.Group) error {
+	if g.Turn == nil {
+		return nil
+	}
+	for {
+		waiting, cancel := context.WithTimeout(w.ctx, turnPing)
+		err := g.Turn(waiting)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || w.ctx.Err() != nil {
+			return err
+		}
+		w.send(stDefer, nil, expected{})
+		if err := w.drain(); err != nil {
+			return err
+		}
+	}
 }
+
+const turnPing = 20 * time.Second
 
 // drain sends everything and reads every result.
 func (w *writer) drain() error {
@@ -96,23 +106,31 @@ func (w *writer) drain() error {
 
 func number(n uint64) []byte { return strconv.AppendUint(nil, n, 10) }
 
-// commit is the commit point: what is in the target's WAL when the answer comes is applied.
+// commit is the commit point: what is in the target's WAL when the answer comes is applied. The compare-and-swap goes in one
+// piece with COMMIT. If the row is not as expected it fails by itself (see stProgress), and the server passes over COMMIT.
 func (w *writer) commit(g *apply.Group) error {
-	refused := new(apply.Blocked) // by a deferred constraint, of any of several transactions
-	if len(g.Units) == 1 && g.Units[0].Unit != nil && len(g.Units[0].Transactions) == 1 {
-		refused.CSN = g.To.CSN
-	}
+	w.p.SendQueryPrepared(stProgress, [][]byte{
+		[]byte(w.s.cfg.Subscription), []byte(g.To.StreamID), number(uint64(g.To.CSN)), number(uint64(g.To.Seq)), number(uint64(g.To.Stamp)),
+		number(uint64(g.From.Seq)), []byte(g.From.StreamID), []byte(w.s.owner),
+	}, nil, nil)
 	w.p.SendQueryPrepared(stCommit, nil, nil, nil)
 	defer w.s.waits()()
 	if err := w.p.Sync(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	result, err := w.p.GetResults()
-	if err != nil {
-		return classify(fmt.Errorf("commit: %w", err), refused)
+	if _, err := w.tag(); err != nil {
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) && pg.Code == divisionByZero {
+			return w.s.fenced()
+		}
+		return blockedIfRight(fmt.Errorf("write cdc.progress: %w", err), fmt.Sprintf("GRANT UPDATE ON cdc.progress TO %s; it goes on by itself", quote(w.s.user())))
 	}
-	tag, err := result.(*pgconn.ResultReader).Close()
+	tag, err := w.tag()
 	if err != nil {
+		refused := new(apply.Blocked) // by a deferred constraint, of any of several transactions
+		if len(g.Units) == 1 && g.Units[0].Unit != nil && len(g.Units[0].Transactions) == 1 {
+			refused.CSN = g.To.CSN
+		}
 		return classify(fmt.Errorf("commit: %w", err), refused)
 	}
 	if tag.String() != "COMMIT" {
@@ -122,4 +140,17 @@ func (w *writer) commit(g *apply.Group) error {
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
+}
+
+// tag waits for the next statement's.
+func (w *writer) tag() (pgconn.CommandTag, error) {
+	result, err := w.p.GetResults()
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	r, ok := result.(*pgconn.ResultReader)
+	if !ok {
+		return pgconn.CommandTag{}, fmt.Errorf("%T where a statement's result was expected", result)
+	}
+	return r.Close()
 }

@@ -146,4 +146,6 @@ func (s *session) unlearn() {
 	clear(s.tables)
 	clear(s.plans)
 	clear(s.plansByRaw)
+	clear(s.touched)
+	s.learned.Add(1)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -23,10 +24,12 @@ CREATE TABLE IF NOT EXISTS cdc.progress (
 	csn bigint NOT NULL,
 	stream_seq bigint NOT NULL,
 	stream_time bigint NOT NULL,
+	owner text NOT NULL DEFAULT '',
 	consistent_from bigint NOT NULL DEFAULT 0,
 	updated timestamptz NOT NULL);
 COMMENT ON TABLE cdc.progress IS 'How far each subscription is applied; changes together with the data. Do not edit.';
 COMMENT ON COLUMN cdc.progress.stream_time IS 'When the stream stored message stream_seq, in ns since 1970';
+COMMENT ON COLUMN cdc.progress.owner IS 'The attempt of a worker that may write here';
 COMMENT ON COLUMN cdc.progress.consistent_from IS 'CSN at which the last copy of tables was complete here; while cdc.copying has rows, another one is not';
 CREATE TABLE IF NOT EXISTS cdc.skipped (
 	subscription text NOT NULL,
@@ -84,10 +87,15 @@ func (s *session) makeRow(ctx context.Context) error {
 	return nil
 }
 
-// Progress reads the row under its lock, so it waits for an older session that may still commit; but not for one of a
-// worker that stands still.
+// Progress is described by apply.Session. It makes this session the row's owner, under the row's lock. So
+//
+//   - a transaction that has done its compare-and-swap holds the lock: it is over before we read;
+//   - one that has not will not find its owner in the row, and cannot commit any more.
+//
+// The locks that the latter hold on rows of the data end with their sessions, which are ended here: they are of an older attempt,
+// or of another worker, whose process may stand still.
 func (s *session) Progress(ctx context.Context) (p apply.Progress, err error) {
-	rows, err := s.lockProgress(ctx)
+	rows, err := s.takeOver(ctx)
 	if err != nil {
 		return p, classify(fmt.Errorf("read cdc.progress: %w", err), nil)
 	}
@@ -109,6 +117,9 @@ func (s *session) Progress(ctx context.Context) (p apply.Progress, err error) {
 	if s.copies.consistentFrom, err = pipeline.ParseCSN(string(rows[0][4])); err != nil {
 		return p, fmt.Errorf("read cdc.progress: %w", err)
 	}
+	if err := s.evict(ctx, "xact_start IS NOT NULL"); err != nil {
+		return p, fmt.Errorf("end older sessions on the target: %w", err)
+	}
 	if err := s.readCopies(ctx); err != nil {
 		return p, err
 	}
@@ -118,15 +129,42 @@ func (s *session) Progress(ctx context.Context) (p apply.Progress, err error) {
 // lockEvery is the time between two tries to lock the progress.
 const lockEvery = 100 * time.Millisecond
 
+// takeOver makes the session the owner, and returns the row.
+func (s *session) takeOver(ctx context.Context) ([][][]byte, error) {
+	rows, err := s.lockProgress(ctx)
+	if err != nil || len(rows) != 1 {
+		return rows, err
+	}
+	// Who was overtaken sees another owner than the last one of its own. It must not take over in turn, again and again.
+	if before := string(rows[0][5]); s.target.owned.Load() && before != "" && !strings.HasPrefix(before, s.target.name) {
+		return nil, s.fenced()
+	}
+	s.owner = fmt.Sprintf("%s/%d", s.target.name, s.target.owners.Add(1))
+	s.target.owned.Store(true)
+	if _, err := s.query(ctx, "UPDATE cdc.progress SET owner = $2 WHERE subscription = $1", s.cfg.Subscription, s.owner); err != nil {
+		return nil, err
+	}
+	return rows, s.exec(ctx, "COMMIT")
+}
+
+// lockProgress begins a transaction that holds the row.
 func (s *session) lockProgress(ctx context.Context) ([][][]byte, error) {
 	began := time.Now()
 	for {
-		rows, err := s.query(ctx, "SELECT stream_id, csn::text, stream_seq::text, stream_time::text, consistent_from::text FROM cdc.progress WHERE subscription = $1 FOR UPDATE NOWAIT", s.cfg.Subscription)
+		if err := s.exec(ctx, "BEGIN"); err != nil {
+			return nil, err
+		}
+		rows, err := s.query(ctx, "SELECT stream_id, csn::text, stream_seq::text, stream_time::text, consistent_from::text, owner FROM cdc.progress WHERE subscription = $1 FOR UPDATE NOWAIT", s.cfg.Subscription)
 		var pg *pgconn.PgError
 		if !errors.As(err, &pg) || pg.Code != "55P03" || time.Since(began) > s.cfg.LockTimeout {
 			return rows, err
 		}
-		if err := s.evict(ctx); err != nil {
+		if err := s.exec(ctx, "ROLLBACK"); err != nil {
+			return nil, err
+		}
+		// The server waits for its client: that is a frozen process, or one that is cut off, and the server alone would wait
+		// for a minute, and in the middle of a pipeline for ever.
+		if err := s.evict(ctx, "wait_event_type = 'Client' AND state_change < pg_catalog.clock_timestamp() - interval '1 second'"); err != nil {
 			return nil, err
 		}
 		if err := pause.For(ctx, lockEvery); err != nil {
@@ -135,14 +173,11 @@ func (s *session) lockProgress(ctx context.Context) ([][][]byte, error) {
 	}
 }
 
-// evict ends sessions of this subscription's workers for which the server has waited a second: whoever opens a session has
-// the lease, so theirs is a frozen process, or one that is cut off. The server alone would wait for a minute, and in the
-// middle of a pipeline for ever. Ending a session undoes its transaction; a worker that was not frozen after all begins
-// anew, and the progress keeps the two apart.
-func (s *session) evict(ctx context.Context) error {
+// evict ends other sessions of this subscription's workers: whoever opens a session has the lease. Ending a session undoes its
+// transaction; a worker that was not frozen after all begins anew, and the progress keeps the two apart.
+func (s *session) evict(ctx context.Context, which string) error {
 	_, err := s.query(ctx, `SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
 		WHERE application_name = $1 AND datname = pg_catalog.current_database() AND usename = current_user AND pid <> pg_catalog.pg_backend_pid()
-		AND wait_event_type = 'Client' AND state_change < pg_catalog.clock_timestamp() - interval '1 second'`,
-		applicationName(s.cfg.Subscription))
+		AND `+which, applicationName(s.cfg.Subscription))
 	return err
 }

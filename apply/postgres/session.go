@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
@@ -19,6 +20,10 @@ import (
 type Target struct {
 	cfg  Config
 	conn *pgconn.Config
+
+	name   string        // a random one: what it wrote into cdc.progress.owner begins with it
+	owned  atomic.Bool   // the progress was taken over once
+	owners atomic.Uint64 // given so far
 }
 
 // New checks the configuration; it does not connect.
@@ -37,7 +42,7 @@ func New(cfg Config) (*Target, error) {
 	if cfg.Dial != nil {
 		conn.DialFunc = cfg.Dial
 	}
-	return &Target{cfg: cfg, conn: conn}, nil
+	return &Target{cfg: cfg, conn: conn, name: rand.Text()}, nil
 }
 
 // applicationName: PostgreSQL keeps 63 bytes.
@@ -58,6 +63,13 @@ type session struct {
 	ddl        ddlLedger
 	serial     int // of the last statement's name
 
+	owner   string                          // of the progress, since Progress; see takeOver
+	touched map[*pipeline.Relation]*touched // see Touches
+	groups  uint64                          // that Touches looked at
+	learned atomic.Uint64                   // how often unlearn forgot what was known about tables
+	primary *session                        // of a lane: the session that it belongs to
+	known   uint64                          // of a lane: primary.learned as of the last group
+
 	old, now row    // scratch of one change
 	state    []byte // scratch of a statement's key
 
@@ -70,6 +82,24 @@ type row []pipeline.Value
 
 // Open connects.
 func (t *Target) Open(ctx context.Context) (apply.Session, error) {
+	s, err := t.open(ctx, (*session).settings, (*session).makeTables, (*session).prepareFixed)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Lane is described by apply.Session.
+func (s *session) Lane(ctx context.Context) (apply.Lane, error) {
+	lane, err := s.target.open(ctx, (*session).settings, (*session).prepareFixed)
+	if err != nil {
+		return nil, err
+	}
+	lane.owner, lane.primary, lane.known = s.owner, s, s.learned.Load()
+	return lane, nil
+}
+
+func (t *Target) open(ctx context.Context, steps ...func(*session, context.Context) error) (*session, error) {
 	conn, err := pgconn.ConnectConfig(ctx, t.conn)
 	if err != nil {
 		return nil, classify(fmt.Errorf("connect to the target: %w", err), nil)
@@ -77,9 +107,10 @@ func (t *Target) Open(ctx context.Context) (apply.Session, error) {
 	s := &session{
 		cfg: &t.cfg, conn: conn, target: t,
 		tables: map[tableName]*table{}, plans: map[*pipeline.Relation]*plan{}, plansByRaw: map[string]*plan{},
+		touched: map[*pipeline.Relation]*touched{},
 	}
-	for _, step := range []func(context.Context) error{s.settings, s.makeTables, s.prepareFixed} {
-		if err := step(ctx); err != nil {
+	for _, step := range steps {
+		if err := step(s, ctx); err != nil {
 			s.Close(ctx)
 			return nil, err
 		}
@@ -162,11 +193,14 @@ const (
 	stCommit   = "cdc_commit"
 )
 
+const divisionByZero = "22012"
+
 func (s *session) prepareFixed(ctx context.Context) error {
 	for _, p := range [][2]string{
 		{stBegin, "BEGIN"},
-		{stProgress, "UPDATE cdc.progress SET stream_id = $2, csn = $3, stream_seq = $4, stream_time = $5, updated = clock_timestamp()" +
-			" WHERE subscription = $1 AND stream_seq = $6 AND stream_id = $7"},
+		// A compare-and-swap that fails when it does not find the row as it should be.
+		{stProgress, "WITH moved AS (UPDATE cdc.progress SET stream_id = $2, csn = $3, stream_seq = $4, stream_time = $5, updated = clock_timestamp()" +
+			" WHERE subscription = $1 AND stream_seq = $6 AND stream_id = $7 AND owner = $8 RETURNING 1) SELECT 1 / count(*) FROM moved"},
 		{stSkip, "INSERT INTO cdc.skipped (subscription, csn, reason, skipped_by, asked, changes, passed) VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())"},
 		{stCheck, "SET CONSTRAINTS ALL IMMEDIATE"},
 		{stDefer, "SET CONSTRAINTS ALL DEFERRED"},

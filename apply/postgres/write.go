@@ -33,7 +33,6 @@ type what uint8
 
 const (
 	anything what = iota // any success will do
-	progress             // the compare-and-swap: one row
 	oneRow
 	upToOneRow // of a table that is being copied: the row may not be here yet
 	noRow      // a look for what must not be
