@@ -19,6 +19,7 @@ import (
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/copying"
+	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/spill"
 )
 
@@ -185,11 +186,9 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: FragmentBytes, DatesBehind: DatesBehind,
 		Alone: copying.Alone,
 	}
-	if c.sub.Format == control.FormatJSON {
-		conf.BatchMax = min(jsonUnitCountMax, c.node.bus.BatchMax()-batchReserve)
-		if c.pub.Replicas() == 1 {
-			conf.Singly = jsonSingly
-		}
+	conf.BatchMax = c.unitCountMax()
+	if c.sub.Format == control.FormatJSON && c.pub.Replicas() == 1 {
+		conf.Singly = jsonSingly
 	}
 	ask := func(shard pipeline.ShardID, probe uint64) { c.dumpers[shard].Probe(probe) }
 	if c.joiner, err = joiner.New(conf, ask); err != nil {
@@ -210,14 +209,25 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	return nil
 }
 
+// unitBytesMax and unitCountMax bound what a unit holds. Count 0 is no bound.
+func (c *capture) unitBytesMax() int {
+	if c.sub.Format == control.FormatJSON {
+		return jsonUnitBytes
+	}
+	return UnitBytes
+}
+
+func (c *capture) unitCountMax() int {
+	if c.sub.Format == control.FormatJSON {
+		return min(jsonUnitCountMax, c.node.bus.BatchMax()-batchReserve)
+	}
+	return 0
+}
+
 // publish is the loop behind the joiner. While one unit is on its way the next one fills up in the joiner.
 func (c *capture) publish(ctx context.Context) error {
-	bytesMax := UnitBytes
-	if c.sub.Format == control.FormatJSON {
-		bytesMax = jsonUnitBytes
-	}
 	for {
-		batch, err := c.joiner.Next(ctx, bytesMax, c.node.conf.Heartbeat)
+		batch, err := c.joiner.Next(ctx, c.unitBytesMax(), c.node.conf.Heartbeat)
 		if err != nil {
 			return err
 		}
@@ -242,7 +252,21 @@ func (c *capture) publish(ctx context.Context) error {
 		if err := c.trim(ctx); err != nil {
 			return err
 		}
+		if c.sub.Format == control.FormatJSON {
+			if err := pause.For(ctx, linger(&batch, c.filled(&batch), time.Now())); err != nil {
+				return err
+			}
+		}
 	}
+}
+
+// filled says whether a unit was large enough for its format.
+func (c *capture) filled(b *pipeline.Batch) bool {
+	size := int64(0)
+	for _, tx := range b.Transactions {
+		size += tx.Bytes()
+	}
+	return size >= int64(c.unitBytesMax()/2) || len(b.Transactions) >= c.unitCountMax()/2
 }
 
 // confirm passes positions on to the slots, when they may be.
