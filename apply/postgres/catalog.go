@@ -21,6 +21,7 @@ type table struct {
 	columns     map[string]*column
 	keys        [][]*column // of each unique index on NOT NULL columns, checked at once; the primary key first
 	uniques     []unique    // everything that keeps rows apart, of its partitions too
+	gathered    *gathered   // changes that were not sent yet
 	strict      bool        // something fires at a change although the session is a replica: it has to see what it would on the source
 }
 
@@ -38,6 +39,7 @@ type column struct {
 	always    bool   // GENERATED ALWAYS AS IDENTITY
 	generated bool   // GENERATED ALWAYS AS (…), STORED or VIRTUAL
 	notNull   bool
+	casts     bool   // a cast of text is what reads a value of its type; see columnsSQL
 	equal     string // the equality operator of an index on it, as SQL; empty: there is none
 	leads     bool   // an index begins with it
 }
@@ -57,9 +59,14 @@ func (t *table) from() string {
 const exactTypes = `'bool', 'bpchar', 'bytea', 'char', 'cidr', 'date', 'float4', 'float8', 'inet', 'int2', 'int4', 'int8', 'macaddr', 'macaddr8',
 	'money', 'name', 'numeric', 'oid', 'pg_lsn', 'bit', 'text', 'time', 'timestamp', 'timestamptz', 'timetz', 'uuid', 'varbit', 'varchar'`
 
+// columnsSQL gives the columns. A cast of text to a type is its input function, unless somebody (or PostgreSQL, for "char", name,
+// xml and regclass) made another one.
 const columnsSQL = `
 SELECT a.attname, pg_catalog.format_type(base.oid, -1), a.attidentity, a.attgenerated, a.attnotnull,
-	(bt.typtype = 'e' OR bt.typname IN (` + exactTypes + `) AND bt.typnamespace = 'pg_catalog'::regnamespace) AND coalesce(co.collisdeterministic, true)
+	(bt.typtype = 'e' OR bt.typname IN (` + exactTypes + `) AND bt.typnamespace = 'pg_catalog'::regnamespace) AND coalesce(co.collisdeterministic, true),
+	NOT EXISTS (SELECT FROM pg_catalog.pg_cast k JOIN pg_catalog.pg_proc reads ON reads.oid = bt.typinput
+		WHERE k.castsource = 'pg_catalog.text'::regtype AND k.casttarget = base.oid
+		AND (k.castmethod = 'f' OR k.castmethod = 'b' AND reads.proname NOT IN ('textin', 'varcharin', 'bpcharin', 'citextin')))
 FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL (
 	WITH RECURSIVE up(oid) AS (
 		SELECT a.atttypid
@@ -129,6 +136,7 @@ func (s *session) table(ctx context.Context, name tableName) (*table, error) {
 		c := &column{
 			name: string(r[0]), typ: string(r[1]), always: string(r[2]) == "a",
 			generated: string(r[3]) != "", notNull: string(r[4]) == "t", exact: string(r[5]) == "t",
+			casts: string(r[6]) == "t",
 		}
 		t.columns[c.name] = c
 	}

@@ -63,6 +63,9 @@ func (w *writer) group(g *apply.Group) error {
 	if err != nil {
 		return err
 	}
+	if err := w.flush(); err != nil {
+		return err
+	}
 	if err := w.drain(); err != nil || g.End == nil {
 		return err
 	}

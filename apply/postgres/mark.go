@@ -46,6 +46,9 @@ func (w *writer) aside(fn func(ctx context.Context) error) error {
 
 // leave ends the pipeline.
 func (w *writer) leave() error {
+	if err := w.flush(); err != nil {
+		return err
+	}
 	if err := w.drain(); err != nil {
 		return err
 	}

@@ -17,6 +17,8 @@ type plan struct {
 	columns  []*column // of the target, in the source's order
 	identity []int     // the source's replica identity: places in columns
 	full     []int     // the target's key that locates a row under REPLICA IDENTITY FULL; nil: the whole row does
+	gathers  bool      // changes may be gathered; see gather.go
+	fold     []int     // the key by which they are folded; nil: only inserts are gathered
 	upsert   []int     // the target's key by which a row is here already, while the table is copied; nil: there is none
 	gone     bool      // dropped on the target, and not yet on this shard; there is no table then
 	prepared map[string]*statement
@@ -24,12 +26,13 @@ type plan struct {
 
 // statement is a prepared statement, or one that is about to be.
 type statement struct {
-	name   string
-	sql    string
-	params []param
-	guards bool // an UPDATE that looks that columns are as sent; see colGuard
-	plan   *plan
-	key    string // in plan.prepared
+	name    string
+	sql     string
+	params  []param
+	columns []int // of a COPY
+	guards  bool  // an UPDATE that looks that columns are as sent; see colGuard
+	plan    *plan
+	key     string // in plan.prepared
 }
 
 // param takes a value from the old or the new row.
@@ -97,6 +100,7 @@ func (s *session) plan(ctx context.Context, shard pipeline.ShardID, r *pipeline.
 		p.full = keys[0]
 	}
 	p.upsert = p.keyToUpsert(keys)
+	p.gathers, p.fold = p.gathering()
 	return p, nil
 }
 

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -14,7 +15,7 @@ func (w *writer) readChunk() error {
 	for {
 		e := &w.queue[w.head]
 		w.head++
-		result, err := w.result()
+		result, err := w.result(e.what)
 		if err != nil {
 			return w.failed(e, err)
 		}
@@ -34,7 +35,10 @@ func (w *writer) readChunk() error {
 }
 
 // result waits for the next result; that of a statement is its tag.
-func (w *writer) result() (any, error) {
+func (w *writer) result(what what) (any, error) {
+	if what == copiedRows {
+		return w.copied()
+	}
 	defer w.s.waits()()
 	result, err := w.p.GetResults()
 	if err != nil {
@@ -61,6 +65,8 @@ func (w *writer) check(e *expected, result any) error {
 	switch rows := tag.RowsAffected(); {
 	case e.what == oneRow && rows != 1, e.what == upToOneRow && rows > 1:
 		return e.change.wrongRows(rows)
+	case (e.what == manyRows || e.what == copiedRows) && rows != int64(e.rows):
+		return w.wrongNumber(e, rows)
 	case e.what == noRow && rows != 0:
 		return e.change.plan.unwritable(&e.change)
 	}
@@ -87,6 +93,13 @@ func (w *writer) failed(e *expected, err error) error {
 		at.Table = c.plan.table.name.String()
 		if c.op != pipeline.Truncate {
 			at.Row = c.plan.rowText(c)
+		}
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (e.what == manyRows || e.what == copiedRows) {
+		doing = fmt.Sprintf("%s of %d rows", doing, e.rows)
+		if pg.Code == "23505" || pg.Code == "23P01" {
+			w.s.target.ordered.add(c.plan.table)
 		}
 	}
 	return classify(fmt.Errorf("%s: %w", doing, err), at)

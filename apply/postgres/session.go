@@ -21,6 +21,8 @@ type Target struct {
 	cfg  Config
 	conn *pgconn.Config
 
+	ordered ordered
+
 	name   string        // a random one: what it wrote into cdc.progress.owner begins with it
 	owned  atomic.Bool   // the progress was taken over once
 	owners atomic.Uint64 // given so far
@@ -69,6 +71,9 @@ type session struct {
 	learned atomic.Uint64                   // how often unlearn forgot what was known about tables
 	primary *session                        // of a lane: the session that it belongs to
 	known   uint64                          // of a lane: primary.learned as of the last group
+
+	gathered []*table // with changes that were not sent yet; see gather.go
+	sets     sets
 
 	old, now row    // scratch of one change
 	state    []byte // scratch of a statement's key

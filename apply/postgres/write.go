@@ -26,6 +26,7 @@ type change struct {
 // expected is one result that is on its way.
 type expected struct {
 	what   what
+	rows   int    // manyRows, copiedRows
 	change change // of a prepare or a row
 }
 
@@ -36,6 +37,8 @@ const (
 	oneRow
 	upToOneRow // of a table that is being copied: the row may not be here yet
 	noRow      // a look for what must not be
+	manyRows   // of a statement for many rows
+	copiedRows // the same, by COPY
 	skipping   // writing down that a transaction is left out
 	chunkEnd
 )
@@ -50,6 +53,7 @@ type writer struct {
 	head    int
 	chunks  int // syncs in the queue
 	bytes   int // sent since the last sync
+	unsent  int // of these, what a COPY left in the connection's buffer
 	params  [][]byte
 	formats []int16
 	slab    []byte // keeps rows for errors, where the body does not; see named
@@ -58,8 +62,11 @@ type writer struct {
 	rowSize int64 // of these
 	report  apply.Report
 
-	careful bool // see apply.Group
+	gatheredRows, gatheredBytes int // changes in s.gathered
+
+	inOrder bool // nothing is gathered: the attempt is careful, or the transaction's changes do not come in order
 	once    bool // rows can be read once only: they still arrive
+	careful bool // see apply.Group
 }
 
 // chunksMax: one chunk is being filled and sent while the server works on the other.
@@ -67,6 +74,13 @@ const chunksMax = 2
 
 // transaction sends one source transaction.
 func (w *writer) transaction(tx *pipeline.Transaction) error {
+	w.inOrder = w.careful
+	if truncates(tx) || mayMove(tx) {
+		w.inOrder = true
+		if err := w.flush(); err != nil {
+			return err
+		}
+	}
 	if truncates(tx) || mayMove(tx) {
 		alters, err := w.s.altersTables(tx)
 		if err != nil {
@@ -154,24 +168,21 @@ func (w *writer) named(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipel
 	if f.Content == nil {
 		return ch
 	}
-	n := len(c.Old) + len(c.New)
-	if n > slabBytes { // values are not copied whole, only what a person is shown
-		ch.old, ch.new = shortened(c.Old, w.s.old), shortened(c.New, w.s.now)
-		return ch
+	ch.old, ch.new = w.lasting(c.Old, w.s.old), w.lasting(c.New, w.s.now)
+	return ch
+}
+
+// lasting copies a tuple, of a large one only what a person is shown.
+func (w *writer) lasting(t pipeline.Tuple, values row) pipeline.Tuple {
+	if t == nil || len(t) > slabBytes {
+		return shortened(t, values)
 	}
-	if cap(w.slab)-len(w.slab) < n {
+	if cap(w.slab)-len(w.slab) < len(t) {
 		w.slab = make([]byte, 0, slabBytes)
 	}
-	keep := func(t pipeline.Tuple) pipeline.Tuple {
-		if t == nil {
-			return nil
-		}
-		from := len(w.slab)
-		w.slab = append(w.slab, t...)
-		return pipeline.Tuple(w.slab[from:len(w.slab):len(w.slab)])
-	}
-	ch.old, ch.new = keep(c.Old), keep(c.New)
-	return ch
+	from := len(w.slab)
+	w.slab = append(w.slab, t...)
+	return pipeline.Tuple(w.slab[from:len(w.slab):len(w.slab)])
 }
 
 // slabBytes holds the rows of some chunks, and any row that is copied whole.
@@ -221,27 +232,41 @@ func (e *sendError) Unwrap() error { return e.error }
 
 // change sends one row's change. lenient: the row may be missing, or be here already.
 func (w *writer) change(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipeline.Change, lenient bool) error {
+	w.rows++
+	w.rowSize += int64(len(c.Old) + len(c.New))
+	if !lenient {
+		if took, err := w.gather(csn, p, f, c); took || err != nil {
+			return err
+		}
+	}
+	if err := w.before(p.table); err != nil {
+		return err
+	}
 	s := w.s
 	s.old, s.now = c.Old.Values(s.old[:0]), c.New.Values(s.now[:0])
 	ch := w.named(csn, p, f, c)
-	w.rows++
-	w.rowSize += int64(len(c.Old) + len(c.New))
 	if lenient {
 		return w.leniently(ch)
 	}
+	return w.single(ch)
+}
+
+// single sends a change by itself, with the values of s.old and s.now.
+func (w *writer) single(ch change) error {
 	var (
-		st  *statement
-		err error
+		s, p = w.s, ch.plan
+		st   *statement
+		err  error
 	)
-	switch c.Op {
+	switch ch.op {
 	case pipeline.Insert, pipeline.Read:
 		st, err = s.insert(p, s.now)
 	case pipeline.Update:
-		st, err = s.update(p, c.OldKind, s.old, s.now)
+		st, err = s.update(p, ch.oldKind, s.old, s.now)
 	case pipeline.Delete:
-		st, err = s.delete(p, c.OldKind, s.old)
+		st, err = s.delete(p, ch.oldKind, s.old)
 	default:
-		err = unknownKind(c.Op)
+		err = unknownKind(ch.op)
 	}
 	if err != nil {
 		return err
@@ -261,6 +286,11 @@ func (w *writer) row(st *statement, want what, ch change) error {
 	w.bind(st)
 	w.p.SendQueryPrepared(st.name, w.params, w.formats, nil)
 	w.expect(expected{what: want, change: ch})
+	return w.sent()
+}
+
+// sent sees to it that not more than some chunks are on their way.
+func (w *writer) sent() error {
 	if w.bytes < w.s.cfg.ChunkBytes {
 		return nil
 	}
@@ -333,6 +363,6 @@ func (w *writer) sync() error {
 	w.expect(expected{what: chunkEnd})
 	w.chunks++
 	garbage.Left(w.bytes) // the connection's buffer
-	w.bytes = 0
+	w.bytes, w.unsent = 0, 0
 	return nil
 }

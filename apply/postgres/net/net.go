@@ -54,7 +54,7 @@ type Row struct {
 	OldKind byte           // of Old
 	Before  bool           // it was there before
 	Deleted bool           // what was there before was deleted; New, if there is one, is another row
-	Merged  bool           // New was made here: it does not last longer than Begin
+	Own     bool           // a tuple is a copy, which does not last longer than Begin
 	hash    uint64
 	key     span
 }
@@ -69,7 +69,7 @@ type span struct{ from, to uint32 }
 
 // Rows collects the changes of one table's rows. It is used by one goroutine.
 type Rows struct {
-	// Keep says that tuples given to Add do not last: they are copied.
+	// Keep says that tuples given to Add do not last: they are copied. It may change at any time.
 	Keep bool
 
 	key    []int
@@ -127,7 +127,7 @@ func (r *Rows) Add(csn pipeline.CSN, c *pipeline.Change) bool {
 		if c.Op != pipeline.Insert || unchanged {
 			return false
 		}
-		r.rows = append(r.rows, Row{CSN: csn, New: r.keep(c.New)})
+		r.rows = append(r.rows, Row{CSN: csn, New: r.keep(c.New), Own: r.Keep})
 		r.size += len(c.New)
 		return true
 	}
@@ -198,7 +198,7 @@ func (r *Rows) insert(csn pipeline.CSN, c *pipeline.Change) bool {
 	} else if row.New != nil || row.Before && !row.Deleted {
 		return false
 	}
-	row.CSN, row.New, row.Merged = csn, r.keep(c.New), false
+	row.CSN, row.New, row.Own = csn, r.keep(c.New), row.Own || r.Keep
 	return true
 }
 
@@ -212,11 +212,11 @@ func (r *Rows) update(csn pipeline.CSN, c *pipeline.Change, unchanged bool) bool
 	case row.New == nil:
 		return false
 	case unchanged:
-		row.New, row.Merged = r.merged(row.New), true
+		row.New, row.Own = r.merged(row.New), true
 	default:
-		row.New, row.Merged = r.keep(c.New), false
+		row.New = r.keep(c.New)
 	}
-	row.CSN = csn
+	row.CSN, row.Own = csn, row.Own || r.Keep
 	if row.Before && row.Old == nil && c.Old != nil {
 		row.Old, row.OldKind = r.keep(c.Old), c.OldKind
 	}
@@ -232,7 +232,7 @@ func (r *Rows) delete(csn pipeline.CSN, c *pipeline.Change) bool {
 	case row.New == nil:
 		return false
 	}
-	row.CSN, row.New, row.Merged = csn, nil, false
+	row.CSN, row.New, row.Own = csn, nil, row.Own || r.Keep
 	if row.Before {
 		row.Deleted = true
 		if row.Old == nil {

@@ -1,0 +1,199 @@
+package postgres
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"shardcdc/apply/postgres/net"
+	"shardcdc/pipeline"
+)
+
+// Changes are gathered, not sent one by one: those of one row are folded (package net), and those of many rows go in one
+// statement (set.go). What cannot be gathered is sent by itself, behind what was gathered of its table. So
+//
+//   - the changes of one row keep their order, or what comes of it;
+//   - tables do not wait for each other: nothing on the target looks from one at another, unless it is strict. Before a
+//     change of a strict table everything that was gathered is sent.
+//
+// A set of rows cannot say which row an error is about. So the attempt fails without naming one, and the next one, which is
+// careful, sends every change by itself.
+
+// Limits of what is gathered. More is folded better, but the target works only once it was sent.
+const (
+	gatherRowsMax  = 16 << 10
+	gatherBytesMax = 1 << 20
+	gatherRowBytes = 64 << 10 // a larger row goes by itself
+)
+
+// gathered is what was gathered of a table.
+type gathered struct {
+	plan   *plan
+	rows   net.Rows
+	listed bool // in session.gathered
+}
+
+// gathering says whether changes may be gathered, and by which key they are folded: one of which the target holds each value
+// once, since the number of rows that a statement touches proves nothing otherwise.
+func (p *plan) gathering() (gathers bool, fold []int) {
+	if p.table.strict || len(p.written()) == 0 {
+		return false, nil
+	}
+	casts := true
+	for _, c := range p.columns {
+		if c.always {
+			return false, nil
+		}
+		casts = casts && (c.casts || c.generated)
+	}
+	fold = p.identity
+	if p.relation.Identity == 'f' {
+		fold = p.full
+	}
+	found := func(i int) bool { return p.columns[i].equal != "" && !p.columns[i].generated }
+	unique := slices.ContainsFunc(p.keysOfTarget(), func(key []int) bool {
+		return !slices.ContainsFunc(key, func(i int) bool { return !slices.Contains(fold, i) })
+	})
+	if !casts || !unique || slices.ContainsFunc(fold, func(i int) bool { return !found(i) }) {
+		return true, nil
+	}
+	return true, fold
+}
+
+// gather takes a change, if it can be gathered.
+func (w *writer) gather(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipeline.Change) (took bool, err error) {
+	size := len(c.Old) + len(c.New)
+	if w.inOrder || !p.gathers || size > gatherRowBytes || w.s.target.ordered.has(p.table) {
+		return false, nil
+	}
+	g := p.table.gathered
+	if g == nil {
+		g = new(gathered)
+		p.table.gathered = g
+	}
+	if g.plan != p {
+		if err := w.flushTable(p.table); err != nil {
+			return false, err
+		}
+		g.plan = p
+		g.rows.Begin(p.fold)
+	}
+	g.rows.Keep = f.Content != nil
+	if took = g.rows.Add(csn, c); !took && g.rows.Len() > 0 {
+		if err := w.flushTable(p.table); err != nil {
+			return false, err
+		}
+		took = g.rows.Add(csn, c)
+	}
+	if !took {
+		return false, nil
+	}
+	if !g.listed {
+		g.listed = true
+		w.s.gathered = append(w.s.gathered, p.table)
+	}
+	w.gatheredBytes += size
+	if w.gatheredRows++; w.gatheredRows < gatherRowsMax && w.gatheredBytes < gatherBytesMax {
+		return true, nil
+	}
+	return true, w.flush()
+}
+
+// before sends what has to go before a change of this table that is sent by itself.
+func (w *writer) before(t *table) error {
+	if t.strict {
+		return w.flush()
+	}
+	return w.flushTable(t)
+}
+
+// flush sends everything that was gathered.
+func (w *writer) flush() error {
+	for _, t := range w.s.gathered {
+		if err := w.flushTable(t); err != nil {
+			return err
+		}
+		t.gathered.listed = false
+	}
+	clear(w.s.gathered)
+	w.s.gathered = w.s.gathered[:0]
+	w.gatheredRows, w.gatheredBytes = 0, 0
+	return nil
+}
+
+// flushTable sends what was gathered of a table: deletes make room, then updates, then inserts.
+func (w *writer) flushTable(t *table) error {
+	g := t.gathered
+	if g == nil || g.rows.Len() == 0 {
+		return nil
+	}
+	s := &w.s.sets
+	s.deletes, s.updates, s.inserts = s.deletes[:0], s.updates[:0], s.inserts[:0]
+	rows := g.rows.All()
+	for i := range rows {
+		r := &rows[i]
+		if r.Deleted {
+			s.deletes = append(s.deletes, r)
+		}
+		switch {
+		case r.Updates():
+			s.updates = append(s.updates, r)
+		case r.Inserts():
+			s.inserts = append(s.inserts, r)
+		}
+	}
+	for _, send := range []func(*plan) error{w.deleteRows, w.updateRows, w.insertRows} {
+		if err := send(g.plan); err != nil {
+			return err
+		}
+	}
+	g.rows.Begin(g.plan.fold)
+	return nil
+}
+
+// each sends rows one by one.
+func (w *writer) each(p *plan, op pipeline.Op, rows []*net.Row) error {
+	s := w.s
+	for _, r := range rows {
+		ch := change{op: op, csn: r.CSN, plan: p}
+		if op != pipeline.Insert {
+			ch.oldKind, ch.old = r.OldKind, r.Old
+		}
+		if op != pipeline.Delete {
+			ch.new = r.New
+		}
+		s.old, s.now = ch.old.Values(s.old[:0]), ch.new.Values(s.now[:0])
+		if r.Own {
+			ch.old, ch.new = w.lasting(ch.old, s.old), w.lasting(ch.new, s.now)
+		}
+		if err := w.single(ch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ordered are tables whose changes have to go in the order of the source: gathered ones met in a unique index other than the
+// one by which rows are found, as two rows do that swap a value. It is believed for some time.
+type ordered struct {
+	mu    sync.Mutex
+	until map[tableName]time.Time
+}
+
+const orderedFor = 10 * time.Minute
+
+func (o *ordered) has(t *table) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	until, ok := o.until[t.name]
+	return ok && time.Now().Before(until)
+}
+
+func (o *ordered) add(t *table) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.until == nil {
+		o.until = map[tableName]time.Time{}
+	}
+	o.until[t.name] = time.Now().Add(orderedFor)
+}
