@@ -61,8 +61,6 @@ func (r *Report) delays(out io.Writer) {
 	}
 }
 
-var parts = []float64{0.1, 0.5, 0.9}
-
 // delayShards are as many as a small cluster has: those without load must not hold the others back.
 const delayShards = 3
 
@@ -123,7 +121,7 @@ func delaysOf(ctx context.Context, l *lab, o Options, open func(context.Context,
 			return nil, fmt.Errorf("capacity, %s: %w", name, err)
 		}
 	}
-	for _, part := range parts {
+	for _, part := range o.Loads {
 		d, err := r.under(ctx, *capacity*part, o)
 		if err != nil {
 			return all, fmt.Errorf("%s, %.0f %%: %w", name, 100*part, err)
@@ -255,14 +253,14 @@ func (r *road) capacity(ctx context.Context, o Options) (perSecond float64, err 
 		if err := await(inner, d); err != nil {
 			return err
 		}
+		if err := every(inner, askEvery, "something more comes out", func() (bool, error) { return r.consumer.passed() > from, nil }); err != nil {
+			return err
+		}
 		perSecond = float64(r.consumer.passed()-from) / time.Since(began).Seconds()
 		return nil
 	})
 	err = group.Wait()
 	r.row = l.highest.Load() + 1
-	if err == nil && perSecond == 0 {
-		err = fmt.Errorf("nothing came out in %s", d)
-	}
 	return perSecond, err
 }
 

@@ -30,6 +30,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -44,6 +45,7 @@ type Options struct {
 	Size       float64        // 1: the sizes in workloads.go
 	Delays     bool           // steady-state delays as well
 	DelayTime  time.Duration  // of each of its loads
+	Loads      []float64      // parts of the capacity
 	Limit      time.Duration  // of each step: nothing hangs for ever
 	Out        string         // folder of the reports
 	Docs       string         // document that the report in Out is put into; nothing is measured then
@@ -56,13 +58,14 @@ func (o *Options) limit(ctx context.Context) (context.Context, context.CancelFun
 
 func options(args []string) (o Options, err error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	f.StringVar(&o.Workloads, "workloads", "abcdef", "which, by their letters")
+	f.StringVar(&o.Workloads, "workloads", "abcdef", "which, by their letters; none: delays only")
 	contenders := f.String("contenders", ".", "regular expression of names")
 	f.IntVar(&o.Rounds, "rounds", 5, "rounds that count")
 	f.IntVar(&o.Warmups, "warmups", 1, "rounds before them")
 	f.Float64Var(&o.Size, "size", 1, "part of the full sizes")
 	f.BoolVar(&o.Delays, "delays", true, "measure delays under a steady load as well")
 	f.DurationVar(&o.DelayTime, "delay-time", 30*time.Second, "duration of each steady load")
+	loads := f.String("loads", "10,50,90", "steady loads, in percent of the capacity")
 	f.DurationVar(&o.Limit, "limit", 30*time.Minute, "limit of each single step")
 	f.StringVar(&o.Out, "out", "bin/bench", "folder of the reports")
 	f.StringVar(&o.Docs, "docs", "", "put the report that is in that folder into this document, and measure nothing")
@@ -72,6 +75,13 @@ func options(args []string) (o Options, err error) {
 	var errs []error
 	if o.Contenders, err = regexp.Compile(*contenders); err != nil {
 		errs = append(errs, fmt.Errorf("-contenders: %w", err))
+	}
+	for load := range strings.SplitSeq(*loads, ",") {
+		percent, err := strconv.ParseFloat(load, 64)
+		if err != nil || percent <= 0 {
+			errs = append(errs, fmt.Errorf("-loads: %q is no percentage. Try: -loads 10,50,90", load))
+		}
+		o.Loads = append(o.Loads, percent/100)
 	}
 	for _, letter := range o.Workloads {
 		if workload(string(letter)) == nil {

@@ -215,27 +215,37 @@ func (b *Backlog) timeTransfers(ctx context.Context, child *childProcess, d time
 		group.Go(func() error { return steadyTransfers(inner, b.dsns(), c, began) })
 	}
 	var m Merging
-	group.Go(func() error {
+	group.Go(func() (err error) {
 		defer stop()
+		if _, err = leaving(inner, child); err != nil {
+			return err
+		}
 		for _, wait := range []time.Duration{min(rampUp, d), d} {
-			if err := await(inner, wait); err != nil {
+			from := time.Now()
+			if err = await(inner, wait); err != nil {
 				return err
 			}
-			a, err := child.Ask(inner, "delays")
-			if err != nil {
+			if m, err = leaving(inner, child); err != nil {
 				return err
 			}
-			m, m.Rate = a.Merge, float64(a.Merge.Transactions)/wait.Seconds()
+			m.Rate = float64(m.Transactions) / time.Since(from).Seconds()
 		}
 		return nil
 	})
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	if m.Transactions == 0 {
-		return nil, fmt.Errorf("no transaction left the joiner in %s", d)
-	}
 	return &m, nil
+}
+
+// leaving asks for the delays of what has left the joiner since the last time; something has.
+func leaving(ctx context.Context, child *childProcess) (m Merging, err error) {
+	err = every(ctx, askEvery, "a transaction leaves the joiner", func() (bool, error) {
+		a, err := child.Ask(ctx, "delays")
+		m = a.Merge
+		return m.Transactions > 0, err
+	})
+	return m, err
 }
 
 // steadyTransfers is one coordinator's part of the load, until ctx ends.
