@@ -36,6 +36,7 @@ type WorkerConfig struct {
 	RetryMax             time.Duration // longest pause after a failure; 0: 10 s
 	SpillDir             string        // large rows are kept here until they are applied; empty: DefaultSpillDir()
 	MovesMax             int           // see postgres.Config; 0: its default
+	ApplyWorkers         int           // see apply.Config.Workers; 0: its default
 	Observer             apply.Observer
 	Log                  *slog.Logger
 }
@@ -237,6 +238,7 @@ func (r *replayer) once(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, folder.Close()) }()
 	worker := apply.New(apply.Config{
 		Subscription: r.sub.Name, Target: target, Source: apply.NewStream(r.bus.JS, r.sub.Name), Observer: observer, Skips: r.leaveOut,
+		Workers: r.conf.ApplyWorkers,
 		Spill: func() (apply.SpillFile, error) { return folder.Create(nil) },
 	})
 	r.mu.Lock()

@@ -132,7 +132,7 @@ func workRole(ctx context.Context, name string, c Config, log *slog.Logger) (*ro
 		r.run = n.Run
 		return r, nil
 	}
-	w, err := node.NewWorker(ctx, bus, node.WorkerConfig{Name: c.Name, SpillDir: c.Dir + "/spill-apply", Log: log})
+	w, err := node.NewWorker(ctx, bus, node.WorkerConfig{Name: c.Name, SpillDir: c.Dir + "/spill-apply", ApplyWorkers: c.Workers, Log: log})
 	if err != nil {
 		return nil, err
 	}
