@@ -239,7 +239,7 @@ func (r *replayer) once(ctx context.Context) (err error) {
 	worker := apply.New(apply.Config{
 		Subscription: r.sub.Name, Target: target, Source: apply.NewStream(r.bus.JS, r.sub.Name), Observer: observer, Skips: r.leaveOut,
 		Workers: r.conf.ApplyWorkers,
-		Spill: func() (apply.SpillFile, error) { return folder.Create(nil) },
+		Spill:   func() (apply.SpillFile, error) { return folder.Create(nil) },
 	})
 	r.mu.Lock()
 	r.worker, r.secrets = worker, expanded
