@@ -23,7 +23,8 @@ type session struct {
 	conn    net.Conn
 	frames  *frames
 	batch   []pipeline.Record
-	early   *pipeline.Record // a PREPARE from before the slot, whose second phase comes next
+	early   *pipeline.Record   // a PREPARE from before the slot, whose second phase comes next
+	sent    pipeline.Timestamp // when the server sent the last message, by its clock
 	backlog backlog
 	whole   bool // transactions come in one piece
 }
@@ -200,7 +201,7 @@ func (s *session) read(ctx context.Context) error {
 	n := 0     // bytes of the last read
 	for {
 		err := s.gather(ctx)
-		s.backlog.read(n, s.d.assembler.Held().Inside, s.batch, s.d.shardNow())
+		s.backlog.read(n, s.d.assembler.Held().Inside, s.batch, s.sent)
 		if offerErr := s.offer(ctx); offerErr != nil {
 			return offerErr
 		}
@@ -256,6 +257,7 @@ func (s *session) gather(ctx context.Context) error {
 func (s *session) copyData(ctx context.Context, body []byte) error {
 	switch {
 	case len(body) > xlogDataHeader && body[0] == 'w':
+		s.sent = pipeline.Timestamp(binary.BigEndian.Uint64(body[17:]))
 		return s.xlogData(ctx, pipeline.LSN(binary.BigEndian.Uint64(body[1:])), body[xlogDataHeader:])
 	case len(body) > 0 && body[0] == 'k':
 		return s.keepalive(body)

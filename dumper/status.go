@@ -92,13 +92,6 @@ func (s *Status) measured(clock pipeline.Timestamp, sent, back time.Time) {
 	s.ClockOffset, s.ClockUncertainty, s.clockAt = offset, uncertainty, back
 }
 
-// shardNow is the time by the shard's clock, as last measured.
-func (d *Dumper) shardNow() time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return time.Now().Add(d.status.ClockOffset)
-}
-
 func (d *Dumper) setState(s State) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
