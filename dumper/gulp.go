@@ -18,8 +18,6 @@ const (
 	backlogAge = 40 * pipeline.Timestamp(time.Millisecond/time.Microsecond)
 )
 
-var pauseBelow = max(gulpBytes, env("NAP_BELOW"))
-
 // backlog tells whether more than was read is waiting.
 type backlog struct {
 	inside int  // bytes read since the server has been in the middle of one transaction
@@ -41,4 +39,4 @@ func (b *backlog) read(n int, inside bool, records []pipeline.Record, sent pipel
 }
 
 // pauses says whether to let the socket fill after a read of n bytes.
-func (b *backlog) pauses(n int) bool { return n < pauseBelow && (b.inside >= gulpBytes || b.old) }
+func (b *backlog) pauses(n int) bool { return n < gulpBytes && (b.inside >= gulpBytes || b.old) }
