@@ -12,7 +12,7 @@ BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 export CGO_ENABLED ?= 0
 # Packages with micro-benchmarks that need no server: reading, pgoutput, merge, encoders, what is published, apply scheduling, net effect.
 MICRO := ./pipeline ./pipeline/wire ./dumper ./dumper/pgoutput ./joiner/gid ./joiner/merge ./output ./output/json ./output/jetstream ./apply/schedule ./apply/postgres/net
-BASE ?= test/bench/micro-baseline.txt
+BASE ?= $(wildcard test/bench/micro-baseline.txt)
 
 .PHONY: help
 help: ## Show this help

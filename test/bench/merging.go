@@ -134,7 +134,7 @@ func (s *stages) take() (m Merging) {
 	return m
 }
 
-func millis(d time.Duration) float64 { return d.Seconds() * 1000 }
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // timedSink stands between the dumpers and the joiner.
 type timedSink struct {
