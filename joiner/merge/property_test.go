@@ -31,6 +31,8 @@ func newDelivery(t *rapid.T, w *world, stored []pipeline.Batch) *delivery {
 	d.conf = Config{
 		Shards: len(w.ends), MaxClockSkew: w.skew, GlobalID: upToUnderscore,
 		BytesMax: rapid.SampledFrom([]int{0, 1, 35, 1000}).Draw(t, "bytes held"),
+		BatchMax: rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "transactions in a batch"),
+		Singly:   rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "transactions that leave one by one"),
 	}
 	d.start(t)
 	return d
