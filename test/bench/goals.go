@@ -167,8 +167,10 @@ func verdict(what, workload, unit string, want Bounds, measured *Spread) *Verdic
 }
 
 const (
-	// allocsPerRow: a row must cost none. The process' beginning, and what a message costs, are in the number.
-	allocsPerRow = 0.1
+	// allocsPerRow: a row must cost none. What the process allocates to begin, some ten thousand, is in the number, and what a
+	// message costs; so only many rows say something.
+	allocsPerRow    = 0.1
+	allocsRowsLeast = 500_000
 	// memoryMost is what a node and a worker may take together with what Go's collector leaves lying about.
 	memoryMost = 2 * control.DefaultMemoryBytesMax
 )
@@ -212,7 +214,7 @@ func (r *Report) ratio(letter string, c Comparison) *Spread {
 
 func (r *Report) allocations(letter, contender, process string) *Spread {
 	w := r.workload(letter)
-	if w == nil || w.find(contender) == nil {
+	if w == nil || w.find(contender) == nil || w.Backlog.Rows < allocsRowsLeast {
 		return nil
 	}
 	var all []float64

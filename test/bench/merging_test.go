@@ -13,7 +13,7 @@ import (
 func TestStages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStages(func(gid string) string { g, _, _ := strings.Cut(gid, "_"); return g })
-		pass := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
+		pass := func(d time.Duration) { <-time.After(d) }
 		one := &pipeline.Fragment{Shard: 0, End: 10}
 		two := []*pipeline.Fragment{{Shard: 0, End: 20}, {Shard: 1, End: 20}}
 
