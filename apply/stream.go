@@ -17,7 +17,7 @@ const formatInternal = "internal"
 
 // Limits of reading a stream.
 const (
-	pullBytes = 8 << 20 // in flight; a limit in messages hangs on large ones
+	PullBytes = 8 << 20 // in flight; a limit in messages hangs on large ones
 	// memoryBytesDefault: two of the batches in which a large unit is published.
 	memoryBytesDefault = 16 << 20
 	// stallDefault: when the rest of a unit does not come for so long, the stream is looked at again.
@@ -106,7 +106,7 @@ func (s *Stream) Open(ctx context.Context, after pipeline.Seq) (Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consumer: %w", err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxBytes(pullBytes))
+	messages, err := consumer.Messages(jetstream.PullMaxBytes(PullBytes))
 	if err != nil {
 		return nil, fmt.Errorf("consumer: %w", err)
 	}

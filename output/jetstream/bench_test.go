@@ -47,7 +47,7 @@ func BenchmarkPublish(b *testing.B) {
 				conf.Encoder = outputjson.New([]string{"a"})
 			}
 			conf.BatchMax = control.EmbeddedBatchMax
-			s.limit = messageBytesMax
+			s.limit = MessageBytesMax
 			p, _, _ := s.open(conf)
 			csns := make([]pipeline.CSN, c.txs)
 			for i := range csns {

@@ -13,7 +13,7 @@
 // A unit is a batch of transactions with the checkpoint after it. Its last message carries the checkpoint in
 // a header; this is the end mark. A unit of one message is one plain publish, so a durable acknowledgement
 // costs one fsync. One of several messages is an atomic batch (JetStream's ADR-50): all transactions are there, or none. A single
-// large transaction is a series of batches of at most 8 MB, or of single messages where they may be large (4 MB), since its
+// large transaction is a series of batches of at most 8 MB, or of single messages where they may be large (2 MB), since its
 // parts mean nothing to a reader until the last is there. A server that stores for itself stages a batch in files of its own
 // and copies it, so a batch costs milliseconds, and its messages are written twice: few large units are better than many small.
 //

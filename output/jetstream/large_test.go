@@ -135,12 +135,12 @@ func TestLargeJSON(t *testing.T) {
 // A server that takes larger messages gets them: each is stored alone, which it writes once, and one that fits ends its unit.
 func TestLargeMessages(t *testing.T) {
 	b := newBench(t, StreamConfig{})
-	b.limit = messageBytesMax
+	b.limit = MessageBytesMax
 	p, _, _ := b.open(b.config())
-	if p.limit != messageBytesMax {
+	if p.limit != MessageBytesMax {
 		t.Fatalf("messages of %d bytes", p.limit)
 	}
-	b.publish(p, batch(0, 3<<20, 5))
+	b.publish(p, batch(0, 3<<19, 5))
 	if p.last != 2 {
 		t.Fatalf("a unit that fits took %d messages", p.last-1)
 	}
@@ -155,8 +155,8 @@ func TestLargeMessages(t *testing.T) {
 			t.Errorf("message %d of %d bytes is in an atomic batch", seq, len(m.Data))
 		}
 	}
-	if p.last != 12 {
-		t.Fatalf("18 MB are %d messages", (p.last-2)/2)
+	if p.last != 2+10+10 {
+		t.Fatalf("twice 18 MB are %d messages", p.last-2)
 	}
 	b.want(5, 6, 7)
 }

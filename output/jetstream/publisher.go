@@ -62,7 +62,7 @@ func Open(ctx context.Context, nc *nats.Conn, js natsjs.JetStream, c Config) (p 
 		return nil, at, false, err
 	}
 	p = &Publisher{
-		conf: c, nc: nc, stream: s, limit: min(int(nc.MaxPayload())-headersMax, messageBytesMax), patience: patienceMin,
+		conf: c, nc: nc, stream: s, limit: min(int(nc.MaxPayload())-headersMax, MessageBytesMax), patience: patienceMin,
 		subjects: subjects{
 			transactions: wire.Subject(c.Subscription), watermark: wire.WatermarkSubject(c.Subscription),
 			checkpoint: wire.CheckpointSubject(c.Subscription), epoch: wire.EpochSubject(c.Subscription),

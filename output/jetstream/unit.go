@@ -15,8 +15,10 @@ const (
 	batchMessages = 1000     // of a batch that is a part of one transaction
 	batchBytes    = 8 << 20  // likewise
 
-	// messageBytesMax bounds a message where the server would take a larger one: readers ask for 8 MB at a time.
-	messageBytesMax = 4 << 20
+	// MessageBytesMax bounds a message where the server would take a larger one. Readers ask for so many bytes at a time, and a
+	// message that does not fit what is left of that makes them ask again: with messages of half of what is asked for (4 of
+	// 8 MB) they stood still for seconds, with a quarter there is nothing to be seen.
+	MessageBytesMax = 2<<20 - headersMax
 
 	// A larger checkpoint has messages of its own. One of no prepared fragments takes some hundred bytes, each
 	// prepared fragment some 30.
@@ -153,10 +155,11 @@ func chunk(msgs []message) int {
 	return n
 }
 
-// fits says whether a message goes into a batch of n messages and size bytes. A large one is better stored alone: its server
-// writes it once, not twice.
+// fits says whether a message goes into a batch of n messages and size bytes. Large ones are better stored alone: the server
+// writes them once, not twice.
 func fits(n, size, message int) bool {
-	return n == 0 || n < batchMessages && size+message <= batchBytes && message <= batchBytes/4
+	const large = batchBytes / 8
+	return n == 0 || n < batchMessages && size+message <= batchBytes && message <= large && size <= n*large
 }
 
 // end stores the last messages of the unit, and with them that it is complete.

@@ -35,8 +35,8 @@ const (
 	// streamBuffered is the server's bound on bytes that wait to be stored in one stream.
 	streamBuffered = 256 << 20
 	// maxPayload: a unit in one message is written and synced once, one in an atomic batch twice. The writer of a stream makes
-	// no messages of more than 4 MB; NATS advises against more than 8.
-	maxPayload = 8 << 20
+	// messages of up to 2 MB.
+	maxPayload = 2 << 20
 )
 
 // Server is a running server.
