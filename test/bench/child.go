@@ -66,6 +66,7 @@ type childProcess struct {
 	out     *os.File
 	log     string
 	URL     string
+	began   Usage // what it had taken when it was up
 
 	mu     sync.Mutex // one question at a time
 	answer *json.Decoder
@@ -103,6 +104,11 @@ func startChild(ctx context.Context, role string, c Config) (p *childProcess, er
 		return nil, errors.Join(err, p.Close())
 	}
 	p.URL = up.URL
+	a, err := p.ask(ctx, "usage")
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	p.began = a.Usage
 	return p, nil
 }
 
@@ -135,10 +141,10 @@ func (p *childProcess) ask(ctx context.Context, question any) (a Answer, err err
 	}
 }
 
-// usage asks what it took.
+// usage asks what it took since it was up.
 func (p *childProcess) usage(ctx context.Context) (Usage, error) {
 	a, err := p.ask(ctx, "usage")
-	return a.Usage, err
+	return a.Usage.since(p.began), err
 }
 
 // closeTimeout is how long a child may take to end.
