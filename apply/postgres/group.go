@@ -23,13 +23,13 @@ func (s *session) apply(ctx context.Context, g *apply.Group) error {
 	s.forget()
 	w := &writer{ctx: ctx, s: s, p: s.conn.StartPipeline(ctx), report: g.Report, careful: g.Careful, once: g.End != nil}
 	if err := w.group(g); err != nil {
-		return err
+		return w.refused(err)
 	}
 	if err := w.turn(g); err != nil {
 		return err
 	}
 	if err := w.commit(g); err != nil {
-		return err
+		return w.refused(err)
 	}
 	if err := w.p.Close(); err != nil {
 		return fmt.Errorf("end the pipeline: %w", err)
@@ -93,6 +93,24 @@ func (w *writer) turn(g *apply.Group) error {
 }
 
 const turnPing = 20 * time.Second
+
+// refused gives the reason for an error. What a worker that was overtaken does is refused because the other one did it.
+func (w *writer) refused(err error) error {
+	var blocked *apply.Blocked
+	if !errors.As(err, &blocked) {
+		return err
+	}
+	s := w.s
+	_ = w.p.Close() // fails with the same error
+	if failed := s.exec(w.ctx, "ROLLBACK"); failed != nil {
+		return err // which says more
+	}
+	rows, failed := s.query(w.ctx, "SELECT 1 FROM cdc.progress WHERE subscription = $1 AND owner = $2", s.cfg.Subscription, s.owner)
+	if failed == nil && len(rows) == 0 {
+		return s.fenced()
+	}
+	return err
+}
 
 // drain sends everything and reads every result.
 func (w *writer) drain() error {

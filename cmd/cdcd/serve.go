@@ -51,6 +51,17 @@ func addMovesMax(f *pflag.FlagSet, n *int) {
 	f.IntVar(n, "moves-max", 1_000_000, "changes of one transaction that a worker follows in memory (about 150 bytes each) to find rows that move between shards")
 }
 
+func addApplyWorkers(f *pflag.FlagSet, n *int) {
+	f.IntVar(n, "apply-workers", 4, "connections to each target that replay at the same time while there is a backlog, beside one that is always open; at most 32. 1: no others")
+}
+
+func checkApplyWorkers(n int) error {
+	if n < 1 || n > 32 {
+		return cli.Usagef("--apply-workers %d is out of range. Try: 1 to 32", n)
+	}
+	return nil
+}
+
 func addSpillDir(f *pflag.FlagSet, dir *string) {
 	f.StringVar(dir, "spill-dir", "", "folder for what is too large for the memory; empty when the process ends (default: one of this user in the system's temporary folder)")
 }
@@ -169,6 +180,9 @@ one, and --target as well to replay it on a database that the catalog does not n
 					return cli.Usagef("--target: %w", err)
 				}
 			}
+			if err := checkApplyWorkers(conf.ApplyWorkers); err != nil {
+				return err
+			}
 			conf.Name, conf.Log = processName(name), log
 			return connected(cmd.Context(), &bus, conf.Name, log, func(ctx context.Context, b *control.Bus) error { return replay(ctx, b, conf) })
 		},
@@ -180,6 +194,7 @@ one, and --target as well to replay it on a database that the catalog does not n
 	addLease(cmd.Flags(), &conf.LeaseTTL)
 	addSpillDir(cmd.Flags(), &conf.SpillDir)
 	addMovesMax(cmd.Flags(), &conf.MovesMax)
+	addApplyWorkers(cmd.Flags(), &conf.ApplyWorkers)
 	logging.Add(cmd.Flags())
 	return cmd
 }
@@ -199,7 +214,7 @@ func allCommand() *cobra.Command {
 		store   embedded.Options
 		logging cli.Logging
 	)
-	var movesMax int
+	var movesMax, workers int
 	cmd := &cobra.Command{
 		Use:   "all",
 		Short: "Node, apply workers and an embedded NATS server in one process",
@@ -217,9 +232,12 @@ capture node, and apply workers for every target in the catalog. cdcctl finds it
 			if err != nil {
 				return err
 			}
+			if err := checkApplyWorkers(workers); err != nil {
+				return err
+			}
 			store.Log = log
 			return runAll(cmd.Context(), store, conf, node.WorkerConfig{
-				Name: conf.Name, LeaseTTL: conf.LeaseTTL, SpillDir: conf.SpillDir, MovesMax: movesMax, Log: log,
+				Name: conf.Name, LeaseTTL: conf.LeaseTTL, SpillDir: conf.SpillDir, MovesMax: movesMax, ApplyWorkers: workers, Log: log,
 			})
 		},
 	}
@@ -228,6 +246,7 @@ capture node, and apply workers for every target in the catalog. cdcctl finds it
 	cmd.Flags().Int64Var(&store.StoreMax, "nats-store-bytes-max", 0, "bytes that the embedded NATS server may use on disk; 0: three quarters of what is free")
 	flags.add(cmd.Flags())
 	addMovesMax(cmd.Flags(), &movesMax)
+	addApplyWorkers(cmd.Flags(), &workers)
 	logging.Add(cmd.Flags())
 	return cmd
 }
