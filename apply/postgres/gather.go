@@ -19,11 +19,13 @@ import (
 // A set of rows cannot say which row an error is about. So the attempt fails without naming one, and the next one, which is
 // careful, sends every change by itself.
 
-// Limits of what is gathered. More is folded better, but the target works only once it was sent.
+// Limits of what is gathered. More is folded better; a group is hardly larger, and its bytes are in memory anyway. Where they
+// are not (a transaction larger than memory) they are copied, and there are less.
 const (
-	gatherRowsMax  = 16 << 10
-	gatherBytesMax = 1 << 20
-	gatherRowBytes = 64 << 10 // a larger row goes by itself
+	gatherRowsMax   = 32 << 10
+	gatherBytesMax  = 8 << 20
+	gatherCopiesMax = 1 << 20
+	gatherRowBytes  = 64 << 10 // a larger row goes by itself
 )
 
 // gathered is what was gathered of a table.
@@ -93,6 +95,9 @@ func (w *writer) gather(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipe
 		w.s.gathered = append(w.s.gathered, p.table)
 	}
 	w.gatheredBytes += size
+	if f.Content != nil {
+		w.gatheredBytes += size * (gatherBytesMax/gatherCopiesMax - 1)
+	}
 	if w.gatheredRows++; w.gatheredRows < gatherRowsMax && w.gatheredBytes < gatherBytesMax {
 		return true, nil
 	}

@@ -101,6 +101,7 @@ type world struct {
 	shards []*database
 	target *database
 	cfg    postgres.Config
+	opens  apply.Target // nil: a new one of cfg every time
 
 	binary string // pgoutput's option, "true" or ""
 
@@ -263,7 +264,10 @@ func (w *world) try(txs []*pipeline.Transaction) error {
 
 func (w *world) open() {
 	w.t.Helper()
-	target, err := postgres.New(w.cfg)
+	target, err := w.opens, error(nil)
+	if target == nil {
+		target, err = postgres.New(w.cfg)
+	}
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func (w *writer) enter() { w.p = w.s.conn.StartPipeline(w.ctx) }
 
 // plan finds the plan of a version of a shard's table, or makes it.
 func (w *writer) plan(shard pipeline.ShardID, r *pipeline.Relation) (*plan, error) {
-	if p := w.s.plans[r]; p != nil {
+	if p := w.s.recall(shard, r); p != nil {
 		return p, nil
 	}
 	err := w.aside(func(ctx context.Context) error { return w.s.resolve(ctx, shard, r) })

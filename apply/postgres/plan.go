@@ -44,21 +44,33 @@ type param struct {
 // plansMax limits the table versions in memory; the least that can happen above it is that all are read again.
 const plansMax = 4096
 
-// resolve makes a plan for a version of a shard's table. It asks the catalog, so no pipeline may be open.
-func (s *session) resolve(ctx context.Context, shard pipeline.ShardID, r *pipeline.Relation) error {
+// recall finds the plan of a version of a shard's table in memory: shards with equal tables share one.
+func (s *session) recall(shard pipeline.ShardID, r *pipeline.Relation) *plan {
+	p := s.plans[r]
+	if p == nil {
+		if p = s.plansByRaw[s.raw(shard, r)]; p != nil {
+			s.plans[r] = p
+		}
+	}
+	return p
+}
+
+// raw is the same for versions that have the same plan.
+func (s *session) raw(shard pipeline.ShardID, r *pipeline.Relation) string {
 	raw := string(r.Raw[5:])    // behind the type byte and the OID, which each shard has its own of
 	if len(s.ddl.entries) > 0 { // shards that are not through with the same DDL see the target each in their own way
 		raw = fmt.Sprint(shard) + raw
 	}
-	p := s.plansByRaw[raw]
-	if p == nil {
-		var err error
-		if p, err = s.plan(ctx, shard, r); err != nil {
-			return classify(err, nil)
-		}
-		s.plansByRaw[raw] = p
+	return raw
+}
+
+// resolve makes a plan for a version of a shard's table. It asks the catalog, so no pipeline may be open.
+func (s *session) resolve(ctx context.Context, shard pipeline.ShardID, r *pipeline.Relation) error {
+	p, err := s.plan(ctx, shard, r)
+	if err != nil {
+		return classify(err, nil)
 	}
-	s.plans[r] = p
+	s.plansByRaw[s.raw(shard, r)], s.plans[r] = p, p
 	return nil
 }
 

@@ -129,7 +129,7 @@ func (s *session) touches(ctx context.Context, g *apply.Group, keys []schedule.K
 func (s *session) touching(ctx context.Context, shard pipeline.ShardID, r *pipeline.Relation) (*touched, error) {
 	t := s.touched[r]
 	if t == nil {
-		if s.plans[r] == nil {
+		if s.recall(shard, r) == nil {
 			if err := s.resolve(ctx, shard, r); err != nil {
 				return nil, err
 			}
