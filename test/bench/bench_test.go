@@ -262,6 +262,9 @@ func TestWrongDataFails(t *testing.T) {
 	for contender := 2; contender < 4; contender++ {
 		expect("a law that is broken", contender, 2, "a state that the source never had")
 	}
+	if left, err := os.ReadDir(l.dir); err != nil || len(left) != 1 { // the stream
+		t.Errorf("drains left %v, %v", left, err)
+	}
 }
 
 // Each law holds before and after, and says no when a part of a transaction is missing.

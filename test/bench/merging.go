@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -202,7 +203,7 @@ func measureMerging(ctx context.Context, l *lab, o Options) (m *Merging, err err
 		return nil, err
 	}
 	m, err = b.timeTransfers(ctx, child, o.DelayTime)
-	return m, errors.Join(err, child.Close(), b.dropSlots(context.WithoutCancel(ctx), "merging"))
+	return m, errors.Join(err, child.Close(), os.RemoveAll(dir), b.dropSlots(context.WithoutCancel(ctx), "merging"))
 }
 
 // timeTransfers: what happens in the first seconds does not count.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 
@@ -40,7 +41,7 @@ func (c *captureOnly) Drain(ctx context.Context, b *Backlog, slot string) (d Dra
 	if err != nil {
 		return d, err
 	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+	defer func() { err = errors.Join(err, p.Close(), os.RemoveAll(dir)) }()
 	watching := watchSenders(ctx, b, slot)
 	a, err := p.Ask(ctx, "start")
 	var sameErr error
@@ -79,6 +80,7 @@ type site struct {
 	bus  *control.Bus
 	sub  *control.Subscription
 	node *childProcess
+	keep bool // the folder stays: else a long run fills the disk
 }
 
 func openSite(ctx context.Context, l *lab) (*site, error) {
@@ -154,7 +156,11 @@ func (s *site) Close() (err error) {
 		s.bus.Close()
 	}
 	s.node, s.bus = nil, nil
-	return errors.Join(err, s.nats.Close())
+	err = errors.Join(err, s.nats.Close())
+	if !s.keep {
+		err = errors.Join(err, os.RemoveAll(s.dir))
+	}
+	return err
 }
 
 // durable is a node, and a NATS server that syncs before it acknowledges.

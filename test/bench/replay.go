@@ -150,7 +150,7 @@ func (b *Backlog) fillStream(ctx context.Context) (err error) {
 	if _, err := s.fill(ctx, b, streamSlot); err != nil {
 		return err
 	}
-	open = false
+	open, s.keep = false, true
 	if err := errors.Join(s.Close(), b.dropSlots(ctx, streamSlot)); err != nil {
 		return err
 	}
