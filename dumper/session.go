@@ -14,7 +14,6 @@ import (
 
 	"shardcdc/dumper/pgoutput"
 	"shardcdc/pipeline"
-	"shardcdc/pipeline/pause"
 )
 
 // session is one START_REPLICATION.
@@ -210,7 +209,7 @@ func (s *session) read(ctx context.Context) error {
 		}
 		s.d.listen()
 		if s.backlog.pauses(n) {
-			if err := pause.For(ctx, gulpPause); err != nil {
+			if err := nap(ctx, s.conn, gulpPause); err != nil {
 				return err
 			}
 		}
