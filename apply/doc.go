@@ -2,7 +2,7 @@
 //
 //	for {
 //	    session = target.Open()                    // one connection, with what it learned about the tables
-//	    from    = session.Progress()               // read under a lock: no older attempt is still running
+//	    from    = session.Progress()               // and the fence: nothing of an older attempt can commit any more
 //	    check that the stream is the one that progress belongs to, that it holds the same message from.Seq as when
 //	        that was applied, and still holds from.Seq + 1
 //	    reader  = source.Open(from.Seq)
@@ -22,8 +22,8 @@
 // reads the row and goes on from there. First start and recovery are the same code, and nothing is ever
 // acknowledged to the stream: the row is the only position.
 //
-// Two workers on one subscription exclude each other by a compare-and-swap on that row (From must be what it
-// says). The one that loses has changed nothing and stops with a Fatal error.
+// Two workers on one subscription exclude each other by a compare-and-swap on that row: From must be what it says, and
+// whoever read it last owns it. The one that loses has changed nothing and stops with a Fatal error.
 //
 // Nothing is missing because three things are contiguous: the stream's sequence numbers (streamReader checks them),
 // the CSN of each unit and of the one before (Worker checks them), and progress (the target compares it). A stream that
@@ -37,8 +37,7 @@
 // applies, so back-pressure is the consumer's own and no byte is kept.
 //
 //	head complete ──► can rows go to the target as they come (Session.Streams), and is it the first attempt?
-//	   yes: begin; compare-and-swap from → from; rows …; Finish: end mark, checksum, counts;
-//	        compare-and-swap from → to; commit
+//	   yes: begin; rows …; Finish: end mark, checksum, counts; compare-and-swap from → to; commit
 //	   no:  rows … into files (Config.Spill); Finish; then as any other unit
 //
 // No row of it is visible, and no progress is written, before Finish has seen the end mark and the checksum. A first
@@ -75,12 +74,11 @@
 //
 // After every error the session is thrown away, so a new attempt sees the target's tables as they are now.
 //
-// # Where parallel apply goes
+// # Several groups at a time
 //
-// A Group is the unit of work: transactions that one Session turns into one target transaction. Today the worker
-// cuts the stream into consecutive groups and gives them to one session. Parallel apply is another way to cut:
-// package apply/schedule (pure) will take the transactions and the rows that they touch, give groups that touch
-// different rows to several sessions of the same Target, and let them commit in the order of their From and To.
-// A session then holds back the compare-and-swap and the COMMIT of its group until it is its turn, and the
-// compare-and-swap still proves the order. Source and what a session does with rows stay as they are.
+// A Group is the unit of work: transactions that become one target transaction. While the target keeps pace a group is what has
+// arrived, and one session applies one after the other. A backlog is cut into groups that run on several connections (lanes)
+// beside each other, if they touch different rows (Session.Touches, package schedule), and commit in the order of the stream
+// (Group.Turn), so a reader of the target sees what the source was at some time, never anything else. See parallel.go, which has
+// the invariants. What changes tables, empties or copies them, and units larger than memory, have the target to themselves.
 package apply
