@@ -135,9 +135,10 @@ func (fl *flights) none() bool { return len(fl.all) == 0 }
 // room says that another group can be taken.
 func (fl *flights) room() bool { return !fl.schedule.Full() }
 
-// helps says that a group is to become a flight: there is more behind it.
+// helps says that a group is to become a flight: it is as large as a group may be, and there is more behind it. While the
+// target keeps pace nothing is: to open a lane takes longer than to apply what came meanwhile.
 func (fl *flights) helps(q *queue) bool {
-	return fl.r.cfg.Workers > 1 && !fl.isGrounded() && fl.r.failures == 0 && !fl.r.alone && !q.empty()
+	return fl.r.cfg.Workers > 1 && !fl.isGrounded() && fl.r.failures == 0 && !fl.r.alone && q.backlog()
 }
 
 // at is how far everything is when the last flight is committed.

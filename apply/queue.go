@@ -14,6 +14,7 @@ type queue struct {
 	mu    sync.Mutex
 	units []Unit
 	bytes int
+	more  bool  // the last take left something
 	err   error // why there will be no more units
 
 	filled  chan struct{} // holds a token after every put
@@ -96,6 +97,7 @@ func (q *queue) take(bytesMax, changesMax, unitsMax int) (units []Unit, err erro
 			break
 		}
 	}
+	q.more = n < len(q.units)
 	units = append(units, q.units[:n]...)
 	rest := copy(q.units, q.units[n:])
 	clear(q.units[rest:])
@@ -112,6 +114,13 @@ func (q *queue) size() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.bytes
+}
+
+// backlog says that the last take left something: it was ended by a limit. What came since does not count.
+func (q *queue) backlog() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.more
 }
 
 func (q *queue) empty() bool {

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/wire"
 )
 
 func TestQueueLimits(t *testing.T) {
@@ -109,4 +110,25 @@ func TestQueueBlocksAndEnds(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// A backlog is what a limit left in the queue, not what came since.
+func TestQueueBacklog(t *testing.T) {
+	q := newQueue(1000, 1000)
+	put := func(n int) {
+		for range n {
+			q.tryPut(Unit{Unit: &wire.Unit{}, End: End{Seq: 1}, Bytes: 1})
+		}
+	}
+	for i, step := range []struct {
+		put, takes int
+		want       bool
+	}{{1, 2, false}, {2, 2, false}, {3, 2, true}, {0, 2, false}} {
+		put(step.put)
+		_, err := q.take(1000, 1000, step.takes)
+		if put(1); err != nil || q.backlog() != step.want {
+			t.Errorf("step %d: %t, want %t; %v", i, !step.want, step.want, err)
+		}
+		q.units, q.bytes = q.units[:len(q.units)-1], q.bytes-1
+	}
 }
