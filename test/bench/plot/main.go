@@ -29,6 +29,7 @@ import (
 type report struct {
 	Workloads []workload
 	Verdicts  []verdict
+	Delays    []delay
 	Machine   struct {
 		CPU, PostgreSQL, Revision string
 		CPUs                      int
@@ -48,6 +49,13 @@ type ratio struct {
 	Base       string
 	OurProcess string `json:"our_process"`
 	Factor     spread
+}
+
+type delay struct {
+	Consumer string
+	Part     float64 `json:"part_of_capacity"`
+	P50      float64 `json:"p50_ms"`
+	P99      float64 `json:"p99_ms"`
 }
 
 type spread struct{ Median, Least, Most float64 }
@@ -90,12 +98,14 @@ func run(from, to string) error {
 	if len(panels) == 0 {
 		return fmt.Errorf("%s holds no workload with contenders to compare", from)
 	}
-	most, low, high := 0, 0.5, 2.0
+	most, axis := 0, axis{0.5, 2}
 	for _, p := range panels {
 		most = max(most, len(p.bars))
-		for _, b := range p.bars {
-			low, high = min(low, b.value.Least), max(high, b.value.Most, b.want)
-		}
+		axis.show(p.bars)
+	}
+	if len(r.Delays) > 0 {
+		most = max(most, len(r.Delays))
+		panels = append(panels, r.delays())
 	}
 	rows := (len(panels) + columns - 1) / columns
 	height := 2.2*vg.Centimeter + vg.Length(most)*barPitch
@@ -108,7 +118,7 @@ func run(from, to string) error {
 	canvas.Fill(canvas.Rectangle.Path())
 	r.head(canvas)
 	for i, p := range panels {
-		drawn, err := p.plot(most, low, high)
+		drawn, err := p.plot(most, axis)
 		if err != nil {
 			return fmt.Errorf("workload %s: %w", p.title, err)
 		}
@@ -193,6 +203,30 @@ func (r *report) panels() (panels []panel) {
 	}
 	return panels
 }
+
+// delays has one bar for each consumer and load: p50, with a whisker to p99.
+func (r *report) delays() panel {
+	p := panel{title: "delay from the commit, in ms: p50, whisker to p99", axis: &axis{0.5, 32}}
+	for _, d := range r.Delays {
+		name := map[string]string{"target": "visible on the target", "native": "visible, native subscriptions", "JSON": "received as JSON"}[d.Consumer]
+		b := bar{name: fmt.Sprintf("%s, %.0f %% load", name, 100*d.Part), value: spread{Median: d.P50, Least: d.P50, Most: d.P99}, fill: nothingWanted}
+		if d.Consumer == "target" && d.Part == 0.5 {
+			b.want, b.fill = delayP50Most, missed
+			if d.P50 <= delayP50Most && d.P99 <= delayP99Most {
+				b.fill = reached
+			}
+		}
+		p.bars = append(p.bars, b)
+	}
+	p.axis.show(p.bars)
+	return p
+}
+
+// What is wanted at half of the capacity, in ms.
+const (
+	delayP50Most = 5
+	delayP99Most = 25
+)
 
 // verdict on a ratio, if one was wanted.
 func (r *report) verdict(letter string, ratio *ratio) *verdict {

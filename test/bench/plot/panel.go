@@ -26,6 +26,16 @@ var (
 type panel struct {
 	title string
 	bars  []bar
+	axis  *axis // nil: the one of all ratios
+}
+
+// axis is what can be seen.
+type axis struct{ low, high float64 }
+
+func (a *axis) show(bars []bar) {
+	for _, b := range bars {
+		a.low, a.high = min(a.low, b.value.Least), max(a.high, b.value.Most, b.want)
+	}
 }
 
 type bar struct {
@@ -35,8 +45,11 @@ type bar struct {
 	fill  color.Color
 }
 
-// plot draws the first bar on top, in a panel with room for so many, on an axis that is the same for all panels.
-func (p *panel) plot(room int, low, high float64) (*plot.Plot, error) {
+// plot draws the first bar on top, in a panel with room for so many.
+func (p *panel) plot(room int, shown axis) (*plot.Plot, error) {
+	if p.axis != nil {
+		shown = *p.axis
+	}
 	out := plot.New()
 	out.Title.Text, out.Title.TextStyle, out.Title.Padding = p.title, style(11), vg.Millimeter*2
 	out.Title.TextStyle.XAlign = draw.XCenter
@@ -47,10 +60,14 @@ func (p *panel) plot(room int, low, high float64) (*plot.Plot, error) {
 	out.Y.Tick.Label.Font, out.X.Tick.Label.Font = style(8.5).Font, style(8.5).Font
 	grid := plotter.NewGrid()
 	grid.Horizontal.Width = 0
-	out.Add(grid, bars{p.bars, room})
+	zero := 1.0 // where bars begin
+	if p.axis != nil {
+		zero = math.Exp2(math.Floor(math.Log2(shown.low)))
+	}
+	out.Add(grid, bars{p.bars, room, zero})
 	out.NominalY(names...)
 	out.Y.Min, out.Y.Max = -0.6, float64(room)-0.4
-	out.X.Min, out.X.Max = math.Floor(math.Log2(low)), math.Log2(high)+0.9 // room for the number behind the longest
+	out.X.Min, out.X.Max = math.Floor(math.Log2(shown.low)), math.Log2(shown.high)+0.9 // room for the number behind the longest
 	out.X.Tick.Marker = ticks{}
 	return out, nil
 }
@@ -59,6 +76,7 @@ func (p *panel) plot(room int, low, high float64) (*plot.Plot, error) {
 type bars struct {
 	all  []bar
 	room int
+	zero float64
 }
 
 func (b bars) Plot(c draw.Canvas, p *plot.Plot) {
@@ -69,7 +87,7 @@ func (b bars) Plot(c draw.Canvas, p *plot.Plot) {
 		box := func(from, to, half vg.Length) []vg.Point {
 			return []vg.Point{{X: from, Y: middle - half}, {X: to, Y: middle - half}, {X: to, Y: middle + half}, {X: from, Y: middle + half}}
 		}
-		c.FillPolygon(bar.fill, box(at(1), at(bar.value.Median), barWidth/2))
+		c.FillPolygon(bar.fill, box(at(b.zero), at(bar.value.Median), barWidth/2))
 		whisker := draw.LineStyle{Color: color.Gray{0x50}, Width: vg.Points(1)}
 		c.StrokeLine2(whisker, at(bar.value.Least), middle, at(bar.value.Most), middle)
 		for _, end := range []float64{bar.value.Least, bar.value.Most} {
@@ -78,12 +96,11 @@ func (b bars) Plot(c draw.Canvas, p *plot.Plot) {
 		if bar.want > 0 {
 			c.FillPolygon(color.Black, box(at(bar.want)-vg.Points(1), at(bar.want)+vg.Points(1), barWidth*0.6))
 		}
-		right := max(at(1), at(bar.value.Most), at(bar.value.Median))
+		right := max(at(b.zero), at(bar.value.Most), at(bar.value.Median))
 		if bar.want > 0 {
 			right = max(right, at(bar.want))
 		}
 		c.FillText(style(8.5), vg.Point{X: right + vg.Points(4), Y: middle}, fmt.Sprintf("%.2f", bar.value.Median))
 	}
-	one := draw.LineStyle{Color: color.Black, Width: vg.Points(1)}
-	c.StrokeLine2(one, at(1), c.Min.Y, at(1), c.Max.Y)
+	c.StrokeLine2(draw.LineStyle{Color: color.Black, Width: vg.Points(1)}, at(b.zero), c.Min.Y, at(b.zero), c.Max.Y)
 }
