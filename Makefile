@@ -80,7 +80,7 @@ bench: bench-tool ## Measure beside pg_recvlogical and native subscriptions (abo
 
 .PHONY: bench-quick
 bench-quick: bench-tool ## The same in brief, in less than three minutes: small backlogs, two rounds, fewer contenders; reports in bin/bench-quick
-	$(BIN)/bench-tool -out $(BIN)/bench-quick -workloads abc -size 0.04 -rounds 2 -loads 50 -delay-time 3s \
+	$(BIN)/bench-tool -out $(BIN)/bench-quick -workloads abc -size 0.1 -rounds 2 -loads 50 -delay-time 3s \
 	  -contenders '^(pg_recvlogical|capture|durable|native commit=off$$|(path|stored) commit=off workers=4)' $(BENCHFLAGS)
 	$(GO) run -C test/bench/plot . $(CURDIR)/$(BIN)/bench-quick/bench.json $(CURDIR)/$(BIN)/bench-quick/bench.svg
 

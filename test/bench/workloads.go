@@ -46,7 +46,7 @@ const prefixLaw = `SELECT count(*) = least(500, coalesce(max(id), 0)) FROM item 
 
 var workloads = []Workload{
 	{
-		Letter: "a", Title: "one-row insert transactions", Shards: 1, Full: 1_000_000, Least: 500, Tables: tenColumns, Law: prefixLaw,
+		Letter: "a", Title: "one-row insert transactions", Shards: 1, Full: 300_000, Least: 500, Tables: tenColumns, Law: prefixLaw,
 		Fill: func(ctx context.Context, f *filling) error {
 			f.written = Count{int64(f.n), int64(f.n)}
 			return execute(ctx, f.dsns[0], quick, fmt.Sprintf("CALL add_one_by_one(%d)", f.n))
@@ -62,7 +62,7 @@ var workloads = []Workload{
 		},
 	},
 	{
-		Letter: "c", Title: "pgbench TPC-B", Shards: 1, Full: 200_000, Least: 400, Pgbench: 10,
+		Letter: "c", Title: "pgbench TPC-B", Shards: 1, Full: 60_000, Least: 400, Pgbench: 10,
 		Law: `SELECT (SELECT sum(bbalance) FROM pgbench_branches) = (SELECT sum(tbalance) FROM pgbench_tellers)`,
 		Fill: func(ctx context.Context, f *filling) error {
 			const clients = 4
@@ -72,19 +72,19 @@ var workloads = []Workload{
 		},
 	},
 	{
-		Letter: "d", Title: "updates of wide rows with TOAST", Shards: 1, Full: 50_000, Least: 100, Fill: fillWide,
+		Letter: "d", Title: "updates of wide rows with TOAST", Shards: 1, Full: 15_000, Least: 100, Fill: fillWide,
 		Tables: `CREATE TABLE wide (id int PRIMARY KEY, n int, ` + wideColumns() + `, big text NOT NULL);
 ALTER TABLE wide ALTER big SET STORAGE EXTERNAL;
 INSERT INTO wide SELECT g, 0` + strings.Repeat(", repeat('v', 50)", wideTexts) + `, repeat(md5(g::text), 200) FROM generate_series(1, 1000) AS g`,
 		Law: `SELECT sum(n) % 10 = 0 FROM wide`,
 	},
 	{
-		Letter: "e", Title: "three shards, every second transaction a transfer by two-phase commit", Shards: 3, Full: 60_000, Least: 120, Fill: fillTransfers,
+		Letter: "e", Title: "three shards, every second transaction a transfer by two-phase commit", Shards: 3, Full: 40_000, Least: 120, Fill: fillTransfers,
 		Tables: fmt.Sprintf(`CREATE TABLE account (id int PRIMARY KEY, balance bigint NOT NULL); INSERT INTO account SELECT g, 1000 FROM generate_series(0, %d) AS g`, accounts-1),
 		Law:    fmt.Sprintf(`SELECT sum(balance) = 1000 * %d FROM account`, accounts),
 	},
 	{
-		Letter: "f", Title: "one hot row", Shards: 1, Full: 500_000, Least: 500,
+		Letter: "f", Title: "one hot row", Shards: 1, Full: 150_000, Least: 500,
 		Tables: `CREATE TABLE hot (id int PRIMARY KEY, n bigint, twice bigint); INSERT INTO hot VALUES (1, 0, 0)`,
 		Law:    `SELECT twice = 2 * n FROM hot`,
 		Fill: func(ctx context.Context, f *filling) error {
