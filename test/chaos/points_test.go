@@ -49,12 +49,11 @@ func nodePoints() []point {
 		{name: "the epoch's answer", proxy: toNATS, places: around, shape: small, find: answered(published(epoch)), provoke: (*stage).moveCapture},
 		{name: "a unit", proxy: toNATS, places: throughIt, shape: small, find: published(unit, alone)},
 		{name: "a unit's answer", proxy: toNATS, places: throughIt, shape: small, find: answered(published(unit, alone))},
-		{name: "a batch begins", proxy: toNATS, places: throughIt, shape: large, find: published(unit, batch("1"))},
-		{name: "in a batch", proxy: toNATS, places: throughIt, shape: large, find: published(unit, batch("3"))},
-		{name: "a batch ends", proxy: toNATS, places: throughIt, shape: large, find: published(unit, batchEnd, not(unitEnd))},
-		{name: "a batch's answer", proxy: toNATS, places: around, shape: large, find: answered(published(unit, batchEnd, not(unitEnd)))},
-		{name: "the last batch ends", proxy: toNATS, places: throughIt, shape: large, find: published(unit, unitEnd, not(alone))},
-		{name: "the last batch's answer", proxy: toNATS, places: throughIt, shape: large, find: answered(published(unit, unitEnd, not(alone)))},
+		{name: "the first part", proxy: toNATS, places: throughIt, shape: large, find: published(unit, part("1"))},
+		{name: "a part", proxy: toNATS, places: throughIt, shape: large, find: published(unit, part("3"), not(unitEnd))},
+		{name: "a part's answer", proxy: toNATS, places: around, shape: large, find: answered(published(unit, part("3"), not(unitEnd)))},
+		{name: "the last part", proxy: toNATS, places: throughIt, shape: large, find: published(unit, part(""), unitEnd)},
+		{name: "the last part's answer", proxy: toNATS, places: around, shape: large, find: answered(published(unit, part(""), unitEnd))},
 	}
 }
 
@@ -134,12 +133,15 @@ func first(s *stage, m *harness.NATSMessage) bool {
 
 func later(s *stage, m *harness.NATSMessage) bool { return len(m.Data) > 0 && !first(s, m) }
 
-func alone(_ *stage, m *harness.NATSMessage) bool    { return m.Get("Nats-Batch-Id") == "" }
-func batchEnd(_ *stage, m *harness.NATSMessage) bool { return m.Get("Nats-Batch-Commit") != "" }
-func unitEnd(_ *stage, m *harness.NATSMessage) bool  { return m.Get(wire.HeaderCheckpoint) != "" }
+func alone(_ *stage, m *harness.NATSMessage) bool   { return m.Get(wire.HeaderPart) == "" }
+func unitEnd(_ *stage, m *harness.NATSMessage) bool { return m.Get(wire.HeaderCheckpoint) != "" }
 
-func batch(sequence string) is {
-	return func(_ *stage, m *harness.NATSMessage) bool { return m.Get("Nats-Batch-Sequence") == sequence }
+// part is part k of a payload of several; empty: any.
+func part(k string) is {
+	return func(_ *stage, m *harness.NATSMessage) bool {
+		of, _, parted := strings.Cut(m.Get(wire.HeaderPart), "/")
+		return parted && (k == "" || of == k)
+	}
 }
 
 func not(x is) is { return func(s *stage, m *harness.NATSMessage) bool { return !x(s, m) } }
