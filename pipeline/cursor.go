@@ -83,13 +83,16 @@ func (c *Cursor) Uint64() uint64 {
 }
 
 // CString reads a String, which ends with a zero byte.
-func (c *Cursor) CString() string {
-	i := bytes.IndexByte(c.b[c.at:], 0)
-	if i < 0 {
+func (c *Cursor) CString() string { return string(c.CBytes()) }
+
+// CBytes reads a String without its zero byte, as a view into the message.
+func (c *Cursor) CBytes() []byte {
+	n := bytes.IndexByte(c.b[c.at:], 0)
+	if n < 0 {
 		c.cutShort()
-		return ""
+		return nil
 	}
-	s := string(c.b[c.at : c.at+i])
-	c.at += i + 1
-	return s
+	from := c.at
+	c.at += n + 1
+	return c.b[from : from+n : from+n]
 }

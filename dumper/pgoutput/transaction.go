@@ -92,20 +92,20 @@ func (a *Assembler) prepared(msg []byte) (pipeline.Record, error) {
 	r.flags()
 	start, end := pipeline.LSN(r.Uint64()), pipeline.LSN(r.Uint64())
 	time := pipeline.Timestamp(r.Uint64())
-	xid, gid := pipeline.XID(r.Uint32()), r.CString()
+	xid, gid := pipeline.XID(r.Uint32()), r.CBytes()
 	if err := r.end(); err != nil {
 		return pipeline.Record{}, err
 	}
-	if f == nil && end > start && gid != "" {
+	if f == nil && end > start && len(gid) > 0 {
 		f = a.slab.begin(true)
-		*f = pipeline.Fragment{Shard: a.shard, XID: xid, GID: gid, Start: start, End: end, Time: time}
+		*f = pipeline.Fragment{Shard: a.shard, XID: xid, GID: string(gid), Start: start, End: end, Time: time}
 		a.serial++
 		a.ordinary = transaction{fragment: f, prepare: true, serial: a.serial}
 	}
 	if f == nil {
 		return pipeline.Record{}, fmt.Errorf("record %s..%s gid %q: it ends before it begins, or has no gid", start, end, gid)
 	}
-	if start != f.Start || end != f.End || end <= start || time != f.Time || xid != f.XID || gid != f.GID {
+	if start != f.Start || end != f.End || end <= start || time != f.Time || xid != f.XID || string(gid) != f.GID {
 		return pipeline.Record{}, fmt.Errorf("record %s..%s at %s xid %d gid %q does not match the begin: %s..%s at %s xid %d gid %q",
 			start, end, time, xid, gid, f.Start, f.End, f.Time, f.XID, f.GID)
 	}

@@ -8,32 +8,32 @@ import (
 	"shardcdc/pipeline"
 )
 
-// BenchmarkOnePhase is a shard's plain commits: nanoseconds and allocations per transaction.
-func BenchmarkOnePhase(b *testing.B) { benchmarkMerge(b, 0) }
+// BenchmarkOneShard is a shard's plain commits: nanoseconds and allocations per transaction.
+func BenchmarkOneShard(b *testing.B) { benchmarkMerge(b, 1, 0) }
+
+// BenchmarkOnePhase is the plain commits of three shards.
+func BenchmarkOnePhase(b *testing.B) { benchmarkMerge(b, 3, 0) }
 
 // BenchmarkHalfTwoPhase: of four transactions two are commits and two are distributed over two of the three shards.
-func BenchmarkHalfTwoPhase(b *testing.B) { benchmarkMerge(b, 2) }
+func BenchmarkHalfTwoPhase(b *testing.B) { benchmarkMerge(b, 3, 2) }
 
-const (
-	benchShards = 3
-	benchRound  = 4 * 64 // transactions per Offer of every shard
-)
+const benchRound = 4 * 64 // transactions per Offer of every shard
 
-// bench writes the three shards' WAL, a round at a time, outside the timer.
+// bench writes the shards' WAL, a round at a time, outside the timer.
 type bench struct {
-	wal    [benchShards][]pipeline.Record
+	wal    [][]pipeline.Record
 	end    pipeline.LSN
 	now    pipeline.Timestamp
 	xid    pipeline.XID
 	global map[string]string
 }
 
-func benchmarkMerge(b *testing.B, twoPhaseOf4 int) {
-	w := &bench{global: map[string]string{}}
+func benchmarkMerge(b *testing.B, shards, twoPhaseOf4 int) {
+	w := &bench{wal: make([][]pipeline.Record, shards), global: map[string]string{}}
 	m, err := New(Config{
-		Shards: benchShards, MaxClockSkew: time.Second,
+		Shards: shards, MaxClockSkew: time.Second,
 		GlobalID: func(gid string) string { return w.global[gid] },
-		Start:    pipeline.Checkpoint{Shards: make([]pipeline.ShardCheckpoint, benchShards)},
+		Start:    pipeline.Checkpoint{Shards: make([]pipeline.ShardCheckpoint, shards)},
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -58,14 +58,14 @@ func (w *bench) round(twoPhaseOf4 int) {
 		w.wal[i] = w.wal[i][:0]
 	}
 	for n := range benchRound {
-		shard := n % benchShards
+		shard := n % len(w.wal)
 		w.now++
 		w.xid++
 		if n%4 >= twoPhaseOf4 {
 			w.write(shard, pipeline.Record{Kind: pipeline.Commit, Fragment: w.fragment()})
 			continue
 		}
-		other := (shard + 1) % benchShards
+		other := (shard + 1) % len(w.wal)
 		id := fmt.Sprint("g", w.xid)
 		gids := [2]string{id + "_0", id + "_1"}
 		w.global[gids[0]], w.global[gids[1]] = id, id
@@ -98,7 +98,7 @@ func (w *bench) run(b *testing.B, m *Merger) int {
 			b.Fatal(err)
 		}
 	}
-	var room [benchShards]Probe
+	var room [3]Probe
 	for {
 		probes := m.Probes(room[:0])
 		if len(probes) == 0 {

@@ -57,11 +57,8 @@ func (m *Merger) Probed(id pipeline.ShardID, probe uint64, clock pipeline.Timest
 // decide makes the transaction that first, on its shard, says is committed: by a second phase, or by a list.
 // Every other shard is to be probed.
 func (m *Merger) decide(global string, first *member, at pipeline.Timestamp, own bool) *txn {
-	n := len(m.shards)
-	t := &txn{
-		global: global, first: first, members: []*member{first}, decidedAt: at, trusted: own,
-		need: make([]uint64, n), closed: make([]bool, n), upTo: make([]pipeline.LSN, n), left: n,
-	}
+	t := newTxn(first, len(m.shards))
+	t.global, t.decidedAt, t.trusted = global, at, own
 	first.txn = t
 	f := m.family(global)
 	f.txns = append(f.txns, t)

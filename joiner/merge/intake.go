@@ -133,7 +133,7 @@ func (m *Merger) intakePrepare(s *shard, r *pipeline.Record) error {
 		s.members = append(s.members, mb)
 	}
 	*mb = member{
-		shard: s, gid: r.GID, xid: r.XID, start: r.Start, end: r.End, fragment: f, from: r.Time, clocked: f.Origin == "",
+		shard: s, gid: r.GID, global: global, xid: r.XID, start: r.Start, end: r.End, fragment: f, from: r.Time, clocked: f.Origin == "",
 	}
 	m.dispute(mb)
 	family := m.family(global)
@@ -180,8 +180,7 @@ func (m *Merger) commit(mb *member, at pipeline.Timestamp) {
 	} else if mb.clocked {
 		mb.disputed = true
 	}
-	global := m.conf.GlobalID(mb.gid)
-	for _, t := range m.family(global).txns {
+	for _, t := range m.family(mb.global).txns {
 		if m.claims(t, mb) {
 			mb.txn = t
 			t.members = append(t.members, mb)
@@ -193,7 +192,7 @@ func (m *Merger) commit(mb *member, at pipeline.Timestamp) {
 			return
 		}
 	}
-	m.decide(global, mb, at, own)
+	m.decide(mb.global, mb, at, own)
 }
 
 func (m *Merger) intakeRollback(s *shard, r *pipeline.Record) error {

@@ -12,6 +12,7 @@ type member struct {
 	shard      *shard
 	txn        *txn // nil until it is known which of its global id's transactions it belongs to
 	gid        string
+	global     string // what the gid is a part of; empty for a decider and for what is known from the checkpoint only
 	xid        pipeline.XID
 	start, end pipeline.LSN
 	fragment   *pipeline.Fragment
@@ -59,6 +60,28 @@ type txn struct {
 
 	// Where another fragment is told apart by dates alone: the probe of each shard that has to be reached before.
 	proofs []proof
+
+	few struct { // backs the slices of a transaction on few shards, all in one allocation
+		members [2]*member
+		need    [fewShards]uint64
+		closed  [fewShards]bool
+		upTo    [fewShards]pipeline.LSN
+	}
+}
+
+// fewShards is up to which number a txn has its shards' state within itself.
+const fewShards = 4
+
+// newTxn has one member, and is closed on none of so many shards.
+func newTxn(first *member, shards int) *txn {
+	t := &txn{first: first, left: shards}
+	t.members = append(t.few.members[:0], first)
+	if shards <= fewShards {
+		t.need, t.closed, t.upTo = t.few.need[:shards], t.few.closed[:shards], t.few.upTo[:shards]
+	} else {
+		t.need, t.closed, t.upTo = make([]uint64, shards), make([]bool, shards), make([]pipeline.LSN, shards)
+	}
+	return t
 }
 
 type proof struct {
@@ -93,12 +116,18 @@ func (t *txn) on(s *shard) bool {
 type family struct {
 	prepared []*member // received, and their second phase not processed, oldest first; and the rolled back (see forget)
 	txns     []*txn    // decided, and not all second phases processed, oldest first
+
+	few struct { // backs the slices, nearly always
+		prepared [2]*member
+		txns     [1]*txn
+	}
 }
 
 func (m *Merger) family(global string) *family {
 	f := m.byGlobal[global]
 	if f == nil {
 		f = &family{}
+		f.prepared, f.txns = f.few.prepared[:0], f.few.txns[:0]
 		m.byGlobal[global] = f
 	}
 	return f
