@@ -123,6 +123,13 @@ func (q *queue) backlog() bool {
 	return q.more
 }
 
+// full says that take would be ended by a limit, or is the last one.
+func (q *queue) full(bytesMax, unitsMax int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err != nil || q.bytes >= bytesMax || len(q.units) >= unitsMax
+}
+
 func (q *queue) empty() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

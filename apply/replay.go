@@ -110,9 +110,14 @@ func (r *run) replay(ctx context.Context, reader Reader) error {
 	}
 }
 
-// next deals with what is next in the queue, if there is something. What came before the end of the stream is applied first.
+// next deals with what is next in the queue, if there is something. While groups are on their way that is a full group: less
+// becomes more until they are committed. What came before the end of the stream is applied first.
 func (r *run) next(ctx context.Context, q *queue, finished chan<- struct{}) (took bool, err error) {
-	units, err := q.take(r.groupLimits(q))
+	bytesMax, changesMax, unitsMax := r.groupLimits(q)
+	if !r.flights.none() && !q.full(bytesMax, unitsMax) {
+		return false, nil
+	}
+	units, err := q.take(bytesMax, changesMax, unitsMax)
 	if err != nil {
 		if landing := r.flights.land(q); landing != nil {
 			err = landing
