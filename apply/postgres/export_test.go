@@ -4,9 +4,17 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"shardcdc/apply"
 )
+
+// PingTurns changes how often a session that waits for its turn shows that it is there.
+func PingTurns(every time.Duration) (restore func()) {
+	before := turnPing
+	turnPing = every
+	return func() { turnPing = before }
+}
 
 // Learned is what a session learns about what keeps the rows of a table apart, as text.
 func Learned(ctx context.Context, as apply.Session, schema, name string) (string, error) {

@@ -92,7 +92,8 @@ func (w *writer) turn(g *apply.Group) error {
 	}
 }
 
-const turnPing = 20 * time.Second
+// turnPing is a variable for a test.
+var turnPing = 20 * time.Second
 
 // refused gives the reason for an error. What a worker that was overtaken does is refused because the other one did it.
 func (w *writer) refused(err error) error {

@@ -349,3 +349,25 @@ func TestLocksOfOlderSession(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestLongWaitForTurn: the server would end a session that is silent in a transaction; the one that waits is not.
+func TestLongWaitForTurn(t *testing.T) {
+	defer postgres.PingTurns(20 * time.Millisecond)()
+	w := newWorld(t, 1)
+	w.both("CREATE TABLE t (id int PRIMARY KEY)")
+	w.source("INSERT INTO t VALUES (1)")
+	g := w.group(w.capture())
+	w.open()
+	calls := 0
+	g.Turn = func(ctx context.Context) error {
+		if calls++; calls == 5 {
+			return nil
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if err := w.session.Apply(t.Context(), g); err != nil || calls != 5 {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+	w.same("t")
+}
