@@ -37,6 +37,24 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
+// BenchmarkSmall replays 5,000 transactions of one insert in one target transaction.
+func BenchmarkSmall(b *testing.B) {
+	w := newWorld(b, 1)
+	w.both("CREATE TABLE t (id bigint PRIMARY KEY, i int, ts timestamptz, n numeric(12,2), b bool, u uuid, v varchar(20), x text, f float8, j jsonb)")
+	w.source("DO $$ BEGIN FOR g IN 1..5000 LOOP INSERT INTO t VALUES (g, g, now(), 1.5, true, gen_random_uuid(), 'v', repeat('x', 100), 0.1, '{\"a\": 1}'); COMMIT; END LOOP; END $$")
+	txs := w.capture()
+	w.open()
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		w.target.exec("TRUNCATE t")
+		b.StartTimer()
+		if err := w.try(txs); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkCopy loads 20,000 rows of the same table: as changes, as rows of a chunk, and as rows of a chunk that are all
 // there already; these also one by one, as a careful attempt does.
 func BenchmarkCopy(b *testing.B) {

@@ -2,31 +2,48 @@
 //
 //	Open:   connect, pin the session's settings, make the tables of schema cdc if absent
 //	Apply:  in one pipeline
-//	            BEGIN; UPDATE cdc.progress … WHERE stream_seq = old   -- 1 row, or another worker is ahead
-//	            SET CONSTRAINTS ALL DEFERRED
-//	            INSERT / UPDATE / DELETE …                            -- 1 row each
-//	        read every result; COMMIT                                 -- the commit point
+//	            BEGIN; SET CONSTRAINTS ALL DEFERRED
+//	            DELETE, UPDATE, COPY or INSERT …                      -- as many rows each as were sent
+//	        read every result; wait for the turn
+//	            UPDATE cdc.progress …; COMMIT                         -- the commit point, in one piece
 //
-// What asks the catalog, loads by COPY, or follows a mark in the stream is done aside: the pipeline is drained and ended,
-// and after it a new one begins, in the same target transaction (writer.aside).
+// What asks the catalog, loads the rows of a copy, or follows a mark in the stream is done aside: the pipeline is drained and
+// ended, and after it a new one begins, in the same target transaction (writer.aside).
 //
-// Where the rows still arrive, the first UPDATE of cdc.progress leaves it as it is (it is the lock and the check), and a
-// second one sets it when all rows were sent and the unit's end was seen.
+// Groups run on several sessions and commit in order. The compare-and-swap on cdc.progress comes last, with COMMIT behind it in
+// the same piece; where it does not find the row as it should be it is an error by itself, and the server passes over COMMIT. It
+// names the owner that the latest session wrote into the row, so nothing of an earlier one can still commit; see progress.go.
 //
-// The compare-and-swap comes first, so that a second worker waits for the row's lock before it touches data, and
-// a new session that reads the progress FOR UPDATE waits until an older one of its own is over. COMMIT is sent
-// only after every result was seen to be right.
+// # Few statements
 //
-// Memory is two chunks of statements, whatever the size of a transaction (writer), and what move.go remembers of a
-// transaction in which rows may move between shards, up to Config.MovesMax.
+// What lies between the transactions of one target transaction nobody can see. So their changes are gathered by table
+// (gather.go), those of one row are folded to their net effect (package net), and what is left goes in statements for many
+// rows: deletes and updates joined with arrays, inserts by COPY in the midst of the pipeline (set.go). Deletes make
+// room first, then updates, then inserts. One by one, in the order of the source, go
+//
+//   - all changes of a strict table: something fires at them here, which has to see what it would see on the source; and
+//     whatever was gathered of other tables goes before each of them;
+//   - changes that cannot be told apart by a unique key of the target, change it, or meet a table that is being copied;
+//   - transactions with a TRUNCATE, and those in which rows may move between shards;
+//   - everything, in a careful attempt. A statement for many rows cannot say which of them an error is about: the attempt
+//     fails without naming it, and the next one, which is careful, names it or gets through. It gets through where updates
+//     hand on a value of a further unique index, as a swap does; such a table is then sent one by one for some time (ordered).
+//
+// The table's rows that a statement for many rows touched must be as many as were sent; since the target holds each key once, they
+// are the right ones.
+//
+// Memory is two chunks of statements and what was gathered: views into the group, or, where its rows still arrive, a megabyte of
+// copies; whatever the size of a transaction. And what move.go remembers of a transaction in which rows may move between shards,
+// up to Config.MovesMax.
 //
 // A target that answers nothing for long is asked on a second connection what it is doing; see watch.go.
 //
 // # Values
 //
 // A value is never decoded: the bytes that pgoutput sent are the statement's parameter, in text or binary as they
-// came, of the target column's type. NULL is NULL, an empty string is an empty string, and an unchanged TOAST
-// value is a column that the UPDATE does not mention.
+// came, of the target column's type; or an element of an array of text, cast to that type, where the cast is the type's
+// input function; or a field of COPY. NULL is NULL, an empty string is an empty string, and an unchanged TOAST
+// value is a column that the UPDATE does not mention, or what an earlier change of the group made it.
 //
 // # Which row
 //

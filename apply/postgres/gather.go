@@ -25,6 +25,7 @@ const (
 	gatherRowsMax   = 32 << 10
 	gatherBytesMax  = 8 << 20
 	gatherCopiesMax = 1 << 20
+	gatherNewMax    = 1 << 20  // of new rows alone, for which nothing is gained by waiting: the target begins
 	gatherRowBytes  = 64 << 10 // a larger row goes by itself
 )
 
@@ -33,6 +34,7 @@ type gathered struct {
 	plan   *plan
 	rows   net.Rows
 	listed bool // in session.gathered
+	others bool // there are not only new rows
 }
 
 // gathering says whether changes may be gathered, and by which key they are folded: one of which the target holds each value
@@ -94,6 +96,10 @@ func (w *writer) gather(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipe
 		g.listed = true
 		w.s.gathered = append(w.s.gathered, p.table)
 	}
+	g.others = g.others || c.Op != pipeline.Insert
+	if !g.others && g.rows.Size() >= gatherNewMax {
+		return true, w.flushTable(p.table)
+	}
 	w.gatheredBytes += size
 	if f.Content != nil {
 		w.gatheredBytes += size * (gatherBytesMax/gatherCopiesMax - 1)
@@ -153,6 +159,7 @@ func (w *writer) flushTable(t *table) error {
 		}
 	}
 	g.rows.Begin(g.plan.fold)
+	g.others = false
 	return nil
 }
 

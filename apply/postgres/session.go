@@ -74,6 +74,7 @@ type session struct {
 
 	gathered []*table // with changes that were not sent yet; see gather.go
 	sets     sets
+	walker   pipeline.Walker // of writer.changes
 
 	old, now row    // scratch of one change
 	state    []byte // scratch of a statement's key

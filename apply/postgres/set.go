@@ -20,7 +20,7 @@ import (
 
 // From how many rows on one statement is cheaper than one for each; see docs/performance.md.
 const (
-	setMin  = 6
+	setMin  = 12
 	copyMin = 12
 )
 

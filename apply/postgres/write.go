@@ -58,6 +58,10 @@ type writer struct {
 	formats []int16
 	slab    []byte // keeps rows for errors, where the body does not; see named
 
+	order order // of the transaction
+	pass  pass
+	visit func(*pipeline.Change) error // visited
+
 	rows    int   // sent
 	rowSize int64 // of these
 	report  apply.Report
@@ -80,8 +84,6 @@ func (w *writer) transaction(tx *pipeline.Transaction) error {
 		if err := w.flush(); err != nil {
 			return err
 		}
-	}
-	if truncates(tx) || mayMove(tx) {
 		alters, err := w.s.altersTables(tx)
 		if err != nil {
 			return at(tx.CSN, err)
@@ -93,28 +95,32 @@ func (w *writer) transaction(tx *pipeline.Transaction) error {
 	if err := w.resolve(tx); err != nil {
 		return at(tx.CSN, err)
 	}
-	order, err := w.s.order(tx)
+	var err error
+	w.order, err = w.s.order(tx)
 	if err != nil {
 		return at(tx.CSN, err)
 	}
-	for _, t := range order.truncates {
+	for _, t := range w.order.truncates {
 		w.p.SendQueryParams(t.sql, nil, nil, nil, nil)
 		w.expect(expected{change: change{op: pipeline.Truncate, csn: tx.CSN, plan: t.plan}})
 	}
-	moved, err := w.s.moves(tx, &order)
+	moved, err := w.s.moves(tx, &w.order)
 	if err != nil {
 		return at(tx.CSN, err)
 	}
 	if moved != nil {
-		if err := w.changes(tx, &order, moved, first); err != nil {
+		if err := w.changes(tx, &w.order, moved, first); err != nil {
 			return err
 		}
 	}
-	return w.changes(tx, &order, moved, inOrder)
+	return w.changes(tx, &w.order, moved, inOrder)
 }
 
 // changes sends those of a transaction's changes that have this fate, in order.
 func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, chosen fate) error {
+	if w.visit == nil {
+		w.visit = w.visited
+	}
 	for n, f := range tx.Fragments {
 		if moved != nil && moved[n].each == nil && moved[n].all != chosen {
 			continue // a large one need not be read
@@ -125,40 +131,57 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 			}
 			continue
 		}
-		i, large := -1, 0
-		err := f.Walk(func(c *pipeline.Change) error {
-			i++
-			if size := len(c.Old) + len(c.New); size >= garbage.Large {
-				// Walk has given up the buffer of the one before, and the messages of the stream that this one came in are read.
-				garbage.Left(large + size)
-				large = size
-				defer w.letGo()
-			}
-			if moved.of(n, i) != chosen || c.Op == pipeline.Truncate {
-				return nil // a truncation was in order.truncates
-			}
-			if c.Op == pipeline.Message {
-				return w.message(tx, f, c)
-			}
-			p, err := w.plan(f.Shard, c.Relation)
-			if err != nil {
-				return err
-			}
-			if p.gone {
-				return nil
-			}
-			cp := w.s.copies.of(p)
-			if order.wiped(n, i, p.table) || !cp.counts(f.Shard) {
-				return nil
-			}
-			return w.change(tx.CSN, p, f, c, cp.lenient())
-		})
-		garbage.Left(large)
+		w.pass = pass{tx: tx, f: f, fragment: n, order: order, moved: moved, chosen: chosen, i: -1}
+		walker := &w.s.walker
+		if f.Content != nil {
+			walker = new(pipeline.Walker) // it holds on to the last row
+		}
+		err := walker.Walk(f, w.visit)
+		garbage.Left(w.pass.large)
 		if err != nil {
 			return at(tx.CSN, malformed(err))
 		}
 	}
 	return nil
+}
+
+// pass is one reading of a fragment.
+type pass struct {
+	tx       *pipeline.Transaction
+	f        *pipeline.Fragment
+	fragment int
+	order    *order
+	moved    moved
+	chosen   fate
+	i        int // of the change
+	large    int // bytes of the last large row
+}
+
+// visited takes the next change of the pass. It is w.visit: to make it a function anew for each fragment would cost memory.
+func (w *writer) visited(c *pipeline.Change) error {
+	ps := &w.pass
+	ps.i++
+	if size := len(c.Old) + len(c.New); size >= garbage.Large {
+		// Walk has given up the buffer of the one before, and the messages of the stream that this one came in are read.
+		garbage.Left(ps.large + size)
+		ps.large = size
+		defer w.letGo()
+	}
+	if ps.moved.of(ps.fragment, ps.i) != ps.chosen || c.Op == pipeline.Truncate {
+		return nil // a truncation was in order.truncates
+	}
+	if c.Op == pipeline.Message {
+		return w.message(ps.tx, ps.f, c)
+	}
+	p, err := w.plan(ps.f.Shard, c.Relation)
+	if err != nil || p.gone {
+		return err
+	}
+	cp := w.s.copies.of(p)
+	if ps.order.wiped(ps.fragment, ps.i, p.table) || !cp.counts(ps.f.Shard) {
+		return nil
+	}
+	return w.change(ps.tx.CSN, p, ps.f, c, cp.lenient())
 }
 
 // named is a change for the queue: an error names the row when its result comes. The bytes of a fragment that is not in memory
