@@ -338,7 +338,9 @@ func TestLocksOfOlderSession(t *testing.T) {
 	go func() { done <- lane.Apply(context.Background(), late) }()
 	<-waits
 	w.open()
-	if err := w.session.Apply(t.Context(), g); err != nil {
+	soon, cancel := context.WithTimeout(t.Context(), 20*time.Second) // the server alone ends it after a minute
+	defer cancel()
+	if err := w.session.Apply(soon, g); err != nil {
 		t.Error(err)
 	}
 	close(turn)

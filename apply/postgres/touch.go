@@ -95,28 +95,29 @@ func (s *session) Touches(ctx context.Context, g *apply.Group, keys []schedule.K
 func (s *session) touches(ctx context.Context, g *apply.Group, keys []schedule.Key, rowsMax int) ([]schedule.Key, error) {
 	s.groups++
 	most := len(keys) + rowsMax
+	var f *pipeline.Fragment
+	change := func(c *pipeline.Change) error {
+		if c.Op == pipeline.Message {
+			if mark.Is(c.Prefix) {
+				return errAlone
+			}
+			return nil
+		}
+		t, err := s.touching(ctx, f.Shard, c.Relation)
+		if err == nil && (rowsMax == 0 || len(keys) <= most) {
+			keys = s.touch(t, c, keys, rowsMax == 0)
+		}
+		return err
+	}
 	err := g.Transactions(func(tx *pipeline.Transaction) error {
 		if _, skipped := g.Skips[tx.CSN]; skipped {
 			return errAlone
 		}
-		for _, f := range tx.Fragments {
+		for _, f = range tx.Fragments {
 			if f.Content != nil || f.Ops.Has(pipeline.Truncate) || f.Ops.Has(pipeline.Read) {
 				return errAlone
 			}
-			err := f.Walk(func(c *pipeline.Change) error {
-				if c.Op == pipeline.Message {
-					if mark.Is(c.Prefix) {
-						return errAlone
-					}
-					return nil
-				}
-				t, err := s.touching(ctx, f.Shard, c.Relation)
-				if err == nil && (rowsMax == 0 || len(keys) <= most) {
-					keys = s.touch(t, c, keys, rowsMax == 0)
-				}
-				return err
-			})
-			if err != nil {
+			if err := s.walker.Walk(f, change); err != nil {
 				return err
 			}
 		}
