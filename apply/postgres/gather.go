@@ -55,13 +55,28 @@ func (p *plan) gathering() (gathers bool, fold []int) {
 		fold = p.full
 	}
 	found := func(i int) bool { return p.columns[i].equal != "" && !p.columns[i].generated }
-	unique := slices.ContainsFunc(p.keysOfTarget(), func(key []int) bool {
-		return !slices.ContainsFunc(key, func(i int) bool { return !slices.Contains(fold, i) })
-	})
-	if !casts || !unique || slices.ContainsFunc(fold, func(i int) bool { return !found(i) }) {
+	unique := func(key []int) bool {
+		return p.table.tellsApart(p.named(key)) && !slices.ContainsFunc(key, func(i int) bool { return !slices.Contains(fold, i) })
+	}
+	if !casts || !slices.ContainsFunc(p.keysOfTarget(), unique) || slices.ContainsFunc(fold, func(i int) bool { return !found(i) }) {
 		return true, nil
 	}
 	return true, fold
+}
+
+// tellsApart says that rows which differ in the text of a key differ as the column's type and collation see it, up to a
+// canonical form. (An index may see more differences than its column, and then a value finds more than one row.)
+func (t *table) tellsApart(key []*column) bool {
+	return !slices.ContainsFunc(key, func(c *column) bool { return c.equal != "=" }) &&
+		slices.ContainsFunc(t.uniques, func(u unique) bool { return u.exact && slices.Equal(u.columns, key) })
+}
+
+// named are the columns of places.
+func (p *plan) named(at []int) (columns []*column) {
+	for _, i := range at {
+		columns = append(columns, p.columns[i])
+	}
+	return columns
 }
 
 // gather takes a change, if it can be gathered.
