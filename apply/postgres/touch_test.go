@@ -43,7 +43,7 @@ func TestTouches(t *testing.T) {
 		{"UPDATE k SET id = 5 WHERE id = 1", "INSERT INTO k VALUES (1)", apart},
 		{"UPDATE k SET id = 6 WHERE id = 5", "DELETE FROM k WHERE id = 6", apart},
 		{"INSERT INTO k VALUES (6)", "UPDATE k SET id = 7 WHERE id = 1", together},
-		{"UPDATE d SET v = 1 WHERE id = 2", "UPDATE d SET id = 2.00 WHERE id = 2", apart},
+		{"DELETE FROM d WHERE id = 2", "INSERT INTO d VALUES (2.000)", apart},
 		{"UPDATE d SET v = 1 WHERE id = 2", "UPDATE d SET v = 1 WHERE id = 2.01", together},
 		{"UPDATE d SET v = 2 WHERE id = 2", "UPDATE d SET v = 2 WHERE id = 200", together},
 		{"UPDATE c SET v = 1 WHERE id = 'a'", "UPDATE c SET v = 2 WHERE id = 'a'", apart},
