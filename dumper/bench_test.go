@@ -16,8 +16,10 @@ import (
 // time, bytes and allocations per row. Nothing is allocated for a row; small transactions share what they need.
 func BenchmarkRead(b *testing.B) {
 	row := func(bytes int) []string {
-		return []string{"1234567", "567", "2026-01-31 12:00:00+00", "1234.56", "t", strings.Repeat("u", 36), "code 1234567",
-			strings.Repeat("x", bytes), "176366.714285714", `{"id": 1234567, "tag": "a"}`}
+		return []string{
+			"1234567", "567", "2026-01-31 12:00:00+00", "1234.56", "t", strings.Repeat("u", 36), "code 1234567",
+			strings.Repeat("x", bytes), "176366.714285714", `{"id": 1234567, "tag": "a"}`,
+		}
 	}
 	for _, w := range []struct {
 		name              string

@@ -2,6 +2,9 @@ package dumper
 
 import (
 	"encoding/binary"
+	"errors"
+	"net"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,7 +40,7 @@ func TestBacklog(t *testing.T) {
 		{gulpBytes - 1, true, nil, false},                  // the next begins anew
 		{gulpBytes - 1, false, record(-time.Hour), false},  // a clock that is ahead
 	} {
-		if b.read(step.n, step.inside, step.records, now); b.pauses(step.n) != step.want {
+		if b.read(step.n, step.inside, step.records, now); (b.pauses(step.n) > 0) != step.want {
 			t.Errorf("step %d: %t, want %t", i, !step.want, step.want)
 		}
 	}
@@ -55,5 +58,66 @@ func TestSent(t *testing.T) {
 	begin := append([]byte{'B'}, make([]byte, 8+8+4)...)
 	if err := s.copyData(t.Context(), append(body, begin...)); err != nil || s.sent != 4711 {
 		t.Fatalf("sent at %d, %v", s.sent, err)
+	}
+}
+
+// Pauses become shorter where so much comes that the server stands still, at once; and longer again step by step.
+func TestPauses(t *testing.T) {
+	b := backlog{old: true}
+	step := func(gulp int) time.Duration {
+		b.read(gulp, false, nil, 0)
+		return b.pauses(1)
+	}
+	if d := step(100); d != gulpPause {
+		t.Fatalf("the first is %s", d)
+	}
+	if d := step(2 * gulpMax); d != gulpPause/2 {
+		t.Errorf("behind twice as much as there may be: %s", d)
+	}
+	if d := step(1000 * gulpMax); d != pauseMin {
+		t.Errorf("behind very much: %s", d)
+	}
+	if d := step(100); d != pauseMin*5/4 {
+		t.Errorf("behind a small gulp: %s", d)
+	}
+	for range 100 {
+		step(gulpMax)
+	}
+	if d := step(gulpMax); d != gulpPause {
+		t.Errorf("behind many small gulps: %s", d)
+	}
+}
+
+// A server that is near gets a small window. One that is far is left to the kernel, and so is what is no TCP connection.
+func TestNarrow(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	pipe, other := net.Pipe()
+	defer pipe.Close()
+	defer other.Close()
+	size := func() (bytes int) {
+		raw, err := conn.(*net.TCPConn).SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { bytes, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF) })
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes
+	}
+	before := size()
+	if err := errors.Join(narrow(conn, near), narrow(pipe, 0)); err != nil || size() != before {
+		t.Fatalf("far: %d bytes instead of %d, %v", size(), before, err)
+	}
+	if err := narrow(conn, near/2); err != nil || size() < windowBytes || size() > 2*windowBytes {
+		t.Errorf("near: %d bytes, %v", size(), err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"shardcdc/dumper/pgoutput"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/pause"
 )
 
 // session is one START_REPLICATION.
@@ -51,16 +52,22 @@ func (d *Dumper) session(ctx context.Context) (worked bool, err error) {
 			return false, fmt.Errorf("limit the blocks of streamed transactions: %w", err)
 		}
 	}
+	asked := time.Now()
 	if err := pg.SyncConn(ctx); err != nil {
 		hangUp(pg)
 		return false, fmt.Errorf("settle the connection: %w", err)
 	}
+	roundTrip := time.Since(asked)
 	hijacked, err := pg.Hijack() // before START_REPLICATION, so that every byte of the stream comes through our buffer
 	if err != nil {
 		hangUp(pg)
 		return false, fmt.Errorf("take the connection over: %w", err)
 	}
 	d.formerPID = hijacked.PID
+	if err := narrow(hijacked.Conn, roundTrip); err != nil {
+		hijacked.Conn.Close()
+		return false, fmt.Errorf("give the connection a window: %w", err)
+	}
 	s := &session{d: d, conn: hijacked.Conn, frames: newFrames(d.opts.ReadBytes), whole: whole}
 	worked, err = s.run(ctx)
 	return worked, d.avoid(s, err)
@@ -208,8 +215,8 @@ func (s *session) read(ctx context.Context) error {
 			return err
 		}
 		s.d.listen()
-		if s.backlog.pauses(n) {
-			if err := nap(ctx, s.conn, gulpPause); err != nil {
+		if d := s.backlog.pauses(n); d > 0 {
+			if err := pause.For(ctx, d); err != nil {
 				return err
 			}
 		}
