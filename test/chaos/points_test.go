@@ -79,8 +79,8 @@ func targetPoints() []point {
 		{name: "the progress is locked", proxy: toTarget, places: around, shape: small, find: locked, provoke: reconnect},
 		{name: "BEGIN", proxy: toTarget, places: around, find: executes("cdc_begin")},
 		{name: "the progress is written", proxy: toTarget, places: around, find: executes("cdc_progress")},
-		{name: "the first row", proxy: toTarget, places: around, find: row(1)},
-		{name: "a row in the middle", proxy: toTarget, places: around, shape: large, find: row(1000)},
+		{name: "the first row", proxy: toTarget, places: around, find: firstRow},
+		{name: "rows in the middle", proxy: toTarget, places: throughIt, shape: large, find: middle},
 		{name: "rows are sent", proxy: toTarget, places: around, find: rowsSynced},
 		{name: "COMMIT", proxy: toTarget, places: throughIt, find: executes("cdc_commit")},
 		{name: "the answer to COMMIT", proxy: toTarget, places: throughIt, find: committed},
@@ -227,15 +227,28 @@ func streams(kinds ...byte) finder {
 	}
 }
 
-// statements follows what a session executes. rows counts those since BEGIN, bound is what was bound last.
+// statements follows what a session executes: bound is what was bound last; rows counts the statements for rows, and bytes
+// everything, since BEGIN. How many rows a statement is for cannot be seen.
 type statements struct {
 	bound string
 	rows  int
+	bytes int
 	open  bool
 }
 
+// Of the bytes that a large transaction's rows take: more than all of the bank's own transactions that may go together with
+// none of it, and somewhere in its midst. It is one of largeRows rows.
+const (
+	bytesOfLarge  = 2 << 20
+	bytesOfMiddle = largeRows * largeRow * harness.Shards / 2
+)
+
+// ofLarge says that the transaction has the rows of a large one behind it.
+func (x *statements) ofLarge() bool { return x.bytes >= bytesOfLarge }
+
 // see takes a message of the client, and says what it is: the statement that it binds or executes, "sync", or nothing.
 func (x *statements) see(b []byte) (binds, executes string, syncs bool) {
+	x.bytes += len(b)
 	switch b[0] {
 	case 'B':
 		_, rest, _ := bytes.Cut(b[5:], []byte{0})
@@ -243,7 +256,7 @@ func (x *statements) see(b []byte) (binds, executes string, syncs bool) {
 		x.bound = string(name)
 		switch {
 		case x.bound == "cdc_begin":
-			x.rows, x.open = 0, true
+			x.rows, x.bytes, x.open = 0, 0, true
 		case isRow(x.bound):
 			x.rows++
 		}
@@ -259,13 +272,10 @@ func (x *statements) see(b []byte) (binds, executes string, syncs bool) {
 	return "", "", false
 }
 
-// isRow says whether a statement writes a row: their names are numbered.
+// isRow says whether a statement writes rows: their names are numbered.
 func isRow(statement string) bool {
 	return strings.HasPrefix(statement, "cdc_") && len(statement) > 4 && statement[4] >= '0' && statement[4] <= '9'
 }
-
-// rowsOfLarge is more than the bank's own transactions together have.
-const rowsOfLarge = 500
 
 // perLink makes a finder that follows the statements of each connection.
 func perLink(find func(s *stage, x *statements, b harness.Message) bool) finder {
@@ -288,7 +298,7 @@ func executes(statement string) finder {
 			return false
 		}
 		binds, executed, _ := x.see(b.Bytes)
-		if s.large && statement == "cdc_commit" && x.rows < rowsOfLarge {
+		if s.large && statement == "cdc_commit" && !x.ofLarge() {
 			return false
 		}
 		if s.place == harness.Behind {
@@ -298,19 +308,26 @@ func executes(statement string) finder {
 	})
 }
 
-// row finds the n-th row of a transaction.
-func row(n int) finder {
-	return perLink(func(s *stage, x *statements, b harness.Message) bool {
-		if b.Direction != harness.ToServer {
-			return false
-		}
-		binds, executed, _ := x.see(b.Bytes)
-		if s.place == harness.Behind {
-			return isRow(executed) && x.rows == n
-		}
-		return isRow(binds) && x.rows == n
-	})
-}
+// firstRow finds the first statement for rows of a transaction.
+var firstRow = perLink(func(s *stage, x *statements, b harness.Message) bool {
+	if b.Direction != harness.ToServer {
+		return false
+	}
+	binds, executed, _ := x.see(b.Bytes)
+	if s.place == harness.Behind {
+		return isRow(executed) && x.rows == 1
+	}
+	return isRow(binds) && x.rows == 1
+})
+
+// middle finds rows, in a statement of their own or in the data of a COPY, with about half of a large transaction before them.
+var middle = perLink(func(_ *stage, x *statements, b harness.Message) bool {
+	if b.Direction != harness.ToServer {
+		return false
+	}
+	binds, _, _ := x.see(b.Bytes)
+	return x.open && x.bytes >= bytesOfMiddle && (b.Bytes[0] == 'd' || isRow(binds))
+})
 
 // rowsSynced finds the end of a chunk of rows.
 var rowsSynced = perLink(func(s *stage, x *statements, b harness.Message) bool {
@@ -318,7 +335,7 @@ var rowsSynced = perLink(func(s *stage, x *statements, b harness.Message) bool {
 		return false
 	}
 	_, _, syncs := x.see(b.Bytes)
-	return syncs && x.open && x.rows > 0 && (!s.large || x.rows >= rowsOfLarge)
+	return syncs && x.open && x.rows > 0 && (!s.large || x.ofLarge())
 })
 
 // locked finds the end of the statement that reads the progress, which locks it.
@@ -341,5 +358,5 @@ var committed = perLink(func(s *stage, x *statements, b harness.Message) bool {
 		x.see(b.Bytes)
 		return false
 	}
-	return b.Bytes[0] == 'C' && bytes.HasPrefix(b.Bytes[5:], []byte("COMMIT\x00")) && (!s.large || x.rows >= rowsOfLarge)
+	return b.Bytes[0] == 'C' && bytes.HasPrefix(b.Bytes[5:], []byte("COMMIT\x00")) && (!s.large || x.ofLarge())
 })
