@@ -324,11 +324,11 @@ const groundedFor = time.Minute
 func (fl *flights) isGrounded() bool { return fl.r.cfg.Now().Before(fl.grounded) }
 
 // ground ends all flights that did not get their turn: the first one may be without a lane, while those behind it have all that
-// there are, and wait for it.
+// there are, and wait for it. One that began as the first gets through by itself.
 func (fl *flights) ground() {
 	fl.grounded = fl.r.cfg.Now().Add(groundedFor)
 	for _, f := range fl.all {
-		if f.inAir {
+		if f.inAir && !f.wasFirst {
 			f.withdraw(stagePlanned, stageRunning, stageWaiting)
 		}
 	}

@@ -401,6 +401,34 @@ func TestFewConnections(t *testing.T) {
 	}
 }
 
+// TestRefusedBesideTheFirst: a lane that the target refuses does not end the attempt: the group that is first and on its way gets
+// through, and the rest is done without lanes.
+func TestRefusedBesideTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := &lanesTarget{lanes: 1, keys: map[pipeline.CSN][]schedule.Key{}}
+		for n := 2; n < 20; n++ {
+			target.keys[pipeline.CSN(n)] = row(n)
+		}
+		target.apply = func(_ *lane, ctx context.Context, _ *Group) error {
+			select {
+			case <-time.After(time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		var seen []string
+		w, _, begin := lanesWorld(t, target, 20, func(c *Config) {
+			c.Observer.OnState = func(s Status) { seen = append(seen, s.Err) }
+		})
+		begin()
+		target.finish(w, 20)
+		if failed := slices.ContainsFunc(seen, func(e string) bool { return e != "" }); failed {
+			t.Errorf("errors %q", seen)
+		}
+	})
+}
+
 // TestIdleLanes are closed, and heartbeats among groups move the position.
 func TestIdleLanes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
