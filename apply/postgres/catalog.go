@@ -21,7 +21,8 @@ type table struct {
 	columns     map[string]*column
 	keys        [][]*column // of each unique index on NOT NULL columns, checked at once; the primary key first
 	uniques     []unique    // everything that keeps rows apart, of its partitions too
-	gathered    *gathered   // changes that were not sent yet
+	gathered    *gathered   // changes that were not sent yet; nil: it is not in session.gathered
+	tree        string      // the OID of the root of its partition tree; "": it is in none
 	strict      bool        // something fires at a change although the session is a replica: it has to see what it would on the source
 }
 
@@ -113,10 +114,12 @@ ORDER BY i.indexrelid, k.n`
 // treeSQL is a table with its partitions.
 const treeSQL = `WITH tree(oid) AS (SELECT $1::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass))`
 
-// strictSQL asks whether a trigger or a rule fires under session_replication_role replica, those of foreign keys among them.
+// strictSQL asks whether a trigger or a rule fires under session_replication_role replica, those of foreign keys among them; and
+// for the root of the table's partition tree.
 const strictSQL = treeSQL + `
 SELECT EXISTS (SELECT FROM tree JOIN pg_catalog.pg_trigger g ON g.tgrelid = tree.oid WHERE g.tgenabled IN ('R', 'A'))
-	OR EXISTS (SELECT FROM tree JOIN pg_catalog.pg_rewrite r ON r.ev_class = tree.oid WHERE r.ev_enabled IN ('R', 'A') AND r.ev_type <> '1')`
+	OR EXISTS (SELECT FROM tree JOIN pg_catalog.pg_rewrite r ON r.ev_class = tree.oid WHERE r.ev_enabled IN ('R', 'A') AND r.ev_type <> '1'),
+	coalesce(pg_catalog.pg_partition_root($1::oid)::oid::text, '')`
 
 // table finds a table of the target, from memory or from the catalog.
 func (s *session) table(ctx context.Context, name tableName) (*table, error) {
@@ -220,7 +223,7 @@ func (s *session) strict(ctx context.Context, t *table) error {
 	if err != nil {
 		return fmt.Errorf("triggers of %s: %w", t.name, err)
 	}
-	t.strict = string(rows[0][0]) == "t"
+	t.strict, t.tree = string(rows[0][0]) == "t", string(rows[0][1])
 	return nil
 }
 

@@ -14,7 +14,8 @@ import (
 //
 //   - the changes of one row keep their order, or what comes of it;
 //   - tables do not wait for each other: nothing on the target looks from one at another, unless it is strict. Before a
-//     change of a strict table everything that was gathered is sent.
+//     change of a strict table everything that was gathered is sent. A partition and its root are two names of the same rows,
+//     and do wait (flushTree).
 //
 // A set of rows cannot say which row an error is about. So the attempt fails without naming one, and the next one, which is
 // careful, sends every change by itself.
@@ -33,9 +34,11 @@ const (
 type gathered struct {
 	plan   *plan
 	rows   net.Rows
-	listed bool // in session.gathered
 	others bool // there are not only new rows
 }
+
+// sparesMax is for how many tables at a time a session keeps memory. Each has some megabytes where there were many rows.
+const sparesMax = 8
 
 // gathering says whether changes may be gathered, and by which key they are folded: one of which the target holds each value
 // once, since the number of rows that a statement touches proves nothing otherwise.
@@ -85,11 +88,10 @@ func (w *writer) gather(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipe
 	if w.inOrder || !p.gathers || size > gatherRowBytes || w.s.target.ordered.has(p.table) {
 		return false, nil
 	}
-	g := p.table.gathered
-	if g == nil {
-		g = new(gathered)
-		p.table.gathered = g
+	if err := w.flushTree(p.table); err != nil {
+		return false, err
 	}
+	g := w.s.gatheredOf(p.table)
 	if g.plan != p {
 		if err := w.flushTable(p.table); err != nil {
 			return false, err
@@ -98,19 +100,18 @@ func (w *writer) gather(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipe
 		g.rows.Begin(p.fold)
 	}
 	g.rows.Keep = f.Content != nil
-	if took = g.rows.Add(csn, c); !took && g.rows.Len() > 0 {
+	before := g.rows.Size()
+	if took = g.rows.Add(f.Shard, csn, c); !took && g.rows.Len() > 0 {
 		if err := w.flushTable(p.table); err != nil {
 			return false, err
 		}
-		took = g.rows.Add(csn, c)
+		before = g.rows.Size()
+		took = g.rows.Add(f.Shard, csn, c)
 	}
 	if !took {
 		return false, nil
 	}
-	if !g.listed {
-		g.listed = true
-		w.s.gathered = append(w.s.gathered, p.table)
-	}
+	size = g.rows.Size() - before
 	g.others = g.others || c.Op != pipeline.Insert
 	if !g.others && g.rows.Size() >= gatherNewMax {
 		return true, w.flushTable(p.table)
@@ -125,12 +126,44 @@ func (w *writer) gather(csn pipeline.CSN, p *plan, f *pipeline.Fragment, c *pipe
 	return true, w.flush()
 }
 
+// gatheredOf is what was gathered of a table, or where it will be.
+func (s *session) gatheredOf(t *table) *gathered {
+	if t.gathered != nil {
+		return t.gathered
+	}
+	if n := len(s.spares); n > 0 {
+		t.gathered, s.spares = s.spares[n-1], s.spares[:n-1]
+	} else {
+		t.gathered = new(gathered)
+	}
+	s.gathered = append(s.gathered, t)
+	return t.gathered
+}
+
 // before sends what has to go before a change of this table that is sent by itself.
 func (w *writer) before(t *table) error {
 	if t.strict {
 		return w.flush()
 	}
+	if err := w.flushTree(t); err != nil {
+		return err
+	}
 	return w.flushTable(t)
+}
+
+// flushTree sends what was gathered under other names of a table's rows: a partition has rows of its root.
+func (w *writer) flushTree(t *table) error {
+	if t.tree == "" {
+		return nil
+	}
+	for _, other := range w.s.gathered {
+		if other != t && other.tree == t.tree && (other.partitioned || t.partitioned) {
+			if err := w.flushTable(other); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // flush sends everything that was gathered.
@@ -139,7 +172,11 @@ func (w *writer) flush() error {
 		if err := w.flushTable(t); err != nil {
 			return err
 		}
-		t.gathered.listed = false
+		t.gathered.plan = nil
+		if len(w.s.spares) < sparesMax {
+			w.s.spares = append(w.s.spares, t.gathered)
+		}
+		t.gathered = nil
 	}
 	clear(w.s.gathered)
 	w.s.gathered = w.s.gathered[:0]
@@ -182,7 +219,7 @@ func (w *writer) flushTable(t *table) error {
 func (w *writer) each(p *plan, op pipeline.Op, rows []*net.Row) error {
 	s := w.s
 	for _, r := range rows {
-		ch := change{op: op, csn: r.CSN, plan: p}
+		ch := change{op: op, csn: r.CSN, plan: p, folded: true}
 		if op != pipeline.Insert {
 			ch.oldKind, ch.old = r.OldKind, r.Old
 		}

@@ -96,11 +96,12 @@ func (w *writer) failed(e *expected, err error) error {
 		}
 	}
 	var pg *pgconn.PgError
-	if errors.As(err, &pg) && (e.what == manyRows || e.what == copiedRows) {
+	many := e.what == manyRows || e.what == copiedRows
+	if many && errors.As(err, &pg) {
 		doing = fmt.Sprintf("%s of %d rows", doing, e.rows)
-		if pg.Code == "23505" || pg.Code == "23P01" {
-			w.s.target.ordered.add(c.plan.table)
-		}
+	}
+	if (many || c.folded) && errors.As(err, &pg) && (pg.Code == "23505" || pg.Code == "23P01") {
+		w.s.target.ordered.add(c.plan.table)
 	}
 	return classify(fmt.Errorf("%s: %w", doing, err), at)
 }

@@ -72,7 +72,8 @@ type session struct {
 	primary *session                        // of a lane: the session that it belongs to
 	known   uint64                          // of a lane: primary.learned as of the last group
 
-	gathered []*table // with changes that were not sent yet; see gather.go
+	gathered []*table    // with changes that were not sent yet; see gather.go
+	spares   []*gathered // memory for more
 	sets     sets
 	walker   pipeline.Walker // of writer.changes
 

@@ -21,6 +21,7 @@ type change struct {
 	plan     *plan
 	oldKind  byte
 	old, new pipeline.Tuple
+	folded   bool // of what was gathered: not in the order of the source
 }
 
 // expected is one result that is on its way.

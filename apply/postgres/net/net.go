@@ -22,6 +22,9 @@
 //
 // A value that an update did not send (a TOAST value that it left as it was) stays what it was known to be.
 //
+// An update or a delete is of a row of its own shard. Behind a change of the key by another shard Add refuses it: two shards have
+// a row of that key, and only the target can tell which of them it holds.
+//
 // # Why it is right
 //
 // Each row ends as it would have ended, so the table does. On the way the deletes make room first, and then the
@@ -48,13 +51,14 @@ import (
 
 // Row is the net effect on one row.
 type Row struct {
-	CSN     pipeline.CSN   // of its last change
-	Old     pipeline.Tuple // of its first change that had one, or of its delete; nil: New has the key that locates it
-	New     pipeline.Tuple // the row as it is at the end; nil: it is not there
-	OldKind byte           // of Old
-	Before  bool           // it was there before
-	Deleted bool           // what was there before was deleted; New, if there is one, is another row
-	Own     bool           // a tuple is a copy, which does not last longer than Begin
+	CSN     pipeline.CSN     // of its last change
+	Shard   pipeline.ShardID // the same
+	Old     pipeline.Tuple   // of its first change that had one, or of its delete; nil: New has the key that locates it
+	New     pipeline.Tuple   // the row as it is at the end; nil: it is not there
+	OldKind byte             // of Old
+	Before  bool             // it was there before
+	Deleted bool             // what was there before was deleted; New, if there is one, is another row
+	Own     bool             // a tuple is a copy, which does not last longer than Begin
 	hash    uint64
 	key     span
 }
@@ -77,7 +81,7 @@ type Rows struct {
 	table  []uint32 // open addressing: an index into rows, from 1; as long as a power of two
 	keys   []byte   // of rows
 	arena  arena
-	size   int // of the tuples
+	size   int // of the tuples, and of what was copied to complete them
 	seed   maphash.Seed
 	seeded bool
 
@@ -112,12 +116,12 @@ func (r *Rows) All() []Row { return r.rows }
 // Len is the number of rows.
 func (r *Rows) Len() int { return len(r.rows) }
 
-// Size is the number of bytes of the tuples that were added.
+// Size is the number of bytes of the tuples that were added, and of the copies that complete them.
 func (r *Rows) Size() int { return r.size }
 
 // Add takes a change, or refuses it and leaves everything as it was. It refuses what has no key or changes it, what
 // holds binary values, and what cannot follow what is known of the row.
-func (r *Rows) Add(csn pipeline.CSN, c *pipeline.Change) bool {
+func (r *Rows) Add(shard pipeline.ShardID, csn pipeline.CSN, c *pipeline.Change) bool {
 	r.now = c.New.Values(r.now[:0])
 	unchanged, ok := look(r.now)
 	if !ok {
@@ -127,18 +131,18 @@ func (r *Rows) Add(csn pipeline.CSN, c *pipeline.Change) bool {
 		if c.Op != pipeline.Insert || unchanged {
 			return false
 		}
-		r.rows = append(r.rows, Row{CSN: csn, New: r.keep(c.New), Own: r.Keep})
+		r.rows = append(r.rows, Row{CSN: csn, Shard: shard, New: r.keep(c.New), Own: r.Keep})
 		r.size += len(c.New)
 		return true
 	}
 	switch c.Op {
 	case pipeline.Insert:
-		ok = !unchanged && r.locate(r.now) && r.insert(csn, c)
+		ok = !unchanged && r.locate(r.now) && r.insert(shard, csn, c)
 	case pipeline.Update:
-		ok = r.locateOld(c) && r.update(csn, c, unchanged)
+		ok = r.locateOld(c) && r.update(shard, csn, c, unchanged)
 	case pipeline.Delete:
 		r.old = c.Old.Values(r.old[:0])
-		ok = r.locate(r.old) && r.delete(csn, c)
+		ok = r.locate(r.old) && r.delete(shard, csn, c)
 	default:
 		ok = false
 	}
@@ -191,48 +195,49 @@ func (r *Rows) locate(values []pipeline.Value) bool {
 	return true
 }
 
-func (r *Rows) insert(csn pipeline.CSN, c *pipeline.Change) bool {
+func (r *Rows) insert(shard pipeline.ShardID, csn pipeline.CSN, c *pipeline.Change) bool {
 	row := r.find()
 	if row == nil {
 		row = r.add()
 	} else if row.New != nil || row.Before && !row.Deleted {
 		return false
 	}
-	row.CSN, row.New, row.Own = csn, r.keep(c.New), row.Own || r.Keep
+	row.CSN, row.Shard, row.New, row.Own = csn, shard, r.keep(c.New), row.Own || r.Keep
 	return true
 }
 
-func (r *Rows) update(csn pipeline.CSN, c *pipeline.Change, unchanged bool) bool {
+func (r *Rows) update(shard pipeline.ShardID, csn pipeline.CSN, c *pipeline.Change, unchanged bool) bool {
 	row := r.find()
 	switch {
 	case row == nil:
 		row = r.add()
 		row.Before = true
 		row.New = r.keep(c.New)
-	case row.New == nil:
+	case row.New == nil, row.Shard != shard:
 		return false
 	case unchanged:
 		row.New, row.Own = r.merged(row.New), true
+		r.size += len(row.New)
 	default:
 		row.New = r.keep(c.New)
 	}
-	row.CSN, row.Own = csn, row.Own || r.Keep
+	row.CSN, row.Shard, row.Own = csn, shard, row.Own || r.Keep
 	if row.Before && row.Old == nil && c.Old != nil {
 		row.Old, row.OldKind = r.keep(c.Old), c.OldKind
 	}
 	return true
 }
 
-func (r *Rows) delete(csn pipeline.CSN, c *pipeline.Change) bool {
+func (r *Rows) delete(shard pipeline.ShardID, csn pipeline.CSN, c *pipeline.Change) bool {
 	row := r.find()
 	switch {
 	case row == nil:
 		row = r.add()
 		row.Before = true
-	case row.New == nil:
+	case row.New == nil, row.Shard != shard:
 		return false
 	}
-	row.CSN, row.New, row.Own = csn, nil, row.Own || r.Keep
+	row.CSN, row.Shard, row.New, row.Own = csn, shard, nil, row.Own || r.Keep
 	if row.Before {
 		row.Deleted = true
 		if row.Old == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -192,7 +193,7 @@ func once(t *rapid.T, rows *Rows) {
 		before := fmt.Sprint(rows.rows, rows.Size())
 		given := *c
 		given.Old, given.New = slices.Clone(c.Old), slices.Clone(c.New)
-		switch took := rows.Add(1, &given); {
+		switch took := rows.Add(0, 1, &given); {
 		case impossible == nil && !took:
 			t.Fatalf("%s %v %v was refused", c.Op, texts(c.Old), texts(c.New))
 		case impossible == nil:
@@ -238,7 +239,7 @@ func TestTransitions(t *testing.T) {
 		rows.Begin([]int{0})
 		got := ""
 		for i, op := range []byte(c.changes) {
-			if !rows.Add(1, do[op](fmt.Sprint(i))) {
+			if !rows.Add(0, 1, do[op](fmt.Sprint(i))) {
 				got = "refused"
 			}
 		}
@@ -278,18 +279,35 @@ func TestRefused(t *testing.T) {
 	} {
 		var rows Rows
 		rows.Begin([]int{0})
-		if rows.Add(1, c) || rows.Len() != 0 || rows.Size() != 0 {
+		if rows.Add(0, 1, c) || rows.Len() != 0 || rows.Size() != 0 {
 			t.Errorf("%s was taken", name)
 		}
 	}
 	var rows Rows
 	rows.Begin(nil)
 	insert := &pipeline.Change{Op: pipeline.Insert, New: tuple("k", "v")}
-	if !rows.Add(1, insert) || !rows.Add(1, insert) || rows.Len() != 2 {
+	if !rows.Add(0, 1, insert) || !rows.Add(0, 1, insert) || rows.Len() != 2 {
 		t.Error("without a key every insert is a row")
 	}
-	if rows.Add(1, &pipeline.Change{Op: pipeline.Delete, OldKind: pipeline.OldFull, Old: tuple("k", "v")}) {
+	if rows.Add(0, 1, &pipeline.Change{Op: pipeline.Delete, OldKind: pipeline.OldFull, Old: tuple("k", "v")}) {
 		t.Error("without a key a delete was taken")
+	}
+}
+
+// TestShards: only a row that another shard deleted is followed by one of this shard.
+func TestShards(t *testing.T) {
+	insert := &pipeline.Change{Op: pipeline.Insert, New: tuple("k", "v")}
+	update := &pipeline.Change{Op: pipeline.Update, New: tuple("k", "w")}
+	remove := &pipeline.Change{Op: pipeline.Delete, OldKind: pipeline.OldKey, Old: tuple("k", "-")}
+	for _, before := range []*pipeline.Change{insert, update, remove} {
+		for _, c := range []*pipeline.Change{insert, update, remove} {
+			var rows Rows
+			rows.Begin([]int{0})
+			rows.Add(1, 1, before)
+			if want := before == remove && c == insert; rows.Add(2, 2, c) != want {
+				t.Errorf("%s, %s by another shard: taken is %v", before.Op, c.Op, !want)
+			}
+		}
 	}
 }
 
@@ -297,9 +315,24 @@ func TestRefused(t *testing.T) {
 func TestUnchangedKey(t *testing.T) {
 	var rows Rows
 	rows.Begin([]int{0})
-	if !rows.Add(1, &pipeline.Change{Op: pipeline.Update, OldKind: pipeline.OldKey, Old: tuple("k", "-"), New: tuple("~", "v")}) ||
-		!rows.Add(2, &pipeline.Change{Op: pipeline.Update, New: tuple("k", "w")}) || rows.Len() != 1 || rows.All()[0].CSN != 2 {
+	if !rows.Add(0, 1, &pipeline.Change{Op: pipeline.Update, OldKind: pipeline.OldKey, Old: tuple("k", "-"), New: tuple("~", "v")}) ||
+		!rows.Add(0, 2, &pipeline.Change{Op: pipeline.Update, New: tuple("k", "w")}) || rows.Len() != 1 || rows.All()[0].CSN != 2 {
 		t.Fatalf("%+v", rows.All())
+	}
+}
+
+// TestHeld: what is kept besides what was given is known, so that it can be limited: a large value that updates leave as it
+// was is copied with each of them.
+func TestHeld(t *testing.T) {
+	var rows Rows
+	rows.Begin([]int{0})
+	big := strings.Repeat("x", 50_000)
+	rows.Add(0, 1, &pipeline.Change{Op: pipeline.Update, New: tuple("k", "0", big)})
+	for i := range 100 {
+		rows.Add(0, 1, &pipeline.Change{Op: pipeline.Update, New: tuple("k", fmt.Sprint(i), "~")})
+	}
+	if rows.Size() < 100*len(big) {
+		t.Errorf("%d bytes are known of, %d are held", rows.Size(), 100*len(big))
 	}
 }
 
@@ -316,7 +349,7 @@ func BenchmarkAdd(b *testing.B) {
 			for b.Loop() {
 				rows.Begin([]int{0})
 				for i := range changes {
-					rows.Add(1, &changes[i])
+					rows.Add(0, 1, &changes[i])
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/change")
