@@ -50,6 +50,10 @@ func (b *backlog) read(n int, inside bool, records []pipeline.Record, sent pipel
 	}
 }
 
+// idle notes a read that brought nothing but that the server is there: it had nothing to send. Without this a shard whose last
+// record was old, from before a restart or dated by another server, would answer each probe a pause too late until its next one.
+func (b *backlog) idle() { b.old = false }
+
 // pauses says how long to let the socket fill after a read of n bytes; 0: not at all.
 func (b *backlog) pauses(n int) time.Duration {
 	if n >= gulpBytes || b.inside < gulpBytes && !b.old {

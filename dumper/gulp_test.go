@@ -46,6 +46,31 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
+// A server that has nothing to send is not behind, however old the last record was: it may have been the last one for long.
+func TestNoBacklogOfKeepalives(t *testing.T) {
+	s := &session{d: New(Source{}, nil, Options{}), batch: []pipeline.Record{{Time: 1}}}
+	keepalive := append([]byte{'k'}, make([]byte, 8+8+1)...)
+	message := binary.BigEndian.AppendUint64(append([]byte{'w'}, make([]byte, 8+8)...), uint64(microseconds(time.Hour)))
+	message = append(append(message, 'B'), make([]byte, 8+8+4)...)
+	read := func(want bool, bodies ...[]byte) {
+		t.Helper()
+		for _, body := range bodies {
+			if err := s.copyData(t.Context(), body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s.note(100); (s.backlog.pauses(100) > 0) != want {
+			t.Errorf("pauses: %t, want %t", !want, want)
+		}
+	}
+	read(true, message) // with an old record
+	s.batch = nil
+	s.d.assembler.Reset()
+	read(true, message, keepalive)
+	read(false, keepalive)
+	read(false, keepalive)
+}
+
 func microseconds(d time.Duration) pipeline.Timestamp {
 	return pipeline.Timestamp(d / time.Microsecond)
 }

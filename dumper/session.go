@@ -25,6 +25,8 @@ type session struct {
 	batch   []pipeline.Record
 	early   *pipeline.Record   // a PREPARE from before the slot, whose second phase comes next
 	sent    pipeline.Timestamp // when the server sent the last message, by its clock
+	data    bool               // the last read brought a message
+	alive   bool               // it brought a keepalive
 	backlog backlog
 	whole   bool // transactions come in one piece
 }
@@ -207,7 +209,7 @@ func (s *session) read(ctx context.Context) error {
 	n := 0     // bytes of the last read
 	for {
 		err := s.gather(ctx)
-		s.backlog.read(n, s.d.assembler.Held().Inside, s.batch, s.sent)
+		s.note(n)
 		if offerErr := s.offer(ctx); offerErr != nil {
 			return offerErr
 		}
@@ -225,6 +227,15 @@ func (s *session) read(ctx context.Context) error {
 		}
 		s.d.hear()
 	}
+}
+
+// note tells the backlog what a read of n bytes has brought.
+func (s *session) note(n int) {
+	s.backlog.read(n, s.d.assembler.Held().Inside, s.batch, s.sent)
+	if s.alive && !s.data {
+		s.backlog.idle()
+	}
+	s.alive, s.data = false, false
 }
 
 // forget lets go of what is half received when the session ends: it comes again whole in the next one.
@@ -263,9 +274,10 @@ func (s *session) gather(ctx context.Context) error {
 func (s *session) copyData(ctx context.Context, body []byte) error {
 	switch {
 	case len(body) > xlogDataHeader && body[0] == 'w':
-		s.sent = pipeline.Timestamp(binary.BigEndian.Uint64(body[17:]))
+		s.data, s.sent = true, pipeline.Timestamp(binary.BigEndian.Uint64(body[17:]))
 		return s.xlogData(ctx, pipeline.LSN(binary.BigEndian.Uint64(body[1:])), body[xlogDataHeader:])
 	case len(body) > 0 && body[0] == 'k':
+		s.alive = true
 		return s.keepalive(body)
 	case len(body) == 0:
 		return protocolf("empty copy data")
