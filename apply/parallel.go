@@ -32,7 +32,8 @@ import (
 //     one behind it; it never commits something wrong, since rows are checked one by one. A flight that fails before it is the
 //     first one is rolled back and runs again as the first: its error may come from what was not committed yet. One that holds
 //     what the first one waits for is withdrawn (see untie) and does the same. So the first one always gets through, or its error
-//     is its own and ends the attempt.
+//     is its own and ends the attempt; or two wait for each other on the target, which may end the first one (a deadlock): then the
+//     attempt ends as well, and the next one begins without lanes.
 //  4. Nothing that was given its turn is ever run again by the same attempt: whether it is committed, only Progress can tell.
 //  5. What was behind a commit is shown in the order of commits.
 //
