@@ -77,7 +77,7 @@
 // From then on CSNs run ahead of the clocks, and rise by counting, until the clocks have caught up.)
 //
 // W, the watermark, is the lowest floor. Transactions with csn <= W leave in order of CSN. A shard whose floor
-// holds back a waiting transaction is probed.
+// holds back a waiting transaction, the highest as well as the lowest, is probed.
 //
 // # Invariants
 //
@@ -150,7 +150,9 @@
 //
 // So: as long as a global id is used once, a clock that was wrong by any amount tears nothing if its step back is in the
 // stream, or the probe shows it; and never stops the merge. As long as clocks are within MaxClockSkew and gids are not used
-// again before it has passed, nothing is ever ambiguous.
+// again before it has passed, nothing is ever ambiguous, but for two cases, which stop the merge although
+// all is well: what was prepared more than MaxClockSkew and stampDelay before a restart is in dispute when it is sent again; and
+// in a backlog one stream may show the next use before another one shows the end of the use before.
 //
 // BUG(merge): no step back is seen if the shard is idle for longer than its clock is ahead when it is mended, or was idle for
 // longer than it is behind when it became wrong; nor if the clock is corrected slowly. What was prepared meanwhile is taken

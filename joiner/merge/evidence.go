@@ -100,14 +100,14 @@ func (m *Merger) trySeal(t *txn) error {
 	if mb := f.tornBy(t); mb != nil {
 		return m.disagree(t.global, mb.shard)
 	}
-	if err := m.refuseAmbiguous(f, t); err != nil {
-		return err
+	if d := m.ambiguous(f, t); d != nil {
+		return m.refuseAmbiguous(d)
 	}
 	if err := m.refuseUnlisted(t); err != nil {
 		return err
 	}
 	t.sealed = true
-	m.doubt(t)
+	m.remember(t)
 	for _, mb := range t.members {
 		if !mb.processed {
 			t.unprocessed++

@@ -161,8 +161,8 @@ func (m *Merger) intakeCommitPrepared(s *shard, r *pipeline.Record) error {
 	delete(s.prepared, prepareKey{r.GID, r.XID})
 	mb.second = r.End
 	s.queue.push(entry{kind: pipeline.CommitPrepared, member: mb, end: r.End})
-	if mb.txn == nil {
-		m.commit(mb, r.Time)
+	if own := m.ended(mb, r.Time); mb.txn == nil {
+		m.commit(mb, r.Time, own)
 	}
 	if !mb.txn.sealed {
 		m.close(mb.txn, s, r.End) // every PREPARE of it on s lies before
@@ -170,14 +170,20 @@ func (m *Merger) intakeCommitPrepared(s *shard, r *pipeline.Record) error {
 	return nil
 }
 
-// commit finds the transaction of a member whose second phase was received, or makes it.
-func (m *Merger) commit(mb *member, at pipeline.Timestamp) {
+// ended notes until when a member was prepared, also of one that is taken into its transaction already: another use of its
+// gid is told from it by that. own says whether the time is the shard's.
+func (m *Merger) ended(mb *member, at pipeline.Timestamp) (own bool) {
 	// A time well before the PREPARE's is not the shard's own, but set by a session with a replication origin, or the clock
 	// was set back meanwhile.
-	own := mb.clocked && at >= mb.from-m.slack
-	if own {
+	if own = mb.clocked && at >= mb.from-m.slack; own {
 		mb.until = at
-	} else if mb.clocked {
+	}
+	return own
+}
+
+// commit finds the transaction of a member whose second phase was received, or makes it.
+func (m *Merger) commit(mb *member, at pipeline.Timestamp, own bool) {
+	if mb.clocked && !own {
 		mb.disputed = true
 	}
 	for _, t := range m.family(mb.global).txns {

@@ -266,7 +266,8 @@ func (f *family) nearer(t *txn, mb *member) *member {
 		return nil
 	}
 	nearer := func(o *member) bool {
-		return o.shard == mb.shard && o.txn != t && !o.rolledBack && !o.disputed && together(o, t.first, 0)
+		toCome := o.txn == nil && !t.sealed && t.reaches(o) // sealing will take it, too
+		return o.shard == mb.shard && o.txn != t && !toCome && !o.rolledBack && !o.disputed && together(o, t.first, 0)
 	}
 	if i := slices.IndexFunc(f.prepared, nearer); i >= 0 {
 		return f.prepared[i]

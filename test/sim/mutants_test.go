@@ -44,7 +44,7 @@ var mutants = []mutant{
 		"m.dated(s, r.Time)\n\tif r.End <= s.through {", "",
 	},
 	{"the time of another cluster is a CSN", "process.go", "if f.Origin == \"\" {\n\t\tcsn = max", "if true {\n\t\tcsn = max", ""},
-	{"rollback is a commit", "intake.go", "if mb.txn != nil {\n\t\treturn m.disagree(global, s)\n\t}", "if mb.txn == nil {\n\t\tm.commit(mb, r.Time)\n\t}\n\tif true {\n\t\treturn nil\n\t}", ""},
+	{"rollback is a commit", "intake.go", "if mb.txn != nil {\n\t\treturn m.disagree(global, s)\n\t}", "if mb.txn == nil {\n\t\tm.commit(mb, r.Time, m.ended(mb, r.Time))\n\t}\n\tif true {\n\t\treturn nil\n\t}", ""},
 	{"an undecided PREPARE is safe", "checkpoint.go", "if mb.end <= c.Through {", "if false {", ""},
 	{"what is not taken is safe", "checkpoint.go", "c.Through = s.untaken.first().before", "", ""},
 	{
@@ -82,7 +82,7 @@ var mutants = []mutant{
 	{"decisions kept apart by disputed dates stay apart", "txn.go", "!u.sealed && m.sameUse(t, u) }", "false }", ""},
 	{"dates are believed before the probes", "clock.go", "missing = true\n", "", ""},
 	{"an idle shard waits until its clock is there", "evidence.go", "max(pipeline.CSNAt(clock), s.overtakes)", "pipeline.CSNAt(clock)", ""},
-	{"ambiguous fragments stay where they are", "evidence.go", "if err := m.refuseAmbiguous(f, t); err != nil {", "if err := error(nil); err != nil {", ""},
+	{"ambiguous fragments stay where they are", "evidence.go", "if d := m.ambiguous(f, t); d != nil {", "if d := m.ambiguous(f, t); d != nil && false {", ""},
 	{"what may be ambiguous is forgotten at its end", "refuse.go", "if last > 0 {", "if false {", "4600"},
 	{"no heartbeat", "merge.go", "if !moved {", "if true {", ""},
 }
