@@ -10,7 +10,8 @@ import (
 // backlog is read, transactions come in gulps, and the publisher, which takes what is there, would make a unit of the beginning
 // of each. So it lingers, but only where nobody can mind: what it published last was older than lingerBehind, so some
 // milliseconds more are nothing beside the delay that there is. And it does not linger behind a full unit: then it is the
-// publisher that is waited for. A clock that is wrong by more costs lingerTime of delay, no more.
+// publisher that is waited for. A clock that is wrong by more costs lingerTime for each unit that a transaction waits behind, of
+// which there are ten at most (merge.Config.Singly).
 const (
 	lingerTime   = 20 * time.Millisecond
 	lingerBehind = time.Second
