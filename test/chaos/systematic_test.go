@@ -25,6 +25,7 @@ type stage struct {
 	nodes, workers []*program.Program
 	larges         int // large transactions so far
 	present        int // rows on each shard of the last one
+	bursts         int // see commitBurst
 	spared         int // so many nodes and workers live for ever
 
 	// Of the present case.
@@ -219,11 +220,11 @@ func (s *stage) run(x trial) {
 	if x.provoke != nil {
 		x.provoke(s)
 	}
-	port := trap.Wait(s.c, fmt.Sprintf("%s %q", x.place, x.point.name))
-	owner := s.c.Owner(port, append(s.nodes, s.workers...)...)
+	ends := trap.Wait(s.c, fmt.Sprintf("%s %q", x.place, x.point.name))
+	owner := s.c.Owner(ends, append(s.nodes, s.workers...)...)
 	if owner == nil { // it was given up just then
 		if s.again++; s.again > againMax {
-			s.t.Fatalf("%s: nobody has the connection from port %d", &x, port)
+			s.t.Fatalf("%s: nobody has the connection from port %d", &x, ends.Client)
 		}
 		trap.Go()
 		s.b.Progressed()

@@ -244,11 +244,11 @@ func (c *Cluster) Worker(name string) *program.Program {
 		"--lease-ttl", c.options.Lease.String(), "--nats-replicas", strconv.Itoa(len(c.peers)), "--spill-dir", c.SpillDir(name))
 }
 
-// Owner is the program, of those given, that has a connection from the port; nil: none has.
-func (c *Cluster) Owner(port int, programs ...*program.Program) *program.Program {
+// Owner is the program, of those given, that has the connection; nil: none has.
+func (c *Cluster) Owner(ends Ends, programs ...*program.Program) *program.Program {
 	c.t.Helper()
 	for _, p := range programs {
-		if has, err := hasConnection(p.PID(), port); err != nil && p.Running() {
+		if has, err := hasConnection(p.PID(), ends); err != nil && p.Running() {
 			c.t.Fatal(err)
 		} else if has {
 			return p

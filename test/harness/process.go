@@ -11,8 +11,8 @@ import (
 )
 
 // hasConnection says whether a process has a TCP connection from the local port.
-func hasConnection(pid, port int) (bool, error) {
-	inode, err := inodeOf(pid, port)
+func hasConnection(pid int, ends Ends) (bool, error) {
+	inode, err := inodeOf(pid, ends)
 	if err != nil || inode == "" {
 		return false, err
 	}
@@ -36,18 +36,19 @@ func hasConnection(pid, port int) (bool, error) {
 	return false, nil
 }
 
-// inodeOf is the socket with the local port, by the table that the process sees; empty: there is none.
-func inodeOf(pid, port int) (string, error) {
+// inodeOf is the socket of the connection, by the table that the process sees; empty: there is none. Another connection, to
+// another place, may have the same local port.
+func inodeOf(pid int, ends Ends) (string, error) {
 	f, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "net", "tcp"))
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	local := fmt.Sprintf(":%04X", port)
+	local, remote := fmt.Sprintf(":%04X", ends.Client), fmt.Sprintf(":%04X", ends.Server)
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
-		if len(words) > 9 && strings.HasSuffix(words[1], local) && words[9] != "0" {
+		if len(words) > 9 && strings.HasSuffix(words[1], local) && strings.HasSuffix(words[2], remote) && words[9] != "0" {
 			return words[9], nil
 		}
 	}

@@ -67,8 +67,11 @@ func (t *Trap) look(p *Proxy, l *link, d Direction, message []byte) Place {
 // Caught is closed when a connection stands at the place.
 func (t *Trap) Caught() <-chan struct{} { return t.caught }
 
-// Wait waits until a connection stands at the place, and says whose it is: the client's port.
-func (t *Trap) Wait(c *Cluster, what string) (port int) {
+// Ends are the ports of a client's connection to a proxy.
+type Ends struct{ Client, Server int }
+
+// Wait waits until a connection stands at the place, and says which.
+func (t *Trap) Wait(c *Cluster, what string) Ends {
 	c.t.Helper()
 	select {
 	case <-t.caught:
@@ -76,7 +79,7 @@ func (t *Trap) Wait(c *Cluster, what string) (port int) {
 		t.Remove()
 		c.t.Fatalf("wait until a connection stands %s: the place did not come", what)
 	}
-	return t.link.port()
+	return Ends{Client: t.link.port(), Server: t.proxy.Port()}
 }
 
 // Go lets the connection go on, with what was held.
