@@ -16,6 +16,13 @@ func PingTurns(every time.Duration) (restore func()) {
 	return func() { turnPing = before }
 }
 
+// Sets changes from how many rows on, and up to how many, one statement is for many rows.
+func Sets(from, upTo int) (restore func()) {
+	set, copies, most := setMin, copyMin, setRowsMax
+	setMin, copyMin, setRowsMax = from, from, upTo
+	return func() { setMin, copyMin, setRowsMax = set, copies, most }
+}
+
 // Learned is what a session learns about what keeps the rows of a table apart, as text.
 func Learned(ctx context.Context, as apply.Session, schema, name string) (string, error) {
 	t, err := as.(*session).table(ctx, tableName{schema, name})

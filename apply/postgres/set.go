@@ -18,14 +18,14 @@ import (
 // (The protocol lets the server ignore the data if the statement fails.) The number of rows that the target touched must
 // be the number of rows that were sent.
 
-// From how many rows on one statement is cheaper than one for each; see docs/performance.md.
-const (
+// From how many rows on one statement is cheaper than one for each; see docs/performance.md. They are variables for a test.
+var (
 	setMin  = 12
 	copyMin = 12
 )
 
 // setRowsMax is how many rows one statement deletes or updates; it is also limited by Config.ChunkBytes.
-const setRowsMax = 1000
+var setRowsMax = 1000
 
 // sets is memory for making such statements, used again and again.
 type sets struct {
