@@ -32,8 +32,10 @@ func TestRelay(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		r := &running{
-			worker: apply.New(apply.Config{Subscription: "s", Target: target, Source: source, GroupUnits: 1 + b.r.IntN(3),
-				RetryMin: time.Millisecond, RetryMax: time.Millisecond, RetryBlocked: 10 * time.Millisecond}),
+			worker: apply.New(apply.Config{
+				Subscription: "s", Target: target, Source: source, GroupUnits: 1 + b.r.IntN(3),
+				RetryMin: time.Millisecond, RetryMax: time.Millisecond, RetryBlocked: 10 * time.Millisecond,
+			}),
 			done: make(chan error, 1), stop: cancel,
 		}
 		go func() { r.done <- r.worker.Run(ctx) }()
