@@ -61,7 +61,7 @@ func (s *stage) inOrder() (text string) {
 // lanesMin is how many sessions are in the midst of a transaction, with rows, when something happens to one of them; a burst in
 // which that does not come is tried again.
 const (
-	lanesMin   = 3
+	lanesMin   = 2
 	lanesTries = 10
 )
 
