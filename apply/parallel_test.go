@@ -394,7 +394,7 @@ func TestFewConnections(t *testing.T) {
 			w, _, begin := lanesWorld(t, target, 20, nil)
 			begin()
 			target.finish(w, 20)
-			if target.opened > lanes+1 {
+			if target.opened > 1+w.worker.cfg.Workers { // one that is on its way may find the room of one that was just given up
 				t.Errorf("%d connections", target.opened)
 			}
 		})
