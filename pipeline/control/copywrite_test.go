@@ -108,7 +108,7 @@ func TestCopiesOfManyTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	job := control.NewCopyJob(control.CopyInitial, nil, "merge", "me@here")
-	for i := range 50_000 {
+	for i := range 70_000 {
 		job.Tables = append(job.Tables, control.CopyTableName{Schema: "public", Name: fmt.Sprintf("orders_of_customer_%d", i)})
 		job.Keyed = append(job.Keyed, i%3 > 0)
 	}
@@ -121,7 +121,7 @@ func TestCopiesOfManyTables(t *testing.T) {
 	}
 	source := rand.New(rand.NewPCG(1, 1))
 	for i := range job.Tables { // nothing to compress
-		job.Tables[i].Name = fmt.Sprintf("%x%x%x", source.Uint64(), source.Uint64(), source.Uint64())
+		job.Tables[i].Name = fmt.Sprintf("%x%x%x%x", source.Uint64(), source.Uint64(), source.Uint64(), source.Uint64())
 	}
 	was := job.Revision
 	if err := copies.PutJob(ctx, "bank", job); !errors.Is(err, control.ErrTooLarge) || job.Revision != was {
