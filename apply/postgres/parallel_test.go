@@ -56,6 +56,13 @@ func (w *world) gate() (open func(b *backlog)) {
 			w.t.Fatal("the worker does not read")
 		}
 		unlock()
+		for late := time.After(time.Minute); w.target.rows("SELECT v FROM gate") != "1\n"; { // else its session is taken for one of those behind it
+			select {
+			case <-late:
+				w.t.Fatal("the first transaction does not come")
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
 	}
 }
 
