@@ -28,6 +28,8 @@ import (
 const PaceBytes = 32 << 20
 
 // unused counts as in use for the collector.
+//
+//lint:ignore U1000 it is there to be kept
 var unused []byte
 
 // Pace lets PaceBytes of garbage lie, in this process from now on. It is the first call of a main: what is set aside for that
