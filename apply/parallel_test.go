@@ -35,7 +35,6 @@ type lanesTarget struct {
 	open      int
 	opened    int
 	together  int // groups at a time, at most
-	before    []pipeline.CSN
 }
 
 type lane struct {

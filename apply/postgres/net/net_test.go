@@ -304,7 +304,7 @@ func TestRefused(t *testing.T) {
 	var rows Rows
 	rows.Begin(nil)
 	insert := &pipeline.Change{Op: pipeline.Insert, New: tuple("k", "v")}
-	if !rows.Add(0, 1, insert) || !rows.Add(0, 1, insert) || rows.Len() != 2 {
+	if !rows.Add(0, 1, insert) || !rows.Add(0, 2, insert) || rows.Len() != 2 {
 		t.Error("without a key every insert is a row")
 	}
 	if rows.Add(0, 1, &pipeline.Change{Op: pipeline.Delete, OldKind: pipeline.OldFull, Old: tuple("k", "v")}) {
