@@ -106,17 +106,8 @@ func testBlind(t *testing.T, rows, changes, units int) {
 	open(source)
 	last, lanes := -1, 0
 	for last < transactions {
-		state := w.target.rows(blindState)
-		var n, busy int
-		if _, err := fmt.Sscanf(state, "%d|", &n); err != nil {
-			t.Fatal(err)
-		}
-		if n < last || state != states[n] {
-			t.Fatalf("seed %d: after %d, the target shows\n%sthe source after %d\n%s", *seed, last, state, n, states[n])
-		}
-		last = n
-		_, _ = fmt.Sscan(w.target.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND datname = current_database() AND xact_start IS NOT NULL"), &busy)
-		lanes = max(lanes, busy)
+		last = w.look(blindState, states, last)
+		lanes = max(lanes, w.count(inTransaction))
 	}
 	fl.until(w.csn)
 	w.same("keyed", "whole", "loose", "parts", "log")

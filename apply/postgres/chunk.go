@@ -67,7 +67,7 @@ func (w *writer) loadKeyed(ctx context.Context, c *chunk, cp *copyOf) error {
 	if w.once || cp == nil || cp.conflicts {
 		return w.copyAround(ctx, c)
 	}
-	if _, err := w.s.run(ctx, "SAVEPOINT cdc_rows"); err != nil {
+	if err := w.s.exec(ctx, "SAVEPOINT cdc_rows"); err != nil {
 		return err
 	}
 	err := w.copyIn(ctx, c, c.plan.table.name.String())
@@ -76,11 +76,10 @@ func (w *writer) loadKeyed(ctx context.Context, c *chunk, cp *copyOf) error {
 		if err != nil {
 			return err
 		}
-		_, err := w.s.run(ctx, "RELEASE cdc_rows")
-		return err
+		return w.s.exec(ctx, "RELEASE cdc_rows")
 	}
 	cp.conflicts = true
-	if _, err := w.s.run(ctx, "ROLLBACK TO cdc_rows; RELEASE cdc_rows"); err != nil {
+	if err := w.s.exec(ctx, "ROLLBACK TO cdc_rows; RELEASE cdc_rows"); err != nil {
 		return err
 	}
 	w.rows, w.rowSize = w.rows-c.rows, w.rowSize-c.size
@@ -96,7 +95,7 @@ func (w *writer) loadKeyed(ctx context.Context, c *chunk, cp *copyOf) error {
 func (w *writer) copyAround(ctx context.Context, c *chunk) error {
 	p := c.plan
 	names := p.columnList()
-	_, err := w.s.run(ctx, "CREATE TEMPORARY TABLE cdc_rows ON COMMIT DROP AS SELECT "+names+" FROM "+p.table.name.String()+" WITH NO DATA")
+	err := w.s.exec(ctx, "CREATE TEMPORARY TABLE cdc_rows ON COMMIT DROP AS SELECT "+names+" FROM "+p.table.name.String()+" WITH NO DATA")
 	if err != nil {
 		err = blockedIfRight(fmt.Errorf("make a temporary table for copied rows: %w", err),
 			fmt.Sprintf("GRANT TEMPORARY ON DATABASE … TO %s, and SELECT ON %s; it goes on by itself", quote(w.s.user()), p.table.name))
@@ -125,8 +124,7 @@ func (w *writer) copyAround(ctx context.Context, c *chunk) error {
 	if err := c.all(rows); err != nil {
 		return err
 	}
-	_, err = w.s.run(ctx, "DROP TABLE pg_temp.cdc_rows")
-	return err
+	return w.s.exec(ctx, "DROP TABLE pg_temp.cdc_rows")
 }
 
 // eachRow sends every row in a statement of its own, so that an error names it.
@@ -160,10 +158,15 @@ func (p *plan) columnList() string {
 	return b.String()
 }
 
+// copySQL is a COPY, in text form, into a table with these columns.
+func (p *plan) copySQL(table string) string {
+	return "COPY " + table + " (" + p.columnList() + ") FROM STDIN"
+}
+
 // copyIn sends the rows by COPY.
 func (w *writer) copyIn(ctx context.Context, c *chunk, table string) error {
 	done := w.s.waits()
-	tag, err := w.s.conn.CopyFrom(ctx, c, "COPY "+table+" ("+c.plan.columnList()+") FROM STDIN")
+	tag, err := w.s.conn.CopyFrom(ctx, c, c.plan.copySQL(table))
 	done()
 	if read := c.close(); read != nil {
 		return read // not the target's fault

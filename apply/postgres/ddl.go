@@ -340,5 +340,6 @@ func (w *writer) altering(tx *pipeline.Transaction) error {
 			Try: "do on the target what it does, then cdcctl skip",
 		}
 	}
-	return w.changes(tx, &order{}, nil, inOrder)
+	w.order = order{}
+	return w.changes(tx, nil, inOrder)
 }

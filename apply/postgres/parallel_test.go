@@ -83,27 +83,38 @@ func newBacklog(txs []*pipeline.Transaction) *backlog {
 	return &backlog{memory: newMemory("stream", txs...), read: make(chan struct{})}
 }
 
-// sessions counts the worker's sessions on the target for which this is so, until it is the number wanted.
+// sessions waits until so many of the worker's sessions on the target are so.
 func (w *world) sessions(want int, is string) {
 	w.t.Helper()
 	late := time.After(time.Minute)
 	for {
-		got := w.target.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND datname = current_database() AND " + is)
-		if got == fmt.Sprintln(want) {
+		got := w.count(is)
+		if got == want {
 			return
 		}
 		select {
 		case <-late:
-			w.t.Fatalf("%s sessions with %s, want %d:\n%s", got, is, want,
+			w.t.Fatalf("%d sessions with %s, want %d:\n%s", got, is, want,
 				w.target.rows("SELECT pid, state, wait_event_type, wait_event, query FROM pg_stat_activity WHERE application_name = 'cdc apply s'"))
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
 
+// count counts the worker's sessions on the target for which this is so.
+func (w *world) count(is string) (n int) {
+	w.t.Helper()
+	text := w.target.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND datname = current_database() AND " + is)
+	if _, err := fmt.Sscan(text, &n); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
 const (
-	waitsForTurn = "state = 'idle in transaction'"
-	waitsForLock = "wait_event_type = 'Lock'"
+	waitsForTurn  = "state = 'idle in transaction'"
+	waitsForLock  = "wait_event_type = 'Lock'"
+	inTransaction = "xact_start IS NOT NULL"
 )
 
 // TestLaterGroupRuns: while a group waits for a lock, one behind it that touches another row has done everything but commit, and
@@ -219,6 +230,19 @@ func newBank(t *testing.T, transactions int) (b *bank, open func(*backlog)) {
 	return b, open
 }
 
+// look sees that the target shows a state of the source that is not before the last one seen; the state begins with its number.
+func (w *world) look(query string, states []string, last int) (n int) {
+	w.t.Helper()
+	state := w.target.rows(query)
+	if _, err := fmt.Sscanf(state, "%d|", &n); err != nil {
+		w.t.Fatal(err)
+	}
+	if n < last || state != states[n] {
+		w.t.Fatalf("seed %d: after %d, the target shows\n%sthe source after %d\n%s", *seed, last, state, n, states[n])
+	}
+	return n
+}
+
 // change is some transfers between accounts, or names that come, go and change hands.
 func (b *bank) change() string {
 	r := b.r
@@ -248,22 +272,12 @@ func TestEveryStateWasOne(t *testing.T) {
 			open(source)
 			last, lanes, looks := -1, 0, 0
 			for last < transactions {
-				state := w.target.rows(bankState)
-				var n int
-				if _, err := fmt.Sscanf(state, "%d|", &n); err != nil {
-					t.Fatal(err)
-				}
-				if n < last || state != b.states[n] {
-					t.Fatalf("seed %d: after %d, the target shows\n%sthe source after %d\n%s", *seed, last, state, n, b.states[n])
-				}
-				last = n
+				last = w.look(bankState, b.states, last)
 				looks++
 				if kills && looks%40 == 0 {
 					w.target.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND datname = current_database() ORDER BY random() LIMIT 1")
 				}
-				var open int
-				_, _ = fmt.Sscan(w.target.rows("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdc apply s' AND datname = current_database() AND xact_start IS NOT NULL"), &open)
-				lanes = max(lanes, open)
+				lanes = max(lanes, w.count(inTransaction))
 			}
 			fl.until(w.csn)
 			w.same("account", "keyed", "whole", "log")

@@ -3,7 +3,6 @@ package postgres_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -45,16 +44,8 @@ func TestRelay(t *testing.T) {
 	open(source)
 	last, looks := -1, 0
 	for last < transactions {
-		state := w.target.rows(bankState)
-		var n int
-		if _, err := fmt.Sscanf(state, "%d|", &n); err != nil {
-			t.Fatal(err)
-		}
-		if n < last || state != b.states[n] {
-			t.Fatalf("seed %d: after %d, the target shows\n%sthe source after %d\n%s", *seed, last, state, n, b.states[n])
-		}
-		last = n
-		if looks++; n > 0 && looks%60 == 0 && len(all) < 12 {
+		last = w.look(bankState, b.states, last)
+		if looks++; last > 0 && looks%60 == 0 && len(all) < 12 {
 			begin()
 		}
 	}

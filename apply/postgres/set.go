@@ -231,7 +231,7 @@ func (w *writer) insertRows(p *plan) error {
 	s := w.s
 	s.state = append(s.state[:0], 'Y')
 	st := s.statement(p, func() *statement {
-		return &statement{sql: "COPY " + p.table.name.String() + " (" + p.columnList() + ") FROM STDIN", plan: p, columns: p.written()}
+		return &statement{sql: p.copySQL(p.table.name.String()), plan: p, columns: p.written()}
 	})
 	ch := change{op: pipeline.Insert, csn: rows[len(rows)-1].CSN, plan: p}
 	if st.name == "" {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -135,10 +136,7 @@ func (s *session) touching(ctx context.Context, shard pipeline.ShardID, r *pipel
 				return nil, err
 			}
 		}
-		var err error
-		if t, err = s.tellApart(ctx, s.plans[r]); err != nil {
-			return nil, err
-		}
+		t = s.plans[r].tellApart()
 		s.touched[r] = t
 	}
 	if t.alone {
@@ -246,18 +244,14 @@ func canonical(c class, text []byte) []byte {
 }
 
 // tellApart finds out how the changes of a table are told apart.
-func (s *session) tellApart(ctx context.Context, p *plan) (*touched, error) {
+func (p *plan) tellApart() *touched {
 	if p.gone || p.table.strict {
-		return &touched{alone: true}, nil
+		return &touched{alone: true}
 	}
-	rows, err := s.query(ctx, "SELECT coalesce(pg_catalog.pg_partition_root($1::oid)::oid, $1::oid)", p.table.oid)
-	if err != nil {
-		return nil, err
-	}
-	root := maphash.Bytes(touchSeed, rows[0][0])
+	root := maphash.String(touchSeed, cmp.Or(p.table.tree, p.table.oid))
 	t := &touched{table: root, whole: len(p.table.keys) == 0}
 	if t.whole {
-		return t, nil
+		return t
 	}
 	// The first key is first, and there even if it is among the others: rows are told apart by it.
 	first := unique{columns: p.table.keys[0], exact: slices.ContainsFunc(p.table.uniques, func(u unique) bool {
@@ -267,13 +261,13 @@ func (s *session) tellApart(ctx context.Context, p *plan) (*touched, error) {
 		k, ok := p.touchedKey(root, u)
 		if !ok {
 			t.whole = true
-			return t, nil
+			return t
 		}
 		if !slices.ContainsFunc(t.keys, func(x touchedKey) bool { return x.salt == k.salt }) {
 			t.keys = append(t.keys, k)
 		}
 	}
-	return t, nil
+	return t
 }
 
 // touchedKey makes one of an index; ok: its values tell rows apart.

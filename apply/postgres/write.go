@@ -110,15 +110,15 @@ func (w *writer) transaction(tx *pipeline.Transaction) error {
 		return at(tx.CSN, err)
 	}
 	if moved != nil {
-		if err := w.changes(tx, &w.order, moved, first); err != nil {
+		if err := w.changes(tx, moved, first); err != nil {
 			return err
 		}
 	}
-	return w.changes(tx, &w.order, moved, inOrder)
+	return w.changes(tx, moved, inOrder)
 }
 
 // changes sends those of a transaction's changes that have this fate, in order.
-func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, chosen fate) error {
+func (w *writer) changes(tx *pipeline.Transaction, moved moved, chosen fate) error {
 	if w.visit == nil {
 		w.visit = w.visited
 	}
@@ -132,7 +132,7 @@ func (w *writer) changes(tx *pipeline.Transaction, order *order, moved moved, ch
 			}
 			continue
 		}
-		w.pass = pass{tx: tx, f: f, fragment: n, order: order, moved: moved, chosen: chosen, i: -1}
+		w.pass = pass{tx: tx, f: f, fragment: n, moved: moved, chosen: chosen, i: -1}
 		walker := &w.s.walker
 		if f.Content != nil {
 			walker = new(pipeline.Walker) // it holds on to the last row
@@ -151,7 +151,6 @@ type pass struct {
 	tx       *pipeline.Transaction
 	f        *pipeline.Fragment
 	fragment int
-	order    *order
 	moved    moved
 	chosen   fate
 	i        int // of the change
@@ -179,7 +178,7 @@ func (w *writer) visited(c *pipeline.Change) error {
 		return err
 	}
 	cp := w.s.copies.of(p)
-	if ps.order.wiped(ps.fragment, ps.i, p.table) || !cp.counts(ps.f.Shard) {
+	if w.order.wiped(ps.fragment, ps.i, p.table) || !cp.counts(ps.f.Shard) {
 		return nil
 	}
 	return w.change(ps.tx.CSN, p, ps.f, c, cp.lenient())

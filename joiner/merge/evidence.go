@@ -100,8 +100,8 @@ func (m *Merger) trySeal(t *txn) error {
 	if mb := f.tornBy(t); mb != nil {
 		return m.disagree(t.global, mb.shard)
 	}
-	if d := m.ambiguous(f, t); d != nil {
-		return m.refuseAmbiguous(d)
+	if err := m.refuseAmbiguous(f, t); err != nil {
+		return err
 	}
 	if err := m.refuseUnlisted(t); err != nil {
 		return err

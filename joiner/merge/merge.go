@@ -190,10 +190,7 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 
 // countMax bounds the number of transactions in the batch that may leave with watermark w; 0 means no bound.
 func (m *Merger) countMax(w pipeline.CSN) int {
-	if m.conf.Singly == 0 {
-		return m.conf.BatchMax
-	}
-	if m.waiting.upTo(w, m.conf.Singly+1) <= m.conf.Singly {
+	if m.conf.Singly > 0 && m.waiting.upTo(w, m.conf.Singly+1) <= m.conf.Singly {
 		return 1
 	}
 	return m.conf.BatchMax

@@ -8,21 +8,15 @@ import (
 
 // What the merge refuses when a transaction is sealed: to go on would tear one without a word.
 
-// doubt is a fragment of a transaction that may be that of another fragment, and which these are.
-type doubt struct {
-	t         *txn
-	mb, other *member
-}
-
-// ambiguous finds out whether gids were used again so soon, or by clocks so wrong, that a fragment of t may belong to another
-// use or one of another use to t; nil: no. (If a list tells, nothing is ambiguous.)
-func (m *Merger) ambiguous(f *family, t *txn) *doubt {
+// refuseAmbiguous stops when gids were used again so soon, or by clocks so wrong, that a fragment of t may belong to another
+// use or one of another use to t. (If a list tells, nothing is ambiguous.)
+func (m *Merger) refuseAmbiguous(f *family, t *txn) error {
 	if t.decider != nil {
 		return nil
 	}
 	if mb := t.disputed(); mb != nil {
 		if o := f.another(t); o != nil {
-			return &doubt{t, mb, o}
+			return m.ambiguous(t, mb, o)
 		}
 	}
 	for _, u := range f.txns {
@@ -31,19 +25,19 @@ func (m *Merger) ambiguous(f *family, t *txn) *doubt {
 		}
 		for _, mb := range u.members {
 			if t.wants(mb) {
-				return &doubt{u, mb, t.first}
+				return m.ambiguous(u, mb, t.first)
 			}
 		}
 	}
 	for _, mb := range t.members {
 		if o := f.ofLater(t, mb); o != nil && mb != t.first {
-			return &doubt{t, mb, o}
+			return m.ambiguous(t, mb, o)
 		}
 	}
 	for _, u := range f.txns {
 		for _, mb := range u.members {
 			if o := f.nearer(u, mb); o != nil && u.decider == nil {
-				return &doubt{u, mb, o}
+				return m.ambiguous(u, mb, o)
 			}
 		}
 	}
@@ -107,8 +101,8 @@ func (f *family) underWay(t *txn) bool {
 		slices.ContainsFunc(f.prepared, func(mb *member) bool { return mb.txn == nil && !mb.rolledBack })
 }
 
-func (m *Merger) refuseAmbiguous(d *doubt) error {
-	t, mb, other := d.t, d.mb, d.other
+// ambiguous says that mb, of t, may be of the transaction that other is of.
+func (m *Merger) ambiguous(t *txn, mb, other *member) error {
 	return m.fail("gid %q was used again too soon, or while a clock was wrong: the fragment at %s of shard %d, prepared from %s to %s, may belong "+
 		"to the transaction at %s of shard %d, prepared at %s, or to that at %s of shard %d, prepared at %s. "+
 		"Try: gids that are not used again before max_clock_skew has passed; then cdcctl drop-subscription and cdcctl create-subscription",

@@ -184,9 +184,8 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	conf := merge.Config{
 		Shards: len(c.sub.Shards), MaxClockSkew: time.Duration(c.sub.MaxClockSkew), GlobalID: rules.Global,
 		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: FragmentBytes, DatesBehind: DatesBehind,
-		Alone: copying.Alone,
+		BatchMax: c.unitCountMax(), Alone: copying.Alone,
 	}
-	conf.BatchMax = c.unitCountMax()
 	if c.sub.Format == control.FormatJSON && c.pub.Replicas() == 1 {
 		conf.Singly = jsonSingly
 	}
