@@ -172,17 +172,11 @@ func (s *stage) lanes(x lanesTrial) {
 		s.lanes(x)
 		return
 	}
-	owner := s.c.Owner(trap.Wait(s.c, strconv.Quote(what)), s.workers...)
-	if owner == nil { // it was given up just then
-		if s.again++; s.again > lanesTries {
-			s.t.Fatalf("%s: nobody has the connection", what)
-		}
-		trap.Go()
-		s.b.Progressed()
+	owner := s.owner(trap, trap.Wait(s.c, strconv.Quote(what)), what, lanesTries, s.workers...)
+	if owner == nil {
 		s.lanes(x)
 		return
 	}
-	s.again = 0
 	caught := s.inOrder()
 	x.do(s, trap, owner)
 	behind := s.inOrder()

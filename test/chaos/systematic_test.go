@@ -193,6 +193,21 @@ const (
 	againMax  = 3
 )
 
+// owner finds the program whose connection was caught. nil: it was given up just then, and the case is to be run again.
+func (s *stage) owner(trap *harness.Trap, ends harness.Ends, what string, tries int, programs ...*program.Program) *program.Program {
+	s.t.Helper()
+	if p := s.c.Owner(ends, programs...); p != nil {
+		s.again = 0
+		return p
+	}
+	if s.again++; s.again > tries {
+		s.t.Fatalf("%s: nobody has the connection from port %d", what, ends.Client)
+	}
+	trap.Go()
+	s.b.Progressed()
+	return nil
+}
+
 // run runs one case and verifies everything.
 func (s *stage) run(x trial) {
 	s.t.Helper()
@@ -221,17 +236,11 @@ func (s *stage) run(x trial) {
 		x.provoke(s)
 	}
 	ends := trap.Wait(s.c, fmt.Sprintf("%s %q", x.place, x.point.name))
-	owner := s.c.Owner(ends, append(s.nodes, s.workers...)...)
-	if owner == nil { // it was given up just then
-		if s.again++; s.again > againMax {
-			s.t.Fatalf("%s: nobody has the connection from port %d", &x, ends.Client)
-		}
-		trap.Go()
-		s.b.Progressed()
+	owner := s.owner(trap, ends, x.String(), againMax, append(s.nodes, s.workers...)...)
+	if owner == nil {
 		s.run(x)
 		return
 	}
-	s.again = 0
 	caught := time.Now()
 	x.do(s, trap, owner)
 	s.b.Progressed()

@@ -82,7 +82,7 @@ var mutants = []mutant{
 	{"decisions kept apart by disputed dates stay apart", "txn.go", "!u.sealed && m.sameUse(t, u) }", "false }", ""},
 	{"dates are believed before the probes", "clock.go", "missing = true\n", "", ""},
 	{"an idle shard waits until its clock is there", "evidence.go", "max(pipeline.CSNAt(clock), s.overtakes)", "pipeline.CSNAt(clock)", ""},
-	{"ambiguous fragments stay where they are", "evidence.go", "if d := m.ambiguous(f, t); d != nil {", "if d := m.ambiguous(f, t); d != nil && false {", ""},
+	{"ambiguous fragments stay where they are", "evidence.go", "if err := m.refuseAmbiguous(f, t); err != nil {", "if err := error(nil); err != nil {", ""},
 	{"what may be ambiguous is forgotten at its end", "refuse.go", "if last > 0 {", "if false {", "4600"},
 	{"no heartbeat", "merge.go", "if !moved {", "if true {", ""},
 }
