@@ -68,7 +68,7 @@ func (c *Copies) write(ctx context.Context, msg *nats.Msg, revision uint64) (uin
 		switch {
 		case err == nil || errors.Is(err, ErrTaken):
 			return next, err
-		case !MayRecover(err) && !errors.Is(err, nats.ErrReconnectBufExceeded):
+		case !MayRecover(err):
 			return 0, err
 		}
 		unanswered = true

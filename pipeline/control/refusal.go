@@ -31,6 +31,8 @@ func MayRecover(err error) bool {
 		return true
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrDisconnected):
 		return true
+	case errors.Is(err, nats.ErrReconnectBufExceeded): // without a connection just now (see Connect)
+		return true
 	}
 	return errors.As(err, &api) && api.Code == 503
 }

@@ -13,10 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded/natstest"
@@ -89,6 +91,19 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	bus.Close()
+}
+
+// A server that went away between the connection and the first question is waited for like one that was never there.
+func TestServerGone(t *testing.T) {
+	srv, bus := natstest.Embedded(t)
+	gone := make(chan struct{})
+	once := sync.OnceFunc(func() { close(gone) })
+	bus.NC.SetDisconnectErrHandler(func(*nats.Conn, error) { once() })
+	srv.Close()
+	<-gone
+	if _, err := control.OpenCatalog(t.Context(), bus.JS, 1); err == nil || !control.MayRecover(err) {
+		t.Errorf("is not waited for: %v", err)
+	}
 }
 
 func TestCheckURLs(t *testing.T) {
