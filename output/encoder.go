@@ -17,8 +17,8 @@ import (
 
 // Encoder turns a batch into payloads.
 //
-//   - Order: payloads are in the order of the batch's transactions, and every transaction is in exactly one. A
-//     payload holds whole transactions only.
+//   - Order: payloads are in the order of the batch's transactions. A payload holds whole transactions, or a part of one: then
+//     those with Transactions 0 come first, and the last one of the transaction has Transactions 1.
 //   - A batch without transactions has no payloads; its checkpoint travels without one.
 //   - Memory: payloads are good until the second Encode after theirs, which uses their memory again: one unit may be on its
 //     way while the next one is encoded. The encoder keeps nothing of the batch but its relations, which are immutable, and which
@@ -37,8 +37,14 @@ type Payload struct {
 	Data         []byte
 	Large        Large        // instead of Data: a payload that is not in memory
 	CSN          pipeline.CSN // of the last transaction in it
-	Transactions int          // at least 1
+	Transactions int          // that end in it
+	// Subject is behind the subscription's own (wire.SubjectOf); empty: that of transactions.
+	Subject string
+	Headers []Header // beside those that every message has
 }
+
+// Header is a header of a payload's first message.
+type Header struct{ Name, Value string }
 
 // Large is a payload that is made while it is written.
 type Large interface {

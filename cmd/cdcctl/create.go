@@ -11,6 +11,7 @@ import (
 
 	"shardcdc/cmd/cli"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/mark"
 	"shardcdc/pipeline/subscribe"
 )
@@ -19,7 +20,8 @@ import (
 type specFlags struct {
 	shards, targets, gidRules []string
 	tables, publications      nameList
-	slot, format, truncate    string
+	slot, truncate            string
+	format                    format.Format
 	ddl                       string
 	slotTimeout, maxClockSkew time.Duration
 	retain                    time.Duration
@@ -68,8 +70,29 @@ func (s *specFlags) addSources(f *pflag.FlagSet) {
 	f.DurationVar(&s.maxClockSkew, "max-clock-skew", control.DefaultMaxClockSkew, "the most by which the shards' clocks may differ; more stops the subscription")
 }
 
+// addFormat adds the flags that say what the stream looks like.
+func addFormat(f *pflag.FlagSet, v *format.Format) {
+	f.StringVar(&v.Name, "format", format.Internal, "of the stream: internal (for targets), json or sql (for consumers of your own)")
+	f.StringVar(&v.JSON.Layout, "json-layout", "", "transaction (one message per transaction; the default), or row (one per row, on cdc.NAME.SCHEMA.TABLE)")
+	f.StringVar(&v.JSON.Flavour, "json-flavour", "", "native (the default), or debezium (what consumers of Debezium's connector for PostgreSQL read)")
+	f.BoolVar(&v.JSON.Types, "json-types", false, "every row tells the types of its columns")
+	f.BoolVar(&v.JSON.FillUnchanged, "json-fill-unchanged", false, "take a TOAST value that an update did not touch from the old row, where REPLICA IDENTITY FULL has it")
+	f.BoolVar(&v.JSON.CloudEvents, "json-cloudevents", false, "the attributes of CloudEvents 1.0 as headers of every row's message")
+	f.BoolVar(&v.Debezium.Schema, "debezium-schema", false, "schemas.enable: every message holds its schema")
+	f.StringVar(&v.Debezium.Decimal, "debezium-decimal", "", "decimal.handling.mode: string (the default), precise, double")
+	f.StringVar(&v.Debezium.Binary, "debezium-binary", "", "binary.handling.mode: bytes (the default), base64, base64-url-safe, hex")
+	f.StringVar(&v.Debezium.Time, "debezium-time", "", "time.precision.mode: adaptive (the default), adaptive_time_microseconds, connect, microseconds, nanoseconds, isostring")
+	f.StringVar(&v.Debezium.Interval, "debezium-interval", "", "interval.handling.mode: numeric (the default), string")
+	f.StringVar(&v.Debezium.HStore, "debezium-hstore", "", "hstore.handling.mode: json (the default), map")
+	f.BoolVar(&v.Debezium.Tombstones, "debezium-tombstones", false, "tombstones.on.delete: an empty message behind each delete")
+	f.BoolVar(&v.Debezium.Truncate, "debezium-truncate", false, "publish TRUNCATE as op t, which not every consumer knows")
+	f.StringVar(&v.SQL.Dialect, "sql-dialect", "", "postgresql (the default), or mysql (also for MariaDB)")
+	f.BoolVar(&v.SQL.Idempotent, "sql-idempotent", false, "statements that may be run again")
+	f.BoolVar(&v.SQL.CreateTables, "sql-create-tables", false, "CREATE TABLE IF NOT EXISTS in front of a table's first change")
+}
+
 func (s *specFlags) addRest(f *pflag.FlagSet) {
-	f.StringVar(&s.format, "format", control.FormatInternal, "of the stream: internal (for targets) or json (for consumers of your own)")
+	addFormat(f, &s.format)
 	s.memory = control.DefaultMemoryBytesMax
 	f.Var(&s.memory, "memory-bytes-max", "row data that a node may hold for the subscription")
 	s.spill = control.DefaultSpillBytesMax

@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"shardcdc/pipeline"
-	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/wire"
 )
 
@@ -39,9 +39,9 @@ type largePayload interface {
 
 func (r *unitReader) newLarge(n int) (largePayload, error) {
 	switch r.format {
-	case control.FormatInternal:
+	case format.Internal:
 		return &largeFrame{a: r.decoder.Begin(n), shards: r.shards}, nil
-	case control.FormatJSON:
+	case format.JSON:
 		return &largeText{}, nil
 	}
 	return nil, r.unknownFormat()

@@ -9,6 +9,7 @@ import (
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/wire"
 )
 
@@ -27,16 +28,16 @@ func transfer(n int) *pipeline.Batch {
 }
 
 // payloadOf is a batch in a format.
-func payloadOf(t *testing.T, format string, b *pipeline.Batch) []byte {
+func payloadOf(t *testing.T, name string, b *pipeline.Batch) []byte {
 	t.Helper()
-	if format == control.FormatInternal {
+	if name == format.Internal {
 		frame, err := new(wire.Encoder).AppendUnit(nil, b)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return frame
 	}
-	payloads, err := outputjson.New([]string{"a", "b"}).Encode(b)
+	payloads, err := outputjson.New([]string{"a", "b"}, format.JSONOptions{}).Encode(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,16 +47,16 @@ func payloadOf(t *testing.T, format string, b *pipeline.Batch) []byte {
 // Of a transaction beyond the limit tail shows the head, whatever the format, and goes on behind it.
 func TestTailLarge(t *testing.T) {
 	const limit, part = 4000, 1000
-	for _, format := range []string{control.FormatInternal, control.FormatJSON} {
-		t.Run(format, func(t *testing.T) {
-			sub := &control.Subscription{Name: "s", Format: format, Shards: []control.Shard{{Name: "a"}, {Name: "b"}}}
+	for _, name := range []string{format.Internal, format.JSON} {
+		t.Run(name, func(t *testing.T) {
+			sub := &control.Subscription{Name: "s", Format: name, Shards: []control.Shard{{Name: "a"}, {Name: "b"}}}
 			r := newUnitReader(sub, limit)
 			var shown []string
 			add := func(parts [][]byte, until int) {
 				t.Helper()
 				for k, data := range parts[:until] {
 					h := nats.Header{}
-					h.Set(wire.HeaderFormat, format)
+					h.Set(wire.HeaderFormat, name)
 					if len(parts) > 1 {
 						h.Set(wire.HeaderPart, wire.PartHeader(k+1, len(parts)))
 					}
@@ -75,7 +76,7 @@ func TestTailLarge(t *testing.T) {
 					}
 				}
 			}
-			huge, small := wire.Split(payloadOf(t, format, transfer(300)), part), wire.Split(payloadOf(t, format, transfer(10)), part)
+			huge, small := wire.Split(payloadOf(t, name, transfer(300)), part), wire.Split(payloadOf(t, name, transfer(10)), part)
 			add(huge, 3) // its writer dies
 			if _, err := r.add(wire.EpochSubject("s"), nil, nil); err != nil {
 				t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/wire"
 )
 
@@ -34,7 +35,7 @@ func newUnitReader(sub *control.Subscription, limit int) unitReader {
 	}
 	return unitReader{
 		subject: wire.Subject(sub.Name), epochs: wire.EpochSubject(sub.Name), format: sub.Format,
-		shards: names, limit: limit, collector: wire.NewCollector(limit), encoder: outputjson.New(names),
+		shards: names, limit: limit, collector: wire.NewCollector(limit), encoder: outputjson.New(names, format.JSONOptions{}),
 	}
 }
 
@@ -120,9 +121,9 @@ func (r *unitReader) unknownFormat() error {
 
 func (r *unitReader) transactions(payload []byte) ([][]byte, error) {
 	switch r.format {
-	case control.FormatJSON:
+	case format.JSON:
 		return [][]byte{payload}, nil
-	case control.FormatInternal:
+	case format.Internal:
 		return r.decode(payload)
 	}
 	return nil, r.unknownFormat()

@@ -12,6 +12,7 @@ import (
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 )
 
 // BenchmarkPublish stores units, over TCP, in a server within this process: what both sides take for a row. A CPU profile
@@ -44,7 +45,7 @@ func BenchmarkPublish(b *testing.B) {
 			conf := s.config()
 			conf.Format, conf.Encoder = c.format, output.NewInternal()
 			if c.format == "json" {
-				conf.Encoder = outputjson.New([]string{"a"})
+				conf.Encoder = outputjson.New([]string{"a"}, format.JSONOptions{})
 			}
 			conf.BatchMax = control.EmbeddedBatchMax
 			s.limit = MessageBytesMax

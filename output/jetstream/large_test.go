@@ -15,6 +15,7 @@ import (
 	"shardcdc/output"
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/wire"
 )
 
@@ -118,12 +119,12 @@ func TestLarge(t *testing.T) {
 func TestLargeJSON(t *testing.T) {
 	b := newBench(t, StreamConfig{})
 	c := b.config()
-	c.Format, c.Encoder = "json", outputjson.New([]string{"a"})
+	c.Format, c.Encoder = "json", outputjson.New([]string{"a"}, format.JSONOptions{})
 	p, _, _ := b.open(c)
 	first := p.last + 1
 	b.publish(p, large(rows(0, 1, 100_000, 100)))
 	data, _ := b.parts(p, first)
-	want, err := outputjson.New([]string{"a"}).Encode(rows(0, 1, 100_000, 100))
+	want, err := outputjson.New([]string{"a"}, format.JSONOptions{}).Encode(rows(0, 1, 100_000, 100))
 	if err != nil || !bytes.Equal(bytes.Join(data, nil), want[0].Data) {
 		t.Fatalf("another payload in %d parts: %v", len(data), err)
 	}

@@ -21,6 +21,7 @@ import (
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/wire"
 )
 
@@ -297,7 +298,7 @@ func TestTornFirstTransaction(t *testing.T) {
 func TestJSONUnit(t *testing.T) {
 	b := newBench(t, StreamConfig{})
 	c := b.config()
-	c.Format, c.Encoder = "json", outputjson.New([]string{"a"})
+	c.Format, c.Encoder = "json", outputjson.New([]string{"a"}, format.JSONOptions{})
 	p, _, _ := b.open(c)
 	b.publish(p, batch(0, 10, 5, 6, 7))
 	b.publish(p, batch(7, 2<<20, 8))
@@ -514,7 +515,7 @@ func TestChunks(t *testing.T) {
 func TestManyTransactions(t *testing.T) {
 	b := newBench(t, StreamConfig{})
 	c := b.config()
-	c.Format, c.Encoder, c.BatchMax = "json", outputjson.New([]string{"a"}), control.EmbeddedBatchMax
+	c.Format, c.Encoder, c.BatchMax = "json", outputjson.New([]string{"a"}, format.JSONOptions{}), control.EmbeddedBatchMax
 	p, _, _ := b.open(c)
 	many := func(first, n pipeline.CSN) *pipeline.Batch {
 		csns := make([]pipeline.CSN, n)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
 )
 
 // TestDocumentedExample keeps the example of docs/formats.md what the encoder writes.
@@ -37,7 +38,7 @@ func TestDocumentedExample(t *testing.T) {
 	if err := tx.CommitTime.UnmarshalText([]byte("2026-11-02T09:20:00.000001Z")); err != nil {
 		t.Fatal(err)
 	}
-	e := New([]string{"a", "b"})
+	e := New([]string{"a", "b"}, format.JSONOptions{})
 	if _, err := e.Encode(&pipeline.Batch{Transactions: []*pipeline.Transaction{tx}}); err != nil { // it describes the tables
 		t.Fatal(err)
 	}

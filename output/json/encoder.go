@@ -7,11 +7,13 @@ import (
 
 	"shardcdc/output"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
 )
 
 // Encoder writes one payload per transaction; it is an output.Encoder. In the long run it allocates nothing per row, and nothing per
 // transaction.
 type Encoder struct {
+	opts   format.JSONOptions
 	shards []string
 	names  [][]byte // of the shards, as JSON strings
 	tables tables
@@ -35,8 +37,8 @@ type Encoder struct {
 var _ output.Encoder = (*Encoder)(nil)
 
 // New makes an Encoder. shards are the shards' names, by ShardID.
-func New(shards []string) *Encoder {
-	e := &Encoder{shards: shards}
+func New(shards []string, opts format.JSONOptions) *Encoder {
+	e := &Encoder{opts: opts, shards: shards}
 	e.each = e.next
 	for _, name := range shards {
 		e.names = append(e.names, appendText(nil, []byte(name)))

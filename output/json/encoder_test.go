@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
 
 	"github.com/goccy/go-json"
 	"github.com/google/go-cmp/cmp"
@@ -113,7 +114,7 @@ func wantObject(names []string, tuple []cell) map[string]any {
 // TestValuesComeBack: a reader finds exactly the values that the shard sent, and knows NULL, empty, unchanged and
 // not sent apart.
 func TestValuesComeBack(t *testing.T) {
-	e := New([]string{"a"})
+	e := New([]string{"a"}, format.JSONOptions{})
 	rapid.Check(t, func(t *rapid.T) {
 		types := rapid.SliceOfN(rapid.SampledFrom(oids), 0, 8).Draw(t, "types")
 		r := &pipeline.Relation{ID: 1, Namespace: rapid.String().Draw(t, "schema"), Name: rapid.String().Draw(t, "table"), Identity: 'f'}
@@ -188,7 +189,7 @@ func bulk(n, rows int) *pipeline.Batch {
 }
 
 func TestNothingIsAllocatedPerRow(t *testing.T) {
-	e := New([]string{"a"})
+	e := New([]string{"a"}, format.JSONOptions{})
 	allocs := func(b *pipeline.Batch) float64 {
 		return testing.AllocsPerRun(10, func() {
 			if _, err := e.Encode(b); err != nil {
@@ -206,7 +207,7 @@ func TestNothingIsAllocatedPerRow(t *testing.T) {
 
 // Payloads belong to the caller: the next Encode must not write to them, nor an append to the next one.
 func TestPayloadsAreTheCallers(t *testing.T) {
-	e := New([]string{"a"})
+	e := New([]string{"a"}, format.JSONOptions{})
 	first, err := e.Encode(bulk(3, 2))
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +242,7 @@ func TestTablesAreBounded(t *testing.T) {
 func TestCountsMustAgree(t *testing.T) {
 	b := bulk(1, 2)
 	b.Transactions[0].Fragments[0].Changes = 3
-	_, err := New([]string{"a"}).Encode(b)
+	_, err := New([]string{"a"}, format.JSONOptions{}).Encode(b)
 	if err == nil || err.Error() != "encode csn 1 as json: 3 changes in the bodies, 4 announced" {
 		t.Error(err)
 	}
@@ -251,7 +252,7 @@ func TestTableNameNotUTF8(t *testing.T) {
 	b := bulk(1, 1)
 	b.Transactions[0].Fragments[0].Relations[0].Relation.Name = "t\xff"
 	const want = `encode csn 1 as json: shard "a": relation: table "public.t\xff": the name is not valid UTF-8 and has no form in JSON. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal`
-	if _, err := New([]string{"a"}).Encode(b); err == nil || err.Error() != want {
+	if _, err := New([]string{"a"}, format.JSONOptions{}).Encode(b); err == nil || err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}
 }
@@ -288,7 +289,7 @@ func FuzzNumber(f *testing.F) {
 func BenchmarkEncode(b *testing.B) {
 	for _, rows := range []int{1, 100} {
 		b.Run(fmt.Sprintf("rows=%d", rows), func(b *testing.B) {
-			e, batch := New([]string{"a"}), bulk(1000/rows, rows)
+			e, batch := New([]string{"a"}, format.JSONOptions{}), bulk(1000/rows, rows)
 			payloads, err := e.Encode(batch)
 			if err != nil {
 				b.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
 )
 
 // kept is a body that is elsewhere.
@@ -38,7 +39,7 @@ func several() *pipeline.Batch {
 }
 
 func TestLargeIsThePayload(t *testing.T) {
-	e := New([]string{"a"})
+	e := New([]string{"a"}, format.JSONOptions{})
 	want, err := e.Encode(several())
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +62,7 @@ func TestLargeIsThePayload(t *testing.T) {
 }
 
 func TestLargeRefuses(t *testing.T) {
-	e := New([]string{"a"})
+	e := New([]string{"a"}, format.JSONOptions{})
 	b := elsewhere(several())
 	b.Transactions[0].Fragments[0].Changes++
 	if p, err := e.Encode(b); p != nil || err == nil || err.Error() != "encode csn 1 as json: 3004 changes in the bodies, 3005 announced" {
@@ -84,7 +85,7 @@ func TestLargeRefuses(t *testing.T) {
 // A large payload takes memory by its rows, not by its size.
 func TestLargeKeepsNothing(t *testing.T) {
 	b := elsewhere(bulk(1, 100_000))
-	e := New([]string{"a"})
+	e := New([]string{"a"}, format.JSONOptions{})
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	p, err := e.Encode(b)

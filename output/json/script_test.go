@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/goccy/go-json"
@@ -28,7 +29,7 @@ import (
 // A value is NULL, UNCHANGED, BINARY, a word, or a string with Go's quotes.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		s := &script{relations: make(map[string]*pipeline.Relation), encoder: New([]string{"a", "b \"2\""})}
+		s := &script{relations: make(map[string]*pipeline.Relation), encoder: New([]string{"a", "b \"2\""}, format.JSONOptions{})}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
 			case "relation":

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
 )
 
 // State is what a subscription is asked to do.
@@ -19,12 +20,6 @@ const (
 	Dropping State = "dropping" // cdcctl is removing it
 )
 
-// Formats of a stream.
-const (
-	FormatInternal = "internal"
-	FormatJSON     = "json"
-)
-
 // Subscription is an entry of the catalog.
 type Subscription struct {
 	Version     int       `json:"version"` // of this description; see subscriptionVersion
@@ -32,11 +27,15 @@ type Subscription struct {
 	Incarnation string    `json:"incarnation"` // a random name; the stream and the targets' progress carry it too
 	Created     time.Time `json:"created"`
 	State       State     `json:"state"`
-	Format      string    `json:"format"`
-	Tables      []string  `json:"tables,omitempty"` // the patterns it was made with
-	Shards      []Shard   `json:"shards"`           // indexed by ShardID
-	Targets     []Target  `json:"targets,omitempty"`
-	GIDRules    []GIDRule `json:"gid_rules,omitempty"` // before the built-in ones
+	Format      string    `json:"format"` // see Output
+	// JSON, Debezium and SQL are the choices that the format leaves.
+	JSON     format.JSONOptions     `json:"json,omitzero"`
+	Debezium format.DebeziumOptions `json:"debezium,omitzero"`
+	SQL      format.SQLOptions      `json:"sql,omitzero"`
+	Tables   []string               `json:"tables,omitempty"` // the patterns it was made with
+	Shards   []Shard                `json:"shards"`           // indexed by ShardID
+	Targets  []Target               `json:"targets,omitempty"`
+	GIDRules []GIDRule              `json:"gid_rules,omitempty"` // before the built-in ones
 	// MaxClockSkew is the most by which the shards' clocks may differ; more stops the subscription.
 	MaxClockSkew Duration `json:"max_clock_skew"`
 	// MemoryBytesMax bounds the row data that a node holds for the subscription.
@@ -54,6 +53,11 @@ type Subscription struct {
 	FollowNewTables bool `json:"follow_new_tables,omitempty"`
 	// Copy says how tables are copied.
 	Copy CopyOptions `json:"copy"`
+}
+
+// Output is what the stream looks like.
+func (s *Subscription) Output() format.Format {
+	return format.Format{Name: s.Format, JSON: s.JSON, Debezium: s.Debezium, SQL: s.SQL}
 }
 
 // CopyOptions bound the load that copying puts on the shards.
@@ -174,10 +178,10 @@ func (s *Subscription) Validate() error {
 		}
 		seen[t.Name] = true
 	}
-	if s.Format != FormatInternal && s.Format != FormatJSON {
-		add("format %q is unknown. Try: --format internal or --format json", s.Format)
+	if err := s.Output().Validate(); err != nil {
+		errs = append(errs, err)
 	}
-	if s.Format != FormatInternal && len(s.Targets) > 0 {
+	if s.Format != format.Internal && len(s.Targets) > 0 {
 		add("targets are fed from the internal format only, not from %q. Try: make a second subscription for the consumers of %s", s.Format, s.Format)
 	}
 	if s.MaxClockSkew < Duration(time.Millisecond) {
@@ -215,7 +219,7 @@ func (s *Subscription) Validate() error {
 func NewSubscription(name, incarnation string, created time.Time) *Subscription {
 	return &Subscription{
 		Version: subscriptionVersion, Name: name, Incarnation: incarnation, Created: created,
-		State: Active, Format: FormatInternal, MaxClockSkew: Duration(DefaultMaxClockSkew),
+		State: Active, Format: format.Internal, MaxClockSkew: Duration(DefaultMaxClockSkew),
 		MemoryBytesMax: DefaultMemoryBytesMax, SpillBytesMax: DefaultSpillBytesMax, Truncate: "stop", DDL: DDLIgnore, Copy: CopyOptions{Parallel: DefaultCopyParallel},
 	}
 }

@@ -115,7 +115,7 @@ func secrets(dsn string) []span {
 }
 
 func cutScheme(dsn string) (rest string, ok bool) {
-	for _, scheme := range []string{"postgres://", "postgresql://"} {
+	for _, scheme := range []string{"postgres://", "postgresql://", "mysql://", "mariadb://"} {
 		if rest, ok := strings.CutPrefix(dsn, scheme); ok {
 			return rest, true
 		}

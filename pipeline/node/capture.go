@@ -19,6 +19,7 @@ import (
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/copying"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/spill"
 )
@@ -147,14 +148,14 @@ func (c *capture) prepareCopy(ctx context.Context, at *pipeline.Checkpoint, fres
 
 func newEncoder(sub *control.Subscription) (output.Encoder, error) {
 	switch sub.Format {
-	case control.FormatInternal:
+	case format.Internal:
 		return output.NewInternal(), nil
-	case control.FormatJSON:
+	case format.JSON:
 		names := make([]string, len(sub.Shards))
 		for i, s := range sub.Shards {
 			names[i] = s.Name
 		}
-		return outputjson.New(names), nil
+		return outputjson.New(names, sub.JSON), nil
 	}
 	return nil, fmt.Errorf("format %q is unknown", sub.Format)
 }
@@ -186,7 +187,7 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: FragmentBytes, DatesBehind: DatesBehind,
 		BatchMax: c.unitCountMax(), Alone: copying.Alone,
 	}
-	if c.sub.Format == control.FormatJSON && c.pub.Replicas() == 1 {
+	if c.sub.Format == format.JSON && c.pub.Replicas() == 1 {
 		conf.Singly = jsonSingly
 	}
 	ask := func(shard pipeline.ShardID, probe uint64) { c.dumpers[shard].Probe(probe) }
@@ -210,14 +211,14 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 
 // unitBytesMax and unitCountMax bound what a unit holds. Count 0 is no bound.
 func (c *capture) unitBytesMax() int {
-	if c.sub.Format == control.FormatJSON {
+	if c.sub.Format == format.JSON {
 		return jsonUnitBytes
 	}
 	return UnitBytes
 }
 
 func (c *capture) unitCountMax() int {
-	if c.sub.Format == control.FormatJSON {
+	if c.sub.Format == format.JSON {
 		return min(jsonUnitCountMax, c.node.bus.BatchMax()-batchReserve)
 	}
 	return 0
@@ -251,7 +252,7 @@ func (c *capture) publish(ctx context.Context) error {
 		if err := c.trim(ctx); err != nil {
 			return err
 		}
-		if c.sub.Format == control.FormatJSON {
+		if c.sub.Format == format.JSON {
 			if err := pause.For(ctx, linger(&batch, c.filled(&batch), time.Now())); err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 	"shardcdc/output"
 	"shardcdc/output/jetstream"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/wire"
 )
 
@@ -34,7 +35,7 @@ func TestFencedNodeStaysAway(t *testing.T) {
 	}
 	pub, _, _, err := jetstream.Open(r.ctx, r.bus.NC, r.bus.JS, jetstream.Config{
 		BatchMax:     1000,
-		Subscription: "bank", Incarnation: r.sub.Incarnation, Node: "n2", Format: control.FormatInternal, Encoder: output.NewInternal(),
+		Subscription: "bank", Incarnation: r.sub.Incarnation, Node: "n2", Format: format.Internal, Encoder: output.NewInternal(),
 	})
 	r.must(err)
 	r.exec(r.shards[0], "INSERT INTO accounts VALUES (2, 'bob', 100)")

@@ -37,7 +37,7 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 	same := twins(spec.Shards, shards)
 	findings = append(findings, same...)
 	if wish.copies() && len(same) == 0 {
-		findings = append(findings, sharedKeys(ctx, spec.keyed(shards), sharedKeysSeverity(spec.Format, len(spec.Targets)), spec.onceOnly)...)
+		findings = append(findings, sharedKeys(ctx, spec.keyed(shards), sharedKeysSeverity(spec.Format.Name, len(spec.Targets)), spec.onceOnly)...)
 	}
 	findings = append(findings, clocks(spec.Shards, shards, spec.MaxClockSkew)...)
 	for i := range spec.Targets {

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/textform"
 )
 
@@ -468,8 +468,8 @@ func (d *database) have(ctx context.Context, k keyTable, keys [][]string) ([]str
 
 // sharedKeysSeverity: targets put the rows of all shards into one table. A feed without targets says of each row which shard
 // has it, and its readers may keep them apart.
-func sharedKeysSeverity(format string, targets int) Severity {
-	if format == control.FormatJSON && targets == 0 {
+func sharedKeysSeverity(name string, targets int) Severity {
+	if name == format.JSON && targets == 0 {
 		return Warning
 	}
 	return Error

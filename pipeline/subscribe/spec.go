@@ -15,6 +15,7 @@ import (
 	"shardcdc/joiner/gid"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/mark"
 )
 
@@ -33,7 +34,7 @@ type Spec struct {
 	// SlotTimeout bounds how long making a slot waits for transactions that are open. Default DefaultSlotTimeout.
 	SlotTimeout time.Duration
 
-	Format         string            // default control.FormatInternal
+	Format         format.Format     // default format.Internal
 	MaxClockSkew   time.Duration     // default control.DefaultMaxClockSkew
 	MemoryBytesMax int64             // default control.DefaultMemoryBytesMax
 	SpillBytesMax  int64             // default control.DefaultSpillBytesMax
@@ -74,9 +75,7 @@ func (s Spec) withDefaults() Spec {
 	if s.SlotTimeout == 0 {
 		s.SlotTimeout = DefaultSlotTimeout
 	}
-	if s.Format == "" {
-		s.Format = control.FormatInternal
-	}
+	s.Format = s.Format.WithDefaults()
 	if s.MaxClockSkew == 0 {
 		s.MaxClockSkew = control.DefaultMaxClockSkew
 	}
@@ -104,7 +103,8 @@ func (s Spec) withDefaults() Spec {
 // subscription is the entry as far as it is known before the shards are provisioned.
 func (s *Spec) subscription() *control.Subscription {
 	sub := control.NewSubscription(s.Name, nuid.Next(), time.Now().UTC().Truncate(time.Microsecond))
-	sub.Format, sub.Tables, sub.Targets, sub.GIDRules, sub.Truncate = s.Format, s.Tables, s.Targets, s.GIDRules, s.Truncate
+	sub.Format, sub.JSON, sub.Debezium, sub.SQL = s.Format.Name, s.Format.JSON, s.Format.Debezium, s.Format.SQL
+	sub.Tables, sub.Targets, sub.GIDRules, sub.Truncate = s.Tables, s.Targets, s.GIDRules, s.Truncate
 	sub.MaxClockSkew = control.Duration(s.MaxClockSkew)
 	sub.MemoryBytesMax, sub.SpillBytesMax = s.MemoryBytesMax, s.SpillBytesMax
 	sub.Retain = control.Duration(s.Retain)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 )
 
 // Config of a comparison.
@@ -53,8 +54,8 @@ type Progress struct {
 func (c *Config) Validate() error {
 	var errs []error
 	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if c.Subscription.Format != control.FormatInternal {
-		add("subscription %s has format %s, and only %s is applied to targets", c.Subscription.Name, c.Subscription.Format, control.FormatInternal)
+	if c.Subscription.Format != format.Internal {
+		add("subscription %s has format %s, and only %s is applied to targets", c.Subscription.Name, c.Subscription.Format, format.Internal)
 	}
 	if c.Sample <= 0 || c.Sample > 100 {
 		add("sample %v: want more than 0 and at most 100 percent", c.Sample)

@@ -47,8 +47,21 @@ func CheckpointSubject(subscription string) string { return subject(subscription
 
 // TableSubject carries one table's rows, where they are published row by row.
 func TableSubject(subscription, schema, table string) string {
-	return subject(subscription) + "." + EncodeToken(schema) + "." + EncodeToken(table)
+	return SubjectOf(subscription, TableTokens(schema, table))
 }
+
+// TableTokens is what TableSubject has behind the subscription's part.
+func TableTokens(schema, table string) string { return EncodeToken(schema) + "." + EncodeToken(table) }
+
+// What is no row, where rows are published one by one.
+const (
+	MessageTokens = "_message" // logical messages
+	DDLTokens     = "_ddl"     // statements that changed tables
+	CopyTokens    = "_copy"    // marks of copies
+)
+
+// SubjectOf is a subject of the subscription's, from its tokens.
+func SubjectOf(subscription, tokens string) string { return subject(subscription) + "." + tokens }
 
 // AllSubjects matches every subject of a subscription's stream.
 func AllSubjects(subscription string) string { return subject(subscription) + ".>" }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/subscribe"
 )
@@ -155,7 +156,7 @@ func openTarget(ctx context.Context, l *lab) (*road, error) {
 		return nil, err
 	}
 	target := r.dsns[r.shards]
-	s, err := r.openSite(ctx, l, control.FormatInternal, []control.Target{{Name: "target", DSN: target}})
+	s, err := r.openSite(ctx, l, format.Internal, []control.Target{{Name: "target", DSN: target}})
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -174,7 +175,7 @@ func openJSON(ctx context.Context, l *lab) (*road, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := r.openSite(ctx, l, control.FormatJSON, nil)
+	s, err := r.openSite(ctx, l, format.JSON, nil)
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -183,13 +184,13 @@ func openJSON(ctx context.Context, l *lab) (*road, error) {
 }
 
 // openSite starts NATS and a node with a new subscription. Closing drops the subscription: slots keep WAL.
-func (r *road) openSite(ctx context.Context, l *lab, format string, targets []control.Target) (*site, error) {
+func (r *road) openSite(ctx context.Context, l *lab, name string, targets []control.Target) (*site, error) {
 	s, err := openSite(ctx, l)
 	if err != nil {
 		return nil, err
 	}
 	r.close = append(r.close, s.Close)
-	spec := subscribe.Spec{Name: subscriptionName, Format: format, Targets: targets}
+	spec := subscribe.Spec{Name: subscriptionName, Format: format.Format{Name: name}, Targets: targets}
 	for i := range r.shards {
 		spec.Shards = append(spec.Shards, subscribe.Shard{Name: fmt.Sprint("shard", i), DSN: r.dsns[i]})
 	}

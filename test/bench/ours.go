@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/subscribe"
 	"shardcdc/pipeline/wire"
 )
@@ -107,8 +108,8 @@ func startSite(ctx context.Context, dir string) (s *site, err error) {
 const subscriptionName = "bench"
 
 // subscribe makes the subscription of a given slot.
-func (s *site) subscribe(ctx context.Context, b *Backlog, slot, format, target string) (err error) {
-	spec := subscribe.Spec{Name: subscriptionName, Publications: []string{publication}, Slot: slot, Format: format}
+func (s *site) subscribe(ctx context.Context, b *Backlog, slot, name, target string) (err error) {
+	spec := subscribe.Spec{Name: subscriptionName, Publications: []string{publication}, Slot: slot, Format: format.Format{Name: name}}
 	for i := range b.Shards {
 		spec.Shards = append(spec.Shards, subscribe.Shard{Name: fmt.Sprint("shard", i), DSN: b.dsn(i)})
 	}
@@ -186,7 +187,7 @@ func (d *durable) Drain(ctx context.Context, b *Backlog, slot string) (out Drain
 		return out, err
 	}
 	out, err = s.fill(ctx, b, slot)
-	if err == nil && d.format == control.FormatJSON {
+	if err == nil && d.format == format.JSON {
 		err = s.messages(ctx, b.Expected.Transactions)
 	}
 	return out, err

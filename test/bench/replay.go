@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 )
 
 // path is the whole way from the source to the target.
@@ -35,7 +36,7 @@ func (p *path) Drain(ctx context.Context, b *Backlog, slot string) (d Drain, err
 		return d, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := s.subscribe(ctx, b, slot, control.FormatInternal, target); err != nil {
+	if err := s.subscribe(ctx, b, slot, format.Internal, target); err != nil {
 		return d, err
 	}
 	return b.lawful(ctx, target, func() (Drain, error) { return p.drain(ctx, s, b, slot, target) })
@@ -144,7 +145,7 @@ func (b *Backlog) fillStream(ctx context.Context) (err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := s.subscribe(ctx, b, streamSlot, control.FormatInternal, b.lab.target().DSNFor(b.storedTarget())); err != nil {
+	if err := s.subscribe(ctx, b, streamSlot, format.Internal, b.lab.target().DSNFor(b.storedTarget())); err != nil {
 		return err
 	}
 	if _, err := s.fill(ctx, b, streamSlot); err != nil {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/test/harness"
 )
 
@@ -279,7 +279,7 @@ func readTexts(ctx context.Context, dsn, table string) (texts []string, err erro
 
 // A consumer of the JSON format that follows the documented rules ends equal, whatever happens while the rows are copied.
 func TestJSONCopied(t *testing.T) {
-	s := harness.NewCopied(t, 15_000, harness.Options{Format: control.FormatJSON, CopyArgs: []string{"--copy-rate", "2MB"}})
+	s := harness.NewCopied(t, 15_000, harness.Options{Format: format.Format{Name: format.JSON}, CopyArgs: []string{"--copy-rate", "2MB"}})
 	s.Churn.Truncates()
 	node := s.Node("node")
 	for n := int64(1); n <= 2 && s.Copied(n*4000); n++ {
@@ -307,7 +307,7 @@ func TestJSONCopied(t *testing.T) {
 // The same, live.
 func TestJSONChurn(t *testing.T) {
 	const rows = 2000
-	c := harness.New(t, harness.Options{Format: control.FormatJSON, Tables: harness.ChurnDDL})
+	c := harness.New(t, harness.Options{Format: format.Format{Name: format.JSON}, Tables: harness.ChurnDDL})
 	c.Node("node")
 	c.Running()
 	c.FillChurn(rows)

@@ -9,7 +9,7 @@ import (
 
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/bank"
-	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/wire"
 	"shardcdc/test/harness"
 )
@@ -40,7 +40,7 @@ type transaction struct {
 // A consumer that knows nothing but the documented format sees whole transactions, in rising CSN, without a gap, each once,
 // although the node is killed on the way.
 func TestJSON(t *testing.T) {
-	c := harness.New(t, harness.Options{Format: control.FormatJSON})
+	c := harness.New(t, harness.Options{Format: format.Format{Name: format.JSON}})
 	node := c.Node("node")
 	b := c.OpenBank(bank.Config{AbandonEvery: 100})
 	for range 3 {

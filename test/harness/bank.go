@@ -26,7 +26,7 @@ type Bank struct {
 func (c *Cluster) OpenBank(conf bank.Config) *Bank {
 	c.t.Helper()
 	b := c.OpenBankUnwatched(conf)
-	if c.options.Format == "" {
+	if c.options.Format.Name == "" {
 		b.StartWatch()
 	}
 	return b

@@ -17,6 +17,7 @@ import (
 	"shardcdc/pipeline/await"
 	"shardcdc/pipeline/bank"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/subscribe"
 	"shardcdc/pipeline/throwaway"
 	"shardcdc/pipeline/throwaway/program"
@@ -27,7 +28,7 @@ const TargetName = "replica"
 
 // Options of a Cluster.
 type Options struct {
-	Format string        // of the subscription; default internal. Others have no target.
+	Format format.Format // of the subscription; default internal. Others have no target.
 	Lease  time.Duration // of nodes; 1 s
 	Limit  time.Duration // of the test; 2 minutes
 
@@ -175,7 +176,7 @@ func (c *Cluster) TargetDSN() string { return c.Target.DSNFor(c.database) }
 func (c *Cluster) subscribe() {
 	c.t.Helper()
 	spec := subscribe.Spec{Name: c.database, Format: c.options.Format, Tables: c.options.Patterns, MaxClockSkew: c.options.Skew, Retain: c.options.Retain}
-	if c.options.Format == "" {
+	if c.options.Format.Name == "" {
 		spec.Targets = []control.Target{{Name: TargetName, DSN: c.viaProxy(c.TargetDSN(), c.Target, &c.TargetProxy)}}
 	}
 	c.ShardProxies = make([]*Proxy, len(c.Servers))

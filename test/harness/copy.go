@@ -36,8 +36,8 @@ func (c *Cluster) subscribeWithCopy(spec subscribe.Spec) {
 	for _, p := range spec.Tables {
 		args = append(args, "--tables", p)
 	}
-	if spec.Format != "" {
-		args = append(args, "--format", spec.Format)
+	if spec.Format.Name != "" {
+		args = append(args, "--format", spec.Format.Name)
 	}
 	args = append(args, c.options.CopyArgs...)
 	if spec.Retain != 0 {
