@@ -41,6 +41,9 @@ func TestBytesMax(t *testing.T) {
 		}
 		return n
 	}
+	pausetest.Until(t.Context(), t, "what the INSERT did is counted", func() bool { // its session tells when it likes
+		return s.cell("SELECT n_tup_ins FROM pg_catalog.pg_stat_user_tables WHERE relname = 't'") == "200"
+	})
 	before := blocks()
 	if _, err := s.chunk(table, Range{}, limits{1000, 1}); err != nil {
 		t.Fatal(err)
