@@ -24,18 +24,20 @@ import (
 //     way while the next one is encoded. The encoder keeps nothing of the batch but its relations, which are immutable, and which
 //     of them it has described. Payloads are as large as their transactions make them; the limit is set where
 //     batches are made. A transaction that is not in memory (pipeline.Transaction.Resident) is alone in its batch, and
-//     its payload is Large: it is written when it is asked for, before the batch is released and before the next Encode.
+//     has one payload, which is Large, or a Series: it is made when it is asked for, before the batch is released and before the
+//     next Encode.
 //   - Concurrency: none. An Encoder has one owner.
-//   - Errors are fatal and name the transaction: the same batch would fail again. Nothing was encoded then. Large finds
-//     some of them only when it is written.
+//   - Errors are fatal and name the transaction: the same batch would fail again. Nothing was encoded then. Large and
+//     Series find some of them only when they are made.
 type Encoder interface {
 	Encode(b *pipeline.Batch) ([]Payload, error)
 }
 
-// Payload is the content of one message, or of several when it is larger than a message may be.
+// Payload is the content of one message, or of several when it is larger than a message may be; or, if it is a Series, of many.
 type Payload struct {
 	Data         []byte
 	Large        Large        // instead of Data: a payload that is not in memory
+	Series       Series       // instead of Data: payloads that are not in memory; of this one nothing else counts then
 	CSN          pipeline.CSN // of the last transaction in it
 	Transactions int          // that end in it
 	// Subject is behind the subscription's own (wire.SubjectOf); empty: that of transactions.
@@ -53,6 +55,14 @@ type Large interface {
 	// WriteTo writes them. After an error what was written must not be used. It may be called again, and writes
 	// the same.
 	WriteTo(w io.Writer) (int64, error)
+}
+
+// Series are the payloads of a transaction that is not in memory, made one after the other.
+type Series interface {
+	// Each calls fn with each payload, in order; the last one has Transactions 1. A payload, with what it points to, is good until
+	// fn returns, and is never Large or a Series. An error of fn ends it, and is returned, perhaps wrapped. It may be called
+	// again, and makes the same.
+	Each(fn func(*Payload) error) error
 }
 
 // Buffers are two buffers, used in turn: what an Encoder keeps of payloads.
