@@ -180,6 +180,7 @@ func (j *Joiner) Probed(shard pipeline.ShardID, probe uint64, clock pipeline.Tim
 func (j *Joiner) Next(ctx context.Context, bytesMax int, idle time.Duration) (pipeline.Batch, error) {
 	timer := time.NewTimer(idle)
 	defer timer.Stop()
+	asked := false
 	for {
 		b, ok, err := j.take(func() (pipeline.Batch, bool) { return j.merger.Take(bytesMax) })
 		if err == nil && ok {
@@ -191,14 +192,35 @@ func (j *Joiner) Next(ctx context.Context, bytesMax int, idle time.Duration) (pi
 		select {
 		case <-j.ready:
 		case <-timer.C:
+			if !asked && j.idle() {
+				asked = true
+				timer.Reset(min(idle, answerTime))
+				continue
+			}
 			if b, ok, err = j.take(j.merger.Heartbeat); ok || err != nil {
 				return b, err
 			}
+			asked = false
 			timer.Reset(idle)
 		case <-ctx.Done():
 			return pipeline.Batch{}, ctx.Err()
 		}
 	}
+}
+
+// answerTime is how long the shards have for telling the time before a checkpoint is handed out without it. An answer that
+// comes later is in the next one.
+const answerTime = 500 * time.Millisecond
+
+// idle has the shards asked for the time, and says whether there is something to wait for.
+func (j *Joiner) idle() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.merger.Idle() {
+		return false
+	}
+	j.changed()
+	return true
 }
 
 func (j *Joiner) take(from func() (pipeline.Batch, bool)) (pipeline.Batch, bool, error) {

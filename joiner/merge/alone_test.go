@@ -18,6 +18,29 @@ func TestAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if got := leave(t, m); got != "[[1 2 3] [4] [5 6 7] [8] [9]]" {
+		t.Errorf("batches %s", got)
+	}
+}
+
+// BatchMax is of messages; what alone has more is alone.
+func TestMessages(t *testing.T) {
+	m, err := New(Config{
+		Shards: 1, MaxClockSkew: time.Second, GlobalID: func(gid string) string { return gid },
+		Start:    pipeline.Checkpoint{Shards: make([]pipeline.ShardCheckpoint, 1)},
+		BatchMax: 7, Messages: func(tx *pipeline.Transaction) int { return []int{2, 3, 4, 1, 9, 3, 4, 1, 2}[tx.Fragments[0].XID-1] },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := leave(t, m); got != "[[1 2] [3 4] [5] [6 7] [8 9]]" {
+		t.Errorf("batches %s", got)
+	}
+}
+
+// leave offers transactions with the xids 1 to 9, and returns the batches that they leave in.
+func leave(t *testing.T, m *Merger) string {
+	t.Helper()
 	var records []pipeline.Record
 	for xid := pipeline.XID(1); xid <= 9; xid++ {
 		f := &pipeline.Fragment{XID: xid, Start: pipeline.LSN(xid) * 100, End: pipeline.LSN(xid)*100 + 50, Time: pipeline.Timestamp(xid)}
@@ -43,7 +66,34 @@ func TestAlone(t *testing.T) {
 		}
 		m.Durable(&b.Checkpoint)
 	}
-	if want := "[[1 2 3] [4] [5 6 7] [8] [9]]"; fmt.Sprint(got) != want {
-		t.Errorf("batches %v, want %s", got, want)
+	return fmt.Sprint(got)
+}
+
+// A stream on which nothing happens has its shards asked for the time, and says how far they are; only if that is wanted.
+func TestIdle(t *testing.T) {
+	for _, wanted := range []bool{false, true} {
+		m, err := New(Config{
+			Shards: 2, MaxClockSkew: time.Second, GlobalID: func(gid string) string { return gid }, Watermarks: wanted,
+			Start: pipeline.Checkpoint{Shards: make([]pipeline.ShardCheckpoint, 2)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Idle(); got != wanted {
+			t.Errorf("wanted %t: %t", wanted, got)
+		}
+		probes := m.Probes(nil)
+		for i, p := range probes {
+			if err := m.Probed(p.Shard, p.ID, pipeline.Timestamp(100+i), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, ok := m.Heartbeat()
+		if ok != wanted || ok && b.Checkpoint.Watermark != pipeline.CSNAt(100) {
+			t.Errorf("wanted %t: %d probes, %t, %+v", wanted, len(probes), ok, b.Checkpoint)
+		}
+		if _, again := m.Heartbeat(); again {
+			t.Error("the same is said twice")
+		}
 	}
 }

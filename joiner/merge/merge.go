@@ -30,10 +30,16 @@ type Config struct {
 	// FragmentBytes is counted for every fragment with changes besides its row data: what it takes in memory itself.
 	// Without it, BytesMax bounds nothing when transactions are small.
 	FragmentBytes int
-	// BatchMax bounds the number of transactions in a batch; 0 means no bound.
+	// BatchMax bounds the number of messages that a batch becomes; 0 means no bound. A transaction that alone exceeds it is
+	// alone in its batch.
 	BatchMax int
+	// Messages says how many messages a transaction becomes at most; nil: one.
+	Messages func(*pipeline.Transaction) int
 	// Singly: as long as no more transactions than this may leave, each is a batch of its own. 0: they leave together.
 	Singly int
+	// Watermarks: who reads the stream wants to know, while there are no transactions, up to where there are none: Idle has
+	// the shards asked, and Heartbeat tells.
+	Watermarks bool
 	// Alone, if set, says of a transaction that it must be the only one of its batch.
 	Alone func(*pipeline.Transaction) bool
 }
@@ -141,30 +147,30 @@ func (m *Merger) holdsBack(s *shard) bool {
 }
 
 // Take hands out the transactions that may leave, at least one if ok, in rising CSN: about bytesMax bytes of
-// row data, more only if the first transaction alone is larger.
+// row data and at most BatchMax messages, more only if the first transaction alone is larger.
 func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 	w := m.Watermark()
 	b := pipeline.Batch{Previous: m.last}
 	if m.failure != nil {
 		return b, false
 	}
-	size, weight, complete, closed := int64(0), 0, true, false
-	countMax := m.countMax(w)
+	size, messages, weight, complete := int64(0), 0, 0, true
+	closed, singly := false, m.singly(w)
 	for {
 		first := m.waiting.min()
 		if first == nil || first.tx.CSN > w {
 			break
 		}
-		n := first.tx.Bytes()
-		count := len(b.Transactions)
-		alone := m.conf.Alone != nil && m.conf.Alone(&first.tx)
-		if count > 0 && (closed || alone || size+n > int64(bytesMax) || count == countMax) {
+		size += first.tx.Bytes()
+		messages += m.messages(&first.tx)
+		alone := singly || m.conf.Alone != nil && m.conf.Alone(&first.tx)
+		full := size > int64(bytesMax) || m.conf.BatchMax > 0 && messages > m.conf.BatchMax
+		if len(b.Transactions) > 0 && (closed || alone || full) {
 			complete = false
 			break
 		}
 		closed = alone
 		m.waiting.drop(first)
-		size += n
 		for _, f := range first.tx.Fragments {
 			weight += m.weight(f)
 		}
@@ -188,12 +194,30 @@ func (m *Merger) Take(bytesMax int) (pipeline.Batch, bool) {
 	return b, true
 }
 
-// countMax bounds the number of transactions in the batch that may leave with watermark w; 0 means no bound.
-func (m *Merger) countMax(w pipeline.CSN) int {
-	if m.conf.Singly > 0 && m.waiting.upTo(w, m.conf.Singly+1) <= m.conf.Singly {
+// singly says that the transactions that may leave with watermark w are so few that each is a batch.
+func (m *Merger) singly(w pipeline.CSN) bool {
+	return m.conf.Singly > 0 && m.waiting.upTo(w, m.conf.Singly+1) <= m.conf.Singly
+}
+
+func (m *Merger) messages(tx *pipeline.Transaction) int {
+	if m.conf.Messages == nil {
 		return 1
 	}
-	return m.conf.BatchMax
+	return m.conf.Messages(tx)
+}
+
+// Idle has every shard asked for the time that nothing else tells, and says whether it did: see Config.Watermarks. The answers
+// raise the floors, and so the watermark of the next Heartbeat.
+func (m *Merger) Idle() bool {
+	if !m.conf.Watermarks || m.failure != nil {
+		return false
+	}
+	for _, s := range m.shards {
+		if s.queue.len() == 0 && len(s.marks) == 0 {
+			s.wanted = max(s.wanted, s.answered+1)
+		}
+	}
+	return true
 }
 
 // Heartbeat hands out a batch without transactions if the checkpoint has moved since the last batch although
@@ -203,7 +227,7 @@ func (m *Merger) Heartbeat() (pipeline.Batch, bool) {
 		return pipeline.Batch{}, false
 	}
 	c := m.checkpoint(m.Watermark())
-	moved := false
+	moved := m.conf.Watermarks && c.Watermark > m.sent.Watermark
 	for i := range c.Shards {
 		was, is := &m.sent.Shards[i], &c.Shards[i]
 		moved = moved || is.Through != was.Through || is.Safe() != was.Safe()
