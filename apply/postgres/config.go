@@ -31,6 +31,8 @@ type Config struct {
 	Truncate TruncatePolicy
 	// DDL: default DDLIgnore.
 	DDL DDLPolicy
+	// CreateTables: a table that is missing is made from what the stream says of it; see create.go. Default: it blocks.
+	CreateTables bool
 	// Map gives the target's name of a source's table; nil: the same name. Tables that share a target must not
 	// share keys.
 	Map func(schema, table string) (targetSchema, targetTable string)

@@ -137,6 +137,13 @@ func (s *session) prepareTables(ctx context.Context, m *mark.Copy) error {
 	merge := m.TargetRows == mark.TargetMerge
 	for _, named := range m.Tables {
 		schema, name := s.cfg.Map(named.Schema, named.Name)
+		if s.cfg.CreateTables {
+			if there, err := s.exists(ctx, tableName{schema, name}); err != nil {
+				return err
+			} else if !there {
+				continue // the first chunk makes it
+			}
+		}
 		t, err := s.table(ctx, tableName{schema, name})
 		if err != nil {
 			return err

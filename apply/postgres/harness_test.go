@@ -192,6 +192,7 @@ func fragments(t testing.TB, shard pipeline.ShardID, messages [][][]byte) (list 
 	t.Helper()
 	relations := map[uint32]*pipeline.Relation{}
 	used := map[uint32]*pipeline.Relation{}
+	types := map[uint32]pipeline.Type{}
 	var f *pipeline.Fragment
 	var c pipeline.Change
 	for _, row := range messages {
@@ -204,9 +205,14 @@ func fragments(t testing.TB, shard pipeline.ShardID, messages [][][]byte) (list 
 			if f.Changes > 0 {
 				list = append(list, f)
 			}
-		case 'Y', 'O':
+		case 'O':
+		case 'Y':
+			cur := pipeline.CursorOf(msg[1:])
+			y := pipeline.Type{OID: cur.Uint32(), Namespace: cur.CString(), Name: cur.CString()}
+			y.Namespace = cmp.Or(y.Namespace, "pg_catalog")
+			types[y.OID] = y
 		case 'R':
-			r, err := pipeline.ParseRelation(msg, nil)
+			r, err := pipeline.ParseRelation(msg, func(oid uint32) (y pipeline.Type, ok bool) { y, ok = types[oid]; return y, ok })
 			if err != nil {
 				t.Fatal(err)
 			}

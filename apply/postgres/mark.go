@@ -28,6 +28,11 @@ func (w *writer) mark(tx *pipeline.Transaction, f *pipeline.Fragment, c *pipelin
 	if !ok || err != nil {
 		return err
 	}
+	if m.Kind == mark.Rows && w.s.cfg.CreateTables { // of a chunk without rows
+		if err := w.plans(f); err != nil {
+			return err
+		}
+	}
 	return w.aside(func(ctx context.Context) error { return w.s.copyMark(ctx, tx.CSN, f.Shard, &m, false) })
 }
 
@@ -66,7 +71,12 @@ func (w *writer) plan(shard pipeline.ShardID, r *pipeline.Relation) (*plan, erro
 	if p := w.s.recall(shard, r); p != nil {
 		return p, nil
 	}
-	err := w.aside(func(ctx context.Context) error { return w.s.resolve(ctx, shard, r) })
+	err := w.aside(func(ctx context.Context) error {
+		if err := w.s.ensure(ctx, shard, r); err != nil {
+			return err
+		}
+		return w.s.resolve(ctx, shard, r)
+	})
 	return w.s.plans[r], err
 }
 
@@ -76,10 +86,17 @@ func (w *writer) resolve(tx *pipeline.Transaction) error {
 		return nil
 	}
 	for _, f := range tx.Fragments {
-		for _, use := range f.Relations {
-			if _, err := w.plan(f.Shard, use.Relation); err != nil {
-				return err
-			}
+		if err := w.plans(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *writer) plans(f *pipeline.Fragment) error {
+	for _, use := range f.Relations {
+		if _, err := w.plan(f.Shard, use.Relation); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -68,7 +68,7 @@ func AppendType(dst []byte, r *pipeline.Relation, c *pipeline.Column) ([]byte, e
 	}
 	name, ok := builtIn[element]
 	if !ok {
-		return dst, fmt.Errorf("column %q: its type has OID %d, which is not known here. Try: create the table by hand", c.Name, c.Type)
+		return dst, fmt.Errorf("column %q: its type has OID %d, which is not known here", c.Name, c.Type)
 	}
 	dst = appendBuiltIn(dst, name, c.Modifier)
 	if array != 0 {
