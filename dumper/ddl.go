@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
+
+	"shardcdc/pipeline/pattern"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -140,29 +141,15 @@ const dropSchemaSQL = `DO $$BEGIN
 EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege OR undefined_object OR invalid_schema_name THEN NULL;
 END$$`
 
-// regexps are PostgreSQL's for the parts of a pattern. Its names contain no newline that . would have to match: it does.
-func (p Pattern) regexps() (schema, table string) { return p.schema.regexp(), p.table.regexp() }
-
-func (p part) regexp() string {
-	if !p.wild {
-		return "^" + regexp.QuoteMeta(p.text) + "$"
-	}
-	pieces := strings.Split(p.text, "*")
-	for i, piece := range pieces {
-		pieces[i] = regexp.QuoteMeta(piece)
-	}
-	return "^" + strings.Join(pieces, ".*") + "$"
-}
-
 // install is one transaction.
 func (s *DDLSpec) install() (string, error) {
 	var in, out [][2]string
 	for _, text := range s.Tables {
-		p, err := ParsePattern(text)
+		p, err := pattern.Parse(text)
 		if err != nil {
 			return "", err
 		}
-		schema, table := p.regexps()
+		schema, table := p.Regexps()
 		if p.Exclude {
 			out = append(out, [2]string{schema, table})
 		} else {

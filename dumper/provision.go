@@ -21,7 +21,7 @@ type ProvisionSpec struct {
 	Slot    string
 	UseSlot bool
 	// Publications exist already. If there are none, Publication is made for Tables: patterns like public.*,
-	// "Quoted".t or -public.audit (see Pattern), resolved once, now. (Explicit tables, not FOR ALL TABLES: that would make UPDATE fail on the source for
+	// "Quoted".t or -public.audit (see package pattern), resolved once, now. (Explicit tables, not FOR ALL TABLES: that would make UPDATE fail on the source for
 	// every later table without a key.)
 	Publications []string
 	Publication  string

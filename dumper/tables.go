@@ -2,119 +2,14 @@ package dumper
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"shardcdc/pipeline/pattern"
 )
-
-// Pattern is what people write for tables: schema.table, where each part is a name, a "quoted name", or a name with *
-// in it for any characters. Of an unquoted name the ASCII letters are folded to lower case, as PostgreSQL does. A - in
-// front excludes what others match.
-type Pattern struct {
-	Exclude       bool
-	text          string // without the -
-	schema, table part
-}
-
-type part struct {
-	text string
-	wild bool
-}
-
-// ParsePattern reads a pattern.
-func ParsePattern(s string) (Pattern, error) {
-	s, exclude := strings.CutPrefix(s, "-")
-	p := Pattern{Exclude: exclude, text: s}
-	schema, rest, err := parsePart(s)
-	if err != nil {
-		return p, fmt.Errorf("table pattern %q: %w", s, err)
-	}
-	if !strings.HasPrefix(rest, ".") {
-		return p, fmt.Errorf("table pattern %q names no schema. Try: public.%s", s, s)
-	}
-	table, rest, err := parsePart(rest[1:])
-	if err != nil {
-		return p, fmt.Errorf("table pattern %q: %w", s, err)
-	}
-	if rest != "" {
-		return p, fmt.Errorf("table pattern %q: %q is left over. Try: schema.table, schema.*, or \"Quoted\".\"Names\"", s, rest)
-	}
-	p.schema, p.table = schema, table
-	return p, nil
-}
-
-func parsePart(s string) (p part, rest string, err error) {
-	if !strings.HasPrefix(s, `"`) {
-		end := strings.IndexByte(s, '.')
-		if end < 0 {
-			end = len(s)
-		}
-		text := fold(s[:end])
-		if text == "" || strings.ContainsAny(text, " \t\"',;") {
-			return p, "", fmt.Errorf("%q is no name. Try: quote it", text)
-		}
-		return part{text: text, wild: strings.Contains(text, "*")}, s[end:], nil
-	}
-	var name strings.Builder
-	for i := 1; i < len(s); i++ {
-		if s[i] != '"' {
-			name.WriteByte(s[i])
-			continue
-		}
-		if i+1 < len(s) && s[i+1] == '"' {
-			name.WriteByte('"')
-			i++
-			continue
-		}
-		if name.Len() == 0 {
-			break
-		}
-		return part{text: name.String()}, s[i+1:], nil
-	}
-	return p, "", errors.New("a quoted name is empty or does not end. Try: \"Name\", with \"\" for a quote in it")
-}
-
-// fold is PostgreSQL's for unquoted names in UTF-8: other letters than those of ASCII stay as they are.
-func fold(name string) string {
-	b := []byte(name)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
-}
-
-func (p part) match(name string) bool {
-	if !p.wild {
-		return p.text == name
-	}
-	pieces := strings.Split(p.text, "*")
-	if !strings.HasPrefix(name, pieces[0]) {
-		return false
-	}
-	name = name[len(pieces[0]):]
-	last := len(pieces) - 1
-	for _, piece := range pieces[1:last] {
-		i := strings.Index(name, piece)
-		if i < 0 {
-			return false
-		}
-		name = name[i+len(piece):]
-	}
-	return strings.HasSuffix(name, pieces[last])
-}
-
-// Match reports whether the pattern matches the table.
-func (p Pattern) Match(schema, name string) bool {
-	return p.schema.match(schema) && p.table.match(name)
-}
-
-// Wild reports whether the pattern may match several tables.
-func (p Pattern) Wild() bool { return p.schema.wild || p.table.wild }
 
 // table is a table that a publication could contain.
 type table struct {
@@ -175,9 +70,9 @@ type selection struct {
 // however the shard is partitioned. The price: TRUNCATE of a single partition is not published (PostgreSQL's rule).
 // What only a wildcard found may be left out with a note; what was named must be possible.
 func selectTables(all []table, texts []string) (s selection, err error) {
-	patterns := make([]Pattern, len(texts))
+	patterns := make([]pattern.Pattern, len(texts))
 	for i, text := range texts {
-		if patterns[i], err = ParsePattern(text); err != nil {
+		if patterns[i], err = pattern.Parse(text); err != nil {
 			return s, err
 		}
 	}
@@ -202,9 +97,9 @@ func selectTables(all []table, texts []string) (s selection, err error) {
 		switch {
 		case found[i]:
 		case p.Exclude:
-			s.notes = append(s.notes, fmt.Sprintf("-%s excludes no table. Try: correct the name", p.text))
+			s.notes = append(s.notes, fmt.Sprintf("-%s excludes no table. Try: correct the name", p))
 		default:
-			s.faults = append(s.faults, fmt.Sprintf("%s matches no table. Try: correct the name, or create the table first", p.text))
+			s.faults = append(s.faults, fmt.Sprintf("%s matches no table. Try: correct the name, or create the table first", p))
 		}
 	}
 	s.choose(all, chosen)

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"shardcdc/cmd/cli"
-	"shardcdc/dumper"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pattern"
 	"shardcdc/pipeline/verify"
 )
 
@@ -109,10 +109,10 @@ func (v *verifyFlags) check() error {
 	case v.DryRun && !v.Repair:
 		return cli.Usagef("--dry-run is for --repair; without it nothing is written anyway")
 	}
-	var patterns []dumper.Pattern
+	var patterns []pattern.Pattern
 	including := false
 	for _, text := range v.tables {
-		p, err := dumper.ParsePattern(text)
+		p, err := pattern.Parse(text)
 		if err != nil {
 			return cli.UsageError{Err: err}
 		}

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
-	"shardcdc/dumper"
 	"shardcdc/dumper/copier/fold"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pattern"
 	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/spill"
 )
@@ -52,7 +52,7 @@ const (
 // Engine copies the tables of one subscription, beside the capture whose part it is; see the package doc.
 type Engine struct {
 	conf     Config
-	chosen   []dumper.Pattern // of the subscription; empty: whatever is published
+	chosen   []pattern.Pattern // of the subscription; empty: whatever is published
 	memory   *budget
 	limiter  *rate.Limiter // nil: no limit
 	watching atomic.Bool   // there is something to look for in what is published
@@ -103,7 +103,7 @@ func New(c Config) (*Engine, error) {
 		e.limiter = rate.NewLimiter(rate.Limit(n), int(min(n, chunkBytes)))
 	}
 	for _, text := range c.Sub.Tables {
-		p, err := dumper.ParsePattern(text)
+		p, err := pattern.Parse(text)
 		if err != nil {
 			return nil, err
 		}

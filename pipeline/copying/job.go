@@ -16,6 +16,7 @@ import (
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/pattern"
 )
 
 // execute brings the job at work to its end.
@@ -206,7 +207,7 @@ func (e *Engine) order(found []planned) []planned {
 
 func (e *Engine) place(name control.CopyTableName) int {
 	for i, text := range e.conf.Sub.Copy.Order {
-		if p, err := dumper.ParsePattern(text); err == nil && p.Match(name.Schema, name.Name) {
+		if p, err := pattern.Parse(text); err == nil && p.Match(name.Schema, name.Name) {
 			return i
 		}
 	}

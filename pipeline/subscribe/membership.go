@@ -11,6 +11,7 @@ import (
 
 	"shardcdc/dumper"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/pattern"
 )
 
 // TablesSpec names tables of a subscription that is there, and says what becomes of them.
@@ -55,7 +56,7 @@ func change(ctx context.Context, bus *control.Bus, spec TablesSpec) (*changing, 
 	c := &changing{bus: bus, spec: spec}
 	var faults Faults
 	for _, text := range spec.Tables {
-		p, err := dumper.ParsePattern(text)
+		p, err := pattern.Parse(text)
 		if err != nil {
 			faults = append(faults, FaultOf("", err))
 		}
@@ -64,7 +65,7 @@ func change(ctx context.Context, bus *control.Bus, spec TablesSpec) (*changing, 
 	if len(faults) > 0 {
 		return nil, faults
 	}
-	if !slices.ContainsFunc(c.choice, func(p dumper.Pattern) bool { return !p.Exclude }) {
+	if !slices.ContainsFunc(c.choice, func(p pattern.Pattern) bool { return !p.Exclude }) {
 		return nil, fmt.Errorf("no table is named. Try: schema.table, or a pattern like app.order_*")
 	}
 	var err error
@@ -257,6 +258,7 @@ func (c *changing) findings(ctx context.Context, shards []shardCheck, wish copyW
 	if wish.copies() {
 		findings = append(findings, keyless(tables)...)
 	}
+	wish.creates = c.sub.CreateTables
 	targets := make([][]Finding, len(c.sub.Targets))
 	var wait sync.WaitGroup
 	for i := range c.sub.Targets {

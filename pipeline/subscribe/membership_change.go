@@ -12,6 +12,7 @@ import (
 	"shardcdc/dumper"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/pattern"
 )
 
 // AddTables lets tables join a subscription that is there:
@@ -95,13 +96,13 @@ func (c *changing) joining() ([]control.CopyTableName, error) {
 	return namesOf(absent), nil
 }
 
-func pattern(t control.CopyTableName) string { return pgx.Identifier{t.Schema, t.Name}.Sanitize() }
+func exactly(t control.CopyTableName) string { return pgx.Identifier{t.Schema, t.Name}.Sanitize() }
 
 // include makes the patterns of a subscription choose the tables.
 func include(sub *control.Subscription, tables []control.CopyTableName) error {
 	for _, t := range tables {
 		sub.Tables = slices.DeleteFunc(sub.Tables, func(text string) bool {
-			p, err := dumper.ParsePattern(text)
+			p, err := pattern.Parse(text)
 			return err == nil && p.Exclude && !p.Wild() && p.Match(t.Schema, t.Name)
 		})
 		s, err := parseSelection(sub.Tables)
@@ -114,7 +115,7 @@ func include(sub *control.Subscription, tables []control.CopyTableName) error {
 			}
 		}
 		if !s.chooses(table{schema: t.Schema, name: t.Name, permanent: true}) {
-			sub.Tables = append(sub.Tables, pattern(t))
+			sub.Tables = append(sub.Tables, exactly(t))
 		}
 	}
 	return nil
@@ -234,7 +235,7 @@ func (c *changing) withdraw(ctx context.Context, copies *control.Copies) error {
 func exclude(sub *control.Subscription, tables []control.CopyTableName) error {
 	for _, t := range tables {
 		sub.Tables = slices.DeleteFunc(sub.Tables, func(text string) bool {
-			p, err := dumper.ParsePattern(text)
+			p, err := pattern.Parse(text)
 			return err == nil && !p.Exclude && !p.Wild() && p.Match(t.Schema, t.Name)
 		})
 		s, err := parseSelection(sub.Tables)
@@ -242,7 +243,7 @@ func exclude(sub *control.Subscription, tables []control.CopyTableName) error {
 			return err
 		}
 		if s.chooses(table{schema: t.Schema, name: t.Name, permanent: true}) {
-			sub.Tables = append(sub.Tables, "-"+pattern(t))
+			sub.Tables = append(sub.Tables, "-"+exactly(t))
 		}
 	}
 	return nil

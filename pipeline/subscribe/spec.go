@@ -11,12 +11,12 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nuid"
 
-	"shardcdc/dumper"
 	"shardcdc/joiner/gid"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/pattern"
 )
 
 // Spec says what subscription is wanted. The zero value of each optional field means its default.
@@ -49,6 +49,7 @@ type Spec struct {
 	Copy            control.CopyOptions
 	DDL             string        // default control.DDLIgnore
 	FollowNewTables bool          // see control.Subscription
+	CreateTables    bool          // see control.Subscription
 	Retain          time.Duration // messages stay this long at least, and until every target has applied them; 0: for ever
 }
 
@@ -108,7 +109,7 @@ func (s *Spec) subscription() *control.Subscription {
 	sub.MaxClockSkew = control.Duration(s.MaxClockSkew)
 	sub.MemoryBytesMax, sub.SpillBytesMax = s.MemoryBytesMax, s.SpillBytesMax
 	sub.Retain = control.Duration(s.Retain)
-	sub.Copy, sub.DDL, sub.FollowNewTables = s.Copy, s.DDL, s.FollowNewTables
+	sub.Copy, sub.DDL, sub.FollowNewTables, sub.CreateTables = s.Copy, s.DDL, s.FollowNewTables, s.CreateTables
 	for _, sh := range s.Shards {
 		sub.Shards = append(sub.Shards, control.Shard{
 			Name: sh.Name, DSN: sh.DSN, Slot: s.slot(sh.Name), OwnSlot: s.Slot == "", Publications: s.publications(), OwnPublication: len(s.Publications) == 0,
@@ -188,9 +189,9 @@ func (s *Spec) copyFaults() (faults Faults) {
 		faults = append(faults, FaultOf("", err))
 	}
 	for _, p := range s.Copy.Order {
-		if pattern, err := dumper.ParsePattern(p); err != nil {
+		if chosen, err := pattern.Parse(p); err != nil {
 			faults = append(faults, FaultOf("copy order", err))
-		} else if pattern.Exclude {
+		} else if chosen.Exclude {
 			faults = append(faults, faultf("copy order", "without the -; what matches no pattern is copied last", "%q excludes", p))
 		}
 	}

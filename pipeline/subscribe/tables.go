@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/jackc/pgx/v5"
+	"shardcdc/pipeline/pattern"
 
-	"shardcdc/dumper"
+	"github.com/jackc/pgx/v5"
 )
 
 // table is one that a shard has.
@@ -71,13 +71,13 @@ func shardTables(ctx context.Context, db *database, spec *Spec) ([]table, error)
 }
 
 // selection is what table patterns mean. An exclusion wins, wherever it stands.
-type selection []dumper.Pattern
+type selection []pattern.Pattern
 
 func parseSelection(texts []string) (selection, error) {
 	s := make(selection, len(texts))
 	for i, text := range texts {
 		var err error
-		if s[i], err = dumper.ParsePattern(text); err != nil {
+		if s[i], err = pattern.Parse(text); err != nil {
 			return nil, err
 		}
 	}
