@@ -23,7 +23,7 @@ type alteration struct {
 	skew, retain          time.Duration
 	truncate, ddl         string
 	copying               copyFlags
-	follow                bool
+	follow, creates       bool
 }
 
 func (a *alteration) add(f *pflag.FlagSet) {
@@ -37,7 +37,8 @@ func (a *alteration) add(f *pflag.FlagSet) {
 	f.StringVar(&a.ddl, "ddl", "", ddlHelp)
 	a.copying.add(f)
 	f.BoolVar(&a.follow, "follow-new-tables", false, followHelp)
-	cli.TypedOnly(f, "memory-bytes-max", "spill-bytes-max", "stream-bytes-max", "max-clock-skew", "retain", "truncate", "ddl", "copy-rate", "copy-parallel", "copy-order", "follow-new-tables")
+	f.BoolVar(&a.creates, "create-tables", false, createHelp)
+	cli.TypedOnly(f, "memory-bytes-max", "spill-bytes-max", "stream-bytes-max", "max-clock-skew", "retain", "truncate", "ddl", "copy-rate", "copy-parallel", "copy-order", "follow-new-tables", "create-tables")
 }
 
 // streamChanges says whether the limit of the stream is to change. The stream has it, and nobody else.
@@ -61,6 +62,7 @@ func (a *alteration) said() string {
 		{"copy-parallel", a.copying.parallel},
 		{"copy-order", &a.copying.order},
 		{"follow-new-tables", a.follow},
+		{"create-tables", a.creates},
 	} {
 		if a.flags.Changed(flag.name) {
 			said = append(said, fmt.Sprintf("--%s %v", flag.name, flag.value))
@@ -94,6 +96,9 @@ func (a *alteration) change(sub *control.Subscription) error {
 		if a.follow && slices.ContainsFunc(sub.Shards, func(s control.Shard) bool { return !s.OwnPublication }) {
 			return fmt.Errorf("subscription %s uses publications that were given: who made them says what they hold. Try: ALTER PUBLICATION … ADD TABLE and cdcctl resync, when a table comes", sub.Name)
 		}
+	}
+	if a.flags.Changed("create-tables") {
+		sub.CreateTables = a.creates
 	}
 	a.changeCopy(&sub.Copy)
 	if sub.State == control.Dropping {
@@ -178,7 +183,7 @@ Exit codes: 0 changed; 1 not changed; 2 called in a wrong way.`,
 					return err
 				}
 				if wants.flags.Changed("follow-new-tables") || wants.flags.Changed("ddl") {
-					printNotes(cmd, subscribe.FollowNotes(sub.FollowNewTables, sub.DDL, sub.Targets))
+					printNotes(cmd, subscribe.FollowNotes(sub.FollowNewTables, sub.CreateTables, sub.DDL, sub.Targets))
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "Subscription %s is changed: %s\n", args[0], said)
 				return err

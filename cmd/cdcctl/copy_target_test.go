@@ -14,7 +14,7 @@ func TestCopyNeedsTables(t *testing.T) {
 	w.sql(w.target, "CREATE TABLE lines (id int PRIMARY KEY)")
 	create := []string{"create-subscription", "s", "--shard", "a=" + w.a, "--target", "one=" + w.target, "--target", "two=" + w.b}
 	lacks := []string{
-		"target one: tables are missing there: public.orders, so their rows cannot be copied. Try: create them, for example with pg_dump --schema-only of one shard; or --copy-data=false",
+		"target one: tables are missing there: public.orders, so their rows cannot be copied. Try: create them, for example with pg_dump --schema-only of one shard, or let the target make them (--create-tables); or --copy-data=false",
 		"target two: tables are missing there: public.lines, public.orders, so their rows cannot be copied",
 		`target one: columns are missing there: public.accounts (note), so their rows cannot be copied. Try: ALTER TABLE "public"."accounts" ADD COLUMN "note"`,
 	}

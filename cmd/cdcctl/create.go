@@ -30,6 +30,7 @@ type specFlags struct {
 	targetRows                string
 	copying                   copyFlags
 	followNewTables           bool
+	createTables              bool
 }
 
 // copyFlags bound the load that copying puts on the shards.
@@ -40,6 +41,8 @@ type copyFlags struct {
 }
 
 const ddlHelp = "statements that change tables: capture (event triggers on the shards, made by a superuser, put them into the stream, and targets run them), stop (a target stops there and says what to run) or ignore (nothing is installed)"
+
+const createHelp = "targets make tables that are missing there from what the stream says of them: columns, types and key; no defaults, no other constraints and indexes"
 
 const followHelp = "a new table that matches --tables joins by itself within seconds, and is copied; else cdcctl status names it"
 
@@ -66,6 +69,7 @@ func (s *specFlags) addSources(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.targets, "target", nil, "DSN, or NAME=DSN, of a database to replay on (repeatable)")
 	f.BoolVar(&s.copyData, "copy-data", true, "copy the rows that the tables hold already; false: the stream begins with the transactions from now on")
 	addTargetRows(f, &s.targetRows, mark.TargetFail)
+	f.BoolVar(&s.createTables, "create-tables", false, createHelp)
 	f.StringVar(&s.ddl, "ddl", control.DDLIgnore, ddlHelp)
 	f.DurationVar(&s.maxClockSkew, "max-clock-skew", control.DefaultMaxClockSkew, "the most by which the shards' clocks may differ; more stops the subscription")
 }
@@ -111,7 +115,7 @@ func (s *specFlags) spec(name string) (subscribe.Spec, error) {
 	spec := subscribe.Spec{
 		Name: name, Tables: s.tables, Publications: s.publications, Slot: s.slot, SlotTimeout: s.slotTimeout, Format: s.format,
 		MaxClockSkew: s.maxClockSkew, MemoryBytesMax: int64(s.memory), SpillBytesMax: int64(s.spill), Truncate: s.truncate, StreamBytesMax: int64(s.stream),
-		CopyData: s.copyData, TargetRows: s.targetRows, By: person(), FollowNewTables: s.followNewTables, DDL: s.ddl,
+		CopyData: s.copyData, TargetRows: s.targetRows, By: person(), FollowNewTables: s.followNewTables, DDL: s.ddl, CreateTables: s.createTables,
 		Copy: control.CopyOptions{Rate: int64(s.copying.rate), Parallel: s.copying.parallel, Order: s.copying.order},
 	}
 	if len(s.targets) > 0 {

@@ -51,6 +51,8 @@ type Subscription struct {
 	DDL string `json:"ddl"`
 	// FollowNewTables: a new table that matches Tables joins by itself; else it is reported.
 	FollowNewTables bool `json:"follow_new_tables,omitempty"`
+	// CreateTables: a target makes tables that are missing there from what the stream says of them; else it waits for them.
+	CreateTables bool `json:"create_tables,omitempty"`
 	// Copy says how tables are copied.
 	Copy CopyOptions `json:"copy"`
 }

@@ -207,7 +207,7 @@ func (r *replayer) once(ctx context.Context) (err error) {
 	target, err := postgres.New(postgres.Config{
 		DSN: expanded, Subscription: r.sub.Name, Shards: len(r.sub.Shards), Truncate: postgres.TruncatePolicy(r.sub.Truncate),
 		DDL:      postgres.DDLPolicy(r.sub.DDL),
-		MovesMax: r.conf.MovesMax,
+		MovesMax: r.conf.MovesMax, CreateTables: r.sub.CreateTables,
 	})
 	if err != nil {
 		return errors.New(dsn.Scrub(err.Error(), expanded))

@@ -44,7 +44,7 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 		wait.Go(func() { targets[i] = checkTarget(ctx, &spec.Targets[i], tables, shards, wish) })
 	}
 	wait.Wait()
-	findings = append(findings, FollowNotes(spec.FollowNewTables, spec.DDL, spec.Targets)...)
+	findings = append(findings, FollowNotes(spec.FollowNewTables, spec.CreateTables, spec.DDL, spec.Targets)...)
 	for _, t := range targets {
 		findings = append(findings, t...)
 	}
@@ -54,9 +54,9 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 // copyWish is what the copy needs looked at.
 func (s *Spec) copyWish() copyWish {
 	if !s.CopyData {
-		return copyWish{}
+		return copyWish{creates: s.CreateTables}
 	}
-	return copyWish{targetRows: s.TargetRows, otherwise: orNoCopy}
+	return copyWish{creates: s.CreateTables, targetRows: s.TargetRows, otherwise: orNoCopy}
 }
 
 // keyed are the shards with the tables that were found on them.
@@ -77,13 +77,13 @@ func (s *Spec) onceOnly(t table) string {
 }
 
 // FollowNotes are about tables that join a subscription by themselves: nobody looked whether a target has them.
-func FollowNotes(follow bool, ddl string, targets []control.Target) Notes {
-	if !follow || ddl == control.DDLCapture || len(targets) == 0 {
+func FollowNotes(follow, creates bool, ddl string, targets []control.Target) Notes {
+	if !follow || creates || ddl == control.DDLCapture || len(targets) == 0 {
 		return nil
 	}
 	return Notes{{
 		Severity: Warning, About: "new tables", What: "a new table joins by itself, and a target that does not have it stops until it is created there",
-		Try: "create tables on the targets before the shards, or --ddl capture, which creates them there",
+		Try: "create tables on the targets before the shards, or --ddl capture or --create-tables, which create them there",
 	}}
 }
 

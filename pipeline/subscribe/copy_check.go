@@ -27,8 +27,9 @@ func wantedOf(tables []table) []wanted {
 	return all
 }
 
-// copyWish is what a check has to look at for a copy.
+// copyWish is what a check of a target has to look at, for a copy above all.
 type copyWish struct {
+	creates    bool   // the target makes tables that are missing (control.Subscription.CreateTables)
 	targetRows string // what a target does with rows that are there (package mark); empty: nothing is copied
 	otherwise  string // what else mends a fault
 }

@@ -127,7 +127,9 @@ func CheckExisting(ctx context.Context, bus *control.Bus, sub *control.Subscript
 	tables := published(shards)
 	findings = append(findings, clocks(names, shards, time.Duration(sub.MaxClockSkew))...)
 	for i := range sub.Targets {
-		wait.Go(func() { targets[i] = checkTarget(ctx, &sub.Targets[i], tables, shards, copyWish{}) })
+		wait.Go(func() {
+			targets[i] = checkTarget(ctx, &sub.Targets[i], tables, shards, copyWish{creates: sub.CreateTables})
+		})
 	}
 	wait.Wait()
 	return append(findings, slices.Concat(targets...)...)

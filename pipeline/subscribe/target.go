@@ -55,6 +55,13 @@ func lookAtTarget(ctx context.Context, db *database, about string, tables []tabl
 			findings = append(findings, FaultOf(about, err))
 		}
 	}
+	if wish.creates {
+		made, err := lacking.creatable(ctx, db, about, role)
+		findings = append(findings, made...)
+		if err != nil {
+			findings = append(findings, FaultOf(about, err))
+		}
+	}
 	if findings = append(findings, lacking.findings(about, role, wish)...); len(findings) > 0 || len(tables) == 0 {
 		return findings
 	}

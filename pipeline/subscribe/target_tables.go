@@ -149,7 +149,7 @@ func (f *targetTables) findings(about, role string, wish copyWish) (findings []F
 		findings = append(findings, one)
 	}
 	if len(f.missing) > 0 {
-		found("tables are missing there: "+list(f.missing, table.plain), "it", "create them, for example with pg_dump --schema-only of one shard")
+		found("tables are missing there: "+list(f.missing, table.plain), "it", "create them, for example with pg_dump --schema-only of one shard, or let the target make them (--create-tables)")
 	}
 	if len(f.narrow) > 0 {
 		first := f.narrow[0]
@@ -165,6 +165,48 @@ func (f *targetTables) findings(about, role string, wish copyWish) (findings []F
 		found("role "+role+" lacks rights on tables: "+f.unwritable.String(), "them", f.unwritable.grant()+" TO "+grantee)
 	}
 	return findings
+}
+
+const creatableSQL = `
+SELECT w.name, n.oid IS NOT NULL, coalesce(pg_catalog.has_schema_privilege(n.oid, 'CREATE'), pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'))
+FROM unnest($1::text[]) w(name) LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = w.name ORDER BY 1`
+
+// creatable looks whether the worker may make what is missing; nothing is missing then.
+func (f *targetTables) creatable(ctx context.Context, db *database, about, role string) (findings []Finding, err error) {
+	if len(f.missing) == 0 {
+		return nil, nil
+	}
+	schemas := map[string]bool{}
+	for _, t := range f.missing {
+		schemas[t.schema] = true
+	}
+	rows, err := db.Query(ctx, creatableSQL, slices.Collect(maps.Keys(schemas)))
+	if err != nil {
+		return nil, fmt.Errorf("ask for rights: %w", err)
+	}
+	grantee := " TO " + pgx.Identifier{role}.Sanitize()
+	var (
+		schema     string
+		there, may bool
+	)
+	_, err = pgx.ForEachRow(rows, []any{&schema, &there, &may}, func() error {
+		grant, what := "GRANT CREATE ON SCHEMA "+pgx.Identifier{schema}.Sanitize()+grantee, "tables in schema "+schema
+		if !there {
+			grant, what = "GRANT CREATE ON DATABASE "+pgx.Identifier{db.Config().Database}.Sanitize()+grantee, "schema "+schema
+		}
+		if !may {
+			findings = append(findings, faultf(about, grant, "role %s may not make %s, which is to be made there", role, what))
+		}
+		return nil
+	})
+	if err != nil {
+		return findings, fmt.Errorf("ask for rights: %w", err)
+	}
+	if len(findings) == 0 {
+		findings = append(findings, Finding{Severity: Info, About: about, What: "tables are missing there, and are made before their first rows: " + list(f.missing, table.plain)})
+	}
+	f.missing = nil
+	return findings, nil
 }
 
 // list names the first tables.
