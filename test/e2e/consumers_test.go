@@ -1,0 +1,193 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"shardcdc/pipeline/bank"
+	"shardcdc/pipeline/format"
+	"shardcdc/pipeline/throwaway/program"
+	"shardcdc/pipeline/wire"
+	"shardcdc/test/harness"
+)
+
+// consumerRig is a cluster whose stream one of the examples of docs/consumers reads, into a database where a commit that breaks
+// the bank's law fails: so every step that the consumer commits is looked at, not only those that a test happens to see.
+type consumerRig struct {
+	*harness.Cluster
+	t    *testing.T
+	log  string
+	path string
+	args []string
+}
+
+// lawSQL: whenever a transaction commits, the money is all there, or no account is yet. Every position is kept, and every effect
+// on an account, to be counted.
+const lawSQL = `
+CREATE TABLE balances (id bigint PRIMARY KEY, shard text NOT NULL, balance bigint NOT NULL);
+CREATE TABLE consumed (stream text PRIMARY KEY, csn text NOT NULL, seq bigint NOT NULL);
+CREATE TABLE steps (step bigint GENERATED ALWAYS AS IDENTITY, csn numeric NOT NULL, seq bigint NOT NULL);
+CREATE TABLE effects (account bigint NOT NULL);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF TG_TABLE_NAME = 'balances' THEN
+		INSERT INTO effects VALUES (NEW.id);
+	ELSE
+		INSERT INTO steps (csn, seq) VALUES (NEW.csn::numeric, NEW.seq);
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE TRIGGER effect AFTER UPDATE ON balances FOR EACH ROW EXECUTE FUNCTION note();
+CREATE TRIGGER step AFTER UPDATE ON consumed FOR EACH ROW EXECUTE FUNCTION note();
+CREATE FUNCTION law() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE accounts bigint; money bigint;
+BEGIN
+	SELECT count(*), coalesce(sum(balance), 0) INTO accounts, money FROM balances;
+	IF NOT (accounts = 0 OR (accounts = %[1]d AND money = %[2]d)) THEN
+		RAISE EXCEPTION 'there are %% accounts with %% together', accounts, money;
+	END IF;
+	RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER law AFTER INSERT OR UPDATE OR DELETE ON balances DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION law();`
+
+const (
+	consumerAccounts = 60
+	consumerOpening  = 1000
+)
+
+func newConsumerRig(t *testing.T, f format.Format) *consumerRig {
+	t.Helper()
+	c := harness.New(t, harness.Options{
+		Format: f, Limit: 3 * time.Minute, OnTarget: fmt.Sprintf(lawSQL, consumerAccounts, consumerAccounts*consumerOpening),
+	})
+	return &consumerRig{Cluster: c, t: t, log: filepath.Join(t.TempDir(), "consumer.log")}
+}
+
+// start starts the consumer.
+func (r *consumerRig) start() *program.Program {
+	r.t.Helper()
+	p, err := program.Start(program.Options{Name: "consumer", Path: r.path, Args: r.args, Log: r.log})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		if err := p.Kill(); err != nil {
+			r.t.Error(err)
+		}
+		if r.t.Failed() {
+			r.t.Logf("the consumer's log:\n%s", program.Tail(r.log, 30))
+		}
+	})
+	return p
+}
+
+// goesOn waits until the consumer has committed more than it had.
+func (r *consumerRig) goesOn(p *program.Program) {
+	r.t.Helper()
+	before := r.steps()
+	harness.Until(r.Ctx, r.t, "the consumer commits", func() (bool, string) {
+		if !p.Running() {
+			r.t.Fatalf("the consumer ended: %v", p.Err())
+		}
+		return r.steps() > before, fmt.Sprintf("%d steps", before)
+	})
+}
+
+func (r *consumerRig) steps() int64 {
+	r.t.Helper()
+	n, err := strconv.ParseInt(r.Query(r.TargetDSN(), "SELECT count(*)::text FROM steps"), 10, 64)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return n
+}
+
+// run kills the consumer and the node under load, and compares what the consumer has at the end.
+func (r *consumerRig) run() {
+	t := r.t
+	t.Helper()
+	node := r.Node("node")
+	b := r.OpenBank(bank.Config{Accounts: consumerAccounts, Opening: consumerOpening, AbandonEvery: 100, InDoubt: time.Second})
+	p := r.start()
+	r.goesOn(p)
+	dice := rand.New(rand.NewPCG(r.Seed, 0))
+	for range 10 {
+		b.Committed(1 + dice.Int64N(60))
+		if dice.IntN(3) == 0 {
+			r.Kill(node)
+			node = r.Node("node")
+		}
+		if err := p.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		p = r.start()
+		if dice.IntN(2) == 0 { // else the next kill hits one that starts
+			r.goesOn(p)
+		}
+	}
+	r.goesOn(p)
+	b.StopTraffic()
+	r.WaitPublished()
+	last, err := r.Bus.JS.Stream(r.Ctx, wire.StreamName(r.Sub.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := last.GetLastMsgForSubject(r.Ctx, wire.Subject(r.Sub.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := end.Header.Get(wire.HeaderCSN)
+	harness.Until(r.Ctx, t, "the consumer is at the stream's end, csn "+want, func() (bool, string) {
+		if !p.Running() {
+			t.Fatalf("the consumer ended: %v", p.Err())
+		}
+		have := r.Query(r.TargetDSN(), "SELECT csn FROM consumed")
+		return have == want, "it is at " + have
+	})
+	r.equal()
+	if b.Stats().Distributed == 0 {
+		t.Error("no transaction was distributed")
+	}
+	t.Logf("%d transactions, %d of them distributed, in %d steps", b.Stats().Transactions, b.Stats().Distributed, r.steps())
+}
+
+// equal compares the accounts of all shards with the consumer's, checks that each side of a transfer had its effect once (it
+// left a row in the journal, too), and that the positions rose.
+func (r *consumerRig) equal() {
+	r.t.Helper()
+	const list = "SELECT coalesce(string_agg(id || ' ' || balance, E'\n' ORDER BY id), '') FROM "
+	for i, dsn := range r.ShardDSNs() {
+		want := r.Query(dsn, list+"accounts")
+		have := r.Query(r.TargetDSN(), list+"balances WHERE shard = $1", harness.ShardName(i))
+		if have != want || want == "" {
+			r.t.Errorf("shard %s: the consumer has\n%s\nthe shard\n%s", harness.ShardName(i), have, want)
+		}
+	}
+	for i, dsn := range r.ShardDSNs() {
+		want := r.Query(dsn, "SELECT count(*)::text FROM journal WHERE what = 'transfer'")
+		have := r.Query(r.TargetDSN(), "SELECT count(*)::text FROM effects WHERE account % $1 = $2", int64(harness.Shards), int64(i))
+		if have != want || want == "0" {
+			r.t.Errorf("shard %s: the consumer changed balances %s times, the shard %s times", harness.ShardName(i), have, want)
+		}
+	}
+	fell := r.Query(r.TargetDSN(), "SELECT count(*)::text FROM (SELECT csn <= lag(csn) OVER w OR seq <= lag(seq) OVER w FROM steps WINDOW w AS (ORDER BY step)) AS s (fell) WHERE fell")
+	if fell != "0" {
+		r.t.Errorf("the consumer's position did not rise %s times", fell)
+	}
+}
+
+// The Go example.
+func TestConsumerGo(t *testing.T) {
+	r := newConsumerRig(t, format.Format{Name: format.JSON})
+	r.path = filepath.Join(t.TempDir(), "consumer")
+	if out, err := exec.Command("go", "build", "-o", r.path, "shardcdc/docs/consumers/go").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r.args = []string{"-nats", r.Bus.NC.ConnectedUrl(), "-subscription", r.Sub.Name, "-dsn", r.TargetDSN()}
+	r.run()
+}
