@@ -28,7 +28,7 @@ demo: postgresql build ## A throw-away sharded cluster, a target, traffic, a kil
 	$(BIN)/cdcd demo $(if $(KEEP),--keep) $(DEMOFLAGS)
 
 .PHONY: test
-test: postgresql ## Everything: unit, property, simulation, and tests on real PostgreSQL and NATS servers
+test: postgresql mariadb ## Everything: unit, property, simulation, and tests on real PostgreSQL, MariaDB and NATS servers
 	$(GO) vet ./...
 	CDC_SIM_MUTANTS=all $(GO) test -timeout 20m $(TESTFLAGS) ./...
 	$(GO) test -timeout 5m -tags invariants ./joiner/...
@@ -39,7 +39,7 @@ test-quick: ## Only tests that need no PostgreSQL
 	  ./dumper/pgoutput ./joiner/... ./output/... ./apply ./test/lint ./test/sim
 
 .PHONY: versions
-versions: postgresql ## The tests on real servers, on the installed PostgreSQL, 16, 17 and 18
+versions: postgresql mariadb ## The tests on real servers, on the installed PostgreSQL, 16, 17 and 18
 	@set -e; for major in installed 16 17 18; do \
 	  bin=; [ $$major = installed ] || bin=$$($(GO) run ./test/versions $$major); echo "== PostgreSQL $$major ($$bin)"; \
 	  CDC_PG_BIN=$$bin $(GO) test -count=1 -timeout 20m ./dumper ./apply/... ./pipeline/... ./cmd/... ./test/e2e; \
@@ -120,6 +120,10 @@ vulnerabilities: ## Known vulnerabilities of what is linked in (asks vuln.go.dev
 .PHONY: postgresql
 postgresql: ## Find PostgreSQL 15 or newer, or install the distribution's package
 	@test/ensure-postgresql.sh
+
+.PHONY: mariadb
+mariadb: ## Find MariaDB, or install the distribution's package
+	@test/ensure-mariadb.sh
 
 .PHONY: clean
 clean: ## Remove what was built

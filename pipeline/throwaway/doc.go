@@ -38,6 +38,8 @@
 //     removes the folders in the same parent folder whose owner is dead, and kills a postmaster that still runs in one
 //     (other systems than Linux, where net 1 does not exist).
 //
+// [StartMariaDB] starts a MariaDB server in the same way, for targets of that kind; net 1 is kill -9 there.
+//
 // PostgreSQL refuses to run as root. A process of root runs its servers as user postgres, or nobody, and gives them
 // the folder.
 package throwaway
