@@ -9,18 +9,19 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/reading"
 )
 
 // transaction is a JSON transaction (docs/formats.md), as far as its text form shows it.
 type transaction struct {
-	CSN        pipeline.CSN `json:"csn"`
-	GID        *string      `json:"gid"`
-	CommitTime string       `json:"commit_time"`
+	CSN        pipeline.CSN    `json:"csn"`
+	GID        json.RawMessage `json:"gid"` // a string, null or base64
+	CommitTime string          `json:"commit_time"`
 	Fragments  []struct {
-		Shard  string `json:"shard"`
-		XID    uint32 `json:"xid"`
-		LSN    string `json:"lsn"`
-		Origin string `json:"origin"`
+		Shard  string          `json:"shard"`
+		XID    uint32          `json:"xid"`
+		LSN    string          `json:"lsn"`
+		Origin json.RawMessage `json:"origin"`
 	} `json:"fragments"`
 	Total    int      `json:"total"`
 	Changes  []change `json:"changes"`
@@ -57,37 +58,18 @@ type change struct {
 }
 
 // object is a JSON object whose order stays.
-type object []member
-
-type member struct {
-	name  string
-	value json.RawMessage
-}
+type object []reading.Field
 
 func (o *object) UnmarshalJSON(b []byte) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	t, err := d.Token()
-	if err != nil || t == nil {
-		return err
-	}
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return err
-		}
-		m := member{name: fmt.Sprint(name)}
-		if err := d.Decode(&m.value); err != nil {
-			return err
-		}
-		*o = append(*o, m)
-	}
-	return nil
+	fields, err := reading.Fields(b)
+	*o = fields
+	return err
 }
 
 func (o object) text() string {
 	parts := make([]string, len(o))
 	for i, m := range o {
-		parts[i] = m.name + "=" + string(m.value)
+		parts[i] = m.Name + "=" + string(m.Value)
 	}
 	return strings.Join(parts, " ")
 }
@@ -103,13 +85,13 @@ func parseTransaction(b []byte) (t transaction, err error) {
 func (t *transaction) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "csn %s  %s", t.CSN, t.CommitTime)
-	if t.GID != nil {
-		fmt.Fprintf(&b, "  gid %q", *t.GID)
+	if len(t.GID) > 0 && string(t.GID) != "null" {
+		fmt.Fprintf(&b, "  gid %s", t.GID)
 	}
 	for _, f := range t.Fragments {
 		fmt.Fprintf(&b, "  %s@%s", f.Shard, f.LSN)
-		if f.Origin != "" {
-			fmt.Fprintf(&b, " (origin %s)", f.Origin)
+		if len(f.Origin) > 0 {
+			fmt.Fprintf(&b, " (origin %s)", bytes.Trim(f.Origin, `"`))
 		}
 	}
 	b.WriteByte('\n')

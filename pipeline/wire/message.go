@@ -24,6 +24,12 @@ const (
 	HeaderCheckpoint = "Cdc-Checkpoint"
 	// HeaderUnit is the stream sequence of the message that ended the unit before; 0: there is none.
 	HeaderUnit = "Cdc-Unit"
+	// HeaderTaken stands on the last message of a unit: when the node took the unit from the joiner to publish it, by the node's
+	// clock, in microseconds since 1970.
+	HeaderTaken = "Cdc-Taken"
+	// HeaderKey is the key of a row in Debezium's form, as JSON; HeaderTombstone is "true" on an empty message behind a delete.
+	HeaderKey       = "Cdc-Key"
+	HeaderTombstone = "Cdc-Tombstone"
 )
 
 // MetadataIncarnation is the key in a stream's metadata of its incarnation, a random name that its creator gave: a stream

@@ -1,0 +1,148 @@
+package reading
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/wire"
+)
+
+// Message is a message of a subscription's stream.
+type Message struct {
+	Seq     pipeline.Seq
+	Time    time.Time // when the server stored it, by its clock
+	Subject string
+	Header  nats.Header
+	Data    []byte
+}
+
+// Ends says that the message is the last one of its unit.
+func (m *Message) Ends() bool { return m.Header.Get(wire.HeaderCheckpoint) != "" }
+
+// UnitBefore is the sequence of the message that ended the unit before this message's; ok is false for a message that
+// belongs to no unit: an epoch.
+func (m *Message) UnitBefore() (seq pipeline.Seq, ok bool, err error) {
+	text := m.Header.Get(wire.HeaderUnit)
+	if text == "" {
+		return 0, false, nil
+	}
+	if _, err := fmt.Sscanf(text, "%d", &seq); err != nil {
+		return 0, false, fmt.Errorf("stream sequence %d: header %s %q: want a sequence", m.Seq, wire.HeaderUnit, text)
+	}
+	return seq, true, nil
+}
+
+// Source has a stream's messages.
+type Source interface {
+	// Borders are the first and the last sequence, as they were when the source was opened. First = Last + 1: it is empty.
+	Borders() (first, last pipeline.Seq)
+	// Get reads one message; ErrGone when it is not there.
+	Get(ctx context.Context, seq pipeline.Seq) (*Message, error)
+	// Read calls fn with every message from a sequence on, in order, up to the last one, or with follow also with those
+	// that come later. It ends without an error when fn returns Stop.
+	Read(ctx context.Context, from pipeline.Seq, follow bool, fn func(*Message) error) error
+}
+
+var (
+	// ErrGone says that a message is not in the stream, or not any more.
+	ErrGone = errors.New("the message is gone")
+	// Stop ends a Read.
+	Stop = errors.New("stop")
+)
+
+// pullBytes is what is in flight of a live stream; a limit in messages hangs on large ones.
+const pullBytes = 8 << 20
+
+// Stream is a Source in JetStream.
+type Stream struct {
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	name   string
+}
+
+// Live opens the stream of a subscription.
+func Live(ctx context.Context, js jetstream.JetStream, subscription string) (*Stream, error) {
+	name := wire.StreamName(subscription)
+	stream, err := js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("stream %s is gone. Try: restore it, or cdcctl drop-subscription %s and create it again", name, subscription)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, err)
+	}
+	return &Stream{js: js, stream: stream, name: name}, nil
+}
+
+// Info is what the server said about the stream when it was opened.
+func (s *Stream) Info() *jetstream.StreamInfo { return s.stream.CachedInfo() }
+
+// Borders is the source's.
+func (s *Stream) Borders() (first, last pipeline.Seq) {
+	state := s.stream.CachedInfo().State
+	return pipeline.Seq(max(1, state.FirstSeq)), pipeline.Seq(state.LastSeq)
+}
+
+// Get is the source's.
+func (s *Stream) Get(ctx context.Context, seq pipeline.Seq) (*Message, error) {
+	m, err := s.stream.GetMsg(ctx, uint64(seq))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, fmt.Errorf("stream sequence %d: %w", seq, ErrGone)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read stream sequence %d: %w", seq, err)
+	}
+	return &Message{Seq: pipeline.Seq(m.Sequence), Time: m.Time, Subject: m.Subject, Header: m.Header, Data: m.Data}, nil
+}
+
+// Read is the source's.
+func (s *Stream) Read(ctx context.Context, from pipeline.Seq, follow bool, fn func(*Message) error) error {
+	_, last := s.Borders()
+	if !follow && from > last {
+		return nil
+	}
+	consumer, err := s.js.OrderedConsumer(ctx, s.name, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: uint64(from),
+	})
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", s.name, err)
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxBytes(pullBytes))
+	if err != nil {
+		return fmt.Errorf("read stream %s: %w", s.name, err)
+	}
+	defer messages.Stop()
+	for {
+		m, err := next(ctx, messages)
+		if err != nil {
+			return fmt.Errorf("read stream %s: %w", s.name, err)
+		}
+		if err := fn(m); errors.Is(err, Stop) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if !follow && m.Seq >= last {
+			return nil
+		}
+	}
+}
+
+func next(ctx context.Context, messages jetstream.MessagesContext) (*Message, error) {
+	msg, err := messages.Next(jetstream.NextContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	return &Message{
+		Seq: pipeline.Seq(meta.Sequence.Stream), Time: meta.Timestamp, Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(),
+	}, nil
+}
