@@ -9,12 +9,12 @@ import (
 
 // large publishes a payload that is not in memory. It is pulled through parts, which holds one batch at a time.
 func (u *unit) large(ctx context.Context, payloads []output.Payload) error {
-	pl := payloads[0]
-	if len(payloads) > 1 || !u.single {
-		return fmt.Errorf("csn %s is not in memory, and not alone in its batch", pl.CSN)
+	if err := u.alone(payloads); err != nil {
+		return err
 	}
+	pl := payloads[0]
 	size := pl.Large.Size()
-	w := &parts{u: u, ctx: ctx, csn: pl.CSN.String(), left: size, n: int((size + int64(u.p.limit) - 1) / int64(u.p.limit))}
+	w := &parts{u: u, ctx: ctx, subject: u.p.subjects.of(pl.Subject), csn: pl.CSN.String(), headers: pl.Headers, left: size, n: int((size + int64(u.p.limit) - 1) / int64(u.p.limit))}
 	_, err := pl.Large.WriteTo(w)
 	switch {
 	case w.err != nil: // of the stream; WriteTo wraps it in what it was about
@@ -27,12 +27,21 @@ func (u *unit) large(ctx context.Context, payloads []output.Payload) error {
 	return u.end(ctx, w.batch)
 }
 
+func (u *unit) alone(payloads []output.Payload) error {
+	if len(payloads) > 1 || !u.single {
+		return fmt.Errorf("csn %s is not in memory, and not alone in its batch", payloads[0].CSN)
+	}
+	return nil
+}
+
 // parts cuts what is written into messages, and stores them in batches. The last batch is left to whoever knows that
 // nothing follows.
 type parts struct {
-	u   *unit
-	ctx context.Context // of the publish that writes
-	csn string
+	u       *unit
+	ctx     context.Context // of the publish that writes
+	subject string
+	csn     string
+	headers []output.Header // of the first part
 
 	n, k  int   // parts of the payload; begun so far
 	left  int64 // bytes of the payload that have not come
@@ -81,7 +90,10 @@ func (w *parts) message() (*message, error) {
 		w.recycle()
 	}
 	w.k++
-	w.batch = append(w.batch, w.u.transactionPart(w.csn, w.buffer(), w.k, w.n))
+	m := part(w.subject, w.buffer(), w.k, w.n)
+	m.csn, m.headers = w.csn, w.headers
+	w.headers = nil
+	w.batch = append(w.batch, m)
 	return &w.batch[len(w.batch)-1], nil
 }
 

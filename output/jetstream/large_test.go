@@ -238,7 +238,7 @@ func TestLargeReusesBuffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	const size = 40 << 20
-	w := &parts{u: u, ctx: b.ctx, csn: "7", left: size, n: size/p.limit + 1}
+	w := &parts{u: u, ctx: b.ctx, subject: wire.Subject("bank"), csn: "7", left: size, n: size/p.limit + 1}
 	buffers := map[*byte]bool{}
 	for range size >> 16 {
 		if _, err := w.Write(make([]byte, 1<<16)); err != nil {

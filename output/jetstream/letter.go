@@ -13,7 +13,7 @@ import (
 // message costs no header map of its own, of which a unit in JSON would need hundreds.
 type letter struct {
 	msg    nats.Msg
-	values [12][1]string // of the headers
+	values [24][1]string // of the headers
 	n      int
 }
 
@@ -41,6 +41,9 @@ func (l *letter) write(p *Publisher, g *group, i int, batch string) *nats.Msg {
 	l.set(wire.HeaderUnit, g.unit)
 	l.set(wire.HeaderCSN, m.csn)
 	l.set(wire.HeaderPart, m.part)
+	for _, h := range m.headers {
+		l.set(h.Name, h.Value)
+	}
 	if i == 0 { // the fence
 		l.set(natsjs.ExpectedLastSeqHeader, strconv.FormatUint(uint64(p.last), 10))
 		l.set(natsjs.ExpectedLastSubjSeqHeader, strconv.FormatUint(uint64(p.epoch), 10))
@@ -63,6 +66,10 @@ func (l *letter) write(p *Publisher, g *group, i int, batch string) *nats.Msg {
 // set sets a header; the empty value is none.
 func (l *letter) set(name, value string) {
 	if value == "" {
+		return
+	}
+	if l.n == len(l.values) {
+		l.msg.Header[name] = []string{value}
 		return
 	}
 	l.values[l.n][0] = value

@@ -23,6 +23,8 @@ type Config struct {
 	Format       string // "internal", "json", "sql"
 	Encoder      output.Encoder
 	BatchMax     int // messages that the server takes in an atomic batch
+	// Watermark, if set, makes the data of the messages that tell a watermark alone; without it they have none.
+	Watermark func(pipeline.CSN) []byte
 	// Stalled, if set, is called when a publish has to be tried again (err) and when it went through (nil).
 	Stalled func(err error)
 	// Keep, if set, finds the first message that somebody still needs. It is asked when there is no room for a publish, and
@@ -41,6 +43,7 @@ type Publisher struct {
 	last     pipeline.Seq // of the stream's last message
 	lastUnit pipeline.Seq // of the message that ended the last unit
 	needed   pipeline.Seq // from here on the last unit's end and checkpoint; at most lastUnit
+	torn     bool         // the stream ends with the beginning of a unit
 
 	roomUpTo pipeline.Seq // what is before was removed when the stream was full
 
@@ -52,7 +55,45 @@ type Publisher struct {
 }
 
 // subjects of the subscription.
-type subjects struct{ transactions, watermark, checkpoint, epoch string }
+type subjects struct {
+	subscription                               string
+	transactions, watermark, checkpoint, epoch string
+
+	byTokens map[string]string // what payloads ask for
+	tokens   string            // the last one, and
+	full     string            // its subject: rows of a table come together
+}
+
+// subjectsMax bounds byTokens; when it is reached it starts anew.
+const subjectsMax = 10_000
+
+func subjectsOf(subscription string) subjects {
+	return subjects{
+		subscription: subscription,
+		transactions: wire.Subject(subscription), watermark: wire.WatermarkSubject(subscription),
+		checkpoint: wire.CheckpointSubject(subscription), epoch: wire.EpochSubject(subscription),
+	}
+}
+
+// of is the subject that a payload goes to.
+func (s *subjects) of(tokens string) string {
+	switch tokens {
+	case "":
+		return s.transactions
+	case s.tokens:
+		return s.full
+	}
+	full, ok := s.byTokens[tokens]
+	if !ok {
+		if s.byTokens == nil || len(s.byTokens) >= subjectsMax {
+			s.byTokens = map[string]string{}
+		}
+		full = wire.SubjectOf(s.subscription, tokens)
+		s.byTokens[tokens] = full
+	}
+	s.tokens, s.full = tokens, full
+	return full
+}
 
 // Open takes the stream over: it writes an epoch message, from which on no earlier writer can publish, and
 // reads the checkpoint of the last complete unit. ok is false if the stream has no unit yet.
@@ -63,10 +104,7 @@ func Open(ctx context.Context, nc *nats.Conn, js natsjs.JetStream, c Config) (p 
 	}
 	p = &Publisher{
 		conf: c, nc: nc, stream: s, limit: min(int(nc.MaxPayload())-headersMax, MessageBytesMax), patience: patienceMin,
-		subjects: subjects{
-			transactions: wire.Subject(c.Subscription), watermark: wire.WatermarkSubject(c.Subscription),
-			checkpoint: wire.CheckpointSubject(c.Subscription), epoch: wire.EpochSubject(c.Subscription),
-		},
+		subjects: subjectsOf(c.Subscription),
 	}
 	if p.limit < headersMax {
 		return nil, at, false, fmt.Errorf("the NATS server's max_payload is %d bytes. Try: set it to 1MB or more", nc.MaxPayload())

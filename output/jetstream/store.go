@@ -133,7 +133,7 @@ func (p *Publisher) look(ctx context.Context, g *group) (bool, error) {
 			return false, err
 		}
 		end := &g.msgs[n-1]
-		same := m.Header.Get(wire.HeaderEpoch) == g.epoch && m.Header.Get(wire.HeaderUnit) == g.unit &&
+		same := m.Subject == end.subject && m.Header.Get(wire.HeaderEpoch) == g.epoch && m.Header.Get(wire.HeaderUnit) == g.unit &&
 			m.Header.Get(wire.HeaderCSN) == end.csn && m.Header.Get(wire.HeaderPart) == end.part
 		if same {
 			return true, nil

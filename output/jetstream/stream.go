@@ -8,6 +8,7 @@ import (
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"shardcdc/pipeline"
 	"shardcdc/pipeline/wire"
 )
 
@@ -17,6 +18,8 @@ type StreamConfig struct {
 	Incarnation  string
 	Replicas     int   // 1 with one server; 3 in a cluster
 	BytesMax     int64 // the stream refuses more; 0: no limit of its own
+	// First is the sequence of the first message: of a stream that is imported, that of its range; 0: 1.
+	First pipeline.Seq
 }
 
 // CreateStream makes the stream of a new subscription. A stream that exists already is an error.
@@ -31,6 +34,7 @@ func CreateStream(ctx context.Context, js natsjs.JetStream, c StreamConfig) erro
 		MaxBytes:           maxBytes(c.BytesMax),
 		Storage:            natsjs.FileStorage,
 		Replicas:           max(c.Replicas, 1),
+		FirstSeq:           uint64(c.First),
 		Duplicates:         30 * time.Second, // not relied on; the shorter the less memory
 		DenyDelete:         true,
 		AllowAtomicPublish: true,

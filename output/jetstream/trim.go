@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -63,7 +65,7 @@ func (p *Publisher) renewEpoch(ctx context.Context) error {
 	if err := p.store(ctx, &group{msgs: []message{{subject: p.subjects.epoch, data: []byte(p.conf.Node)}}}); err != nil {
 		return err
 	}
-	p.epoch = p.last
+	p.epoch, p.torn = p.last, false
 	return nil
 }
 
@@ -80,11 +82,37 @@ func (p *Publisher) makeRoom(ctx context.Context) (removed bool, err error) {
 	if keep = min(keep, p.needed); keep <= p.roomUpTo {
 		return false, nil
 	}
-	for _, subject := range []string{p.subjects.transactions, p.subjects.watermark, p.subjects.checkpoint} {
+	subjects, err := p.inUse(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look for what nobody needs in the full stream: %w", err)
+	}
+	for _, subject := range subjects {
 		if err := p.stream.Purge(ctx, natsjs.WithPurgeSubject(subject), natsjs.WithPurgeSequence(uint64(keep))); err != nil {
 			return false, fmt.Errorf("remove from the full stream what nobody needs: %w", err)
 		}
 	}
 	p.roomUpTo = keep
 	return true, nil
+}
+
+// inUse are the subjects with messages, but for that of epochs. Those of tables are named by a wildcard for each schema, of which
+// there are few.
+func (p *Publisher) inUse(ctx context.Context) (subjects []string, err error) {
+	info, err := p.stream.Info(ctx, natsjs.WithSubjectFilter(wire.AllSubjects(p.conf.Subscription)))
+	if err != nil {
+		return nil, err
+	}
+	control := []string{p.subjects.epoch, p.subjects.watermark, p.subjects.checkpoint}
+	start := len(wire.SubjectOf(p.conf.Subscription, ""))
+	seen := map[string]bool{p.subjects.epoch: true}
+	for subject := range info.State.Subjects {
+		if i := strings.IndexByte(subject[start:], '.'); i >= 0 && !slices.Contains(control, subject) {
+			subject = subject[:start+i] + ".>"
+		}
+		if !seen[subject] {
+			seen[subject] = true
+			subjects = append(subjects, subject)
+		}
+	}
+	return subjects, nil
 }

@@ -12,7 +12,7 @@ import (
 
 const (
 	headersMax    = 60 << 10 // the server's limit for all headers of a message is 64 kB
-	batchMessages = 1000     // of a batch that is a part of one transaction
+	batchMessages = 800      // of a batch that is a part of one transaction: a server takes 1000, of which a checkpoint may need some
 	batchBytes    = 8 << 20  // likewise
 
 	// MessageBytesMax bounds a message where the server would take a larger one. Readers ask for so many bytes at a time, and a
@@ -42,22 +42,33 @@ func (p *Publisher) publish(ctx context.Context, b *pipeline.Batch) error {
 		return err
 	}
 	if len(b.Transactions) == 0 {
-		return u.end(ctx, []message{{subject: p.subjects.watermark, csn: b.Previous.String()}})
+		return u.end(ctx, []message{{subject: p.subjects.watermark, csn: b.Previous.String(), data: p.watermark(b)}})
 	}
 	payloads, err := p.conf.Encoder.Encode(b)
 	if err != nil {
 		return err
 	}
-	if payloads[0].Large != nil {
+	switch {
+	case payloads[0].Large != nil:
 		return u.large(ctx, payloads)
+	case payloads[0].Series != nil:
+		return u.series(ctx, payloads)
 	}
 	return u.resident(ctx, payloads)
+}
+
+func (p *Publisher) watermark(b *pipeline.Batch) []byte {
+	if p.conf.Watermark == nil {
+		return nil
+	}
+	return p.conf.Watermark(b.Checkpoint.Watermark)
 }
 
 // message is one that is on its way into the stream.
 type message struct {
 	subject   string
 	csn, part string // headers; empty: without
+	headers   []output.Header
 	data      []byte
 }
 
@@ -72,6 +83,8 @@ type group struct {
 // unit is a batch on its way into the stream.
 type unit struct {
 	p          *Publisher
+	csn        pipeline.CSN // of csnText: payloads of a transaction come together
+	csnText    string
 	single     bool // one transaction: its parts may be in several batches
 	epoch, seq string
 	watermark  string
@@ -103,26 +116,29 @@ func part(subject string, data []byte, k, n int) message {
 	return m
 }
 
-func (u *unit) transactionPart(csn string, data []byte, k, n int) message {
-	m := part(u.p.subjects.transactions, data, k, n)
-	m.csn = csn
-	return m
+// messages appends those of a payload that is in memory.
+func (u *unit) messages(to []message, pl *output.Payload) []message {
+	if pl.CSN != u.csn {
+		u.csn, u.csnText = pl.CSN, pl.CSN.String()
+	}
+	m := message{subject: u.p.subjects.of(pl.Subject), csn: u.csnText, headers: pl.Headers, data: pl.Data}
+	if len(pl.Data) <= u.p.limit { // nearly always
+		return append(to, m)
+	}
+	parts := wire.Split(pl.Data, u.p.limit)
+	for k, data := range parts {
+		m.data, m.part = data, wire.PartHeader(k+1, len(parts))
+		to = append(to, m)
+		m.headers = nil
+	}
+	return to
 }
 
 // resident publishes payloads that are in memory.
 func (u *unit) resident(ctx context.Context, payloads []output.Payload) error {
 	msgs := u.p.msgs[:0]
 	for i := range payloads {
-		pl := &payloads[i]
-		csn := pl.CSN.String()
-		if len(pl.Data) <= u.p.limit { // nearly always
-			msgs = append(msgs, u.transactionPart(csn, pl.Data, 1, 1))
-			continue
-		}
-		parts := wire.Split(pl.Data, u.p.limit)
-		for k, data := range parts {
-			msgs = append(msgs, u.transactionPart(csn, data, k+1, len(parts)))
-		}
+		msgs = u.messages(msgs, &payloads[i])
 	}
 	defer func() { clear(msgs); u.p.msgs = msgs }()
 	rest := msgs

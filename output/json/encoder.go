@@ -13,36 +13,26 @@ import (
 // Encoder writes one payload per transaction; it is an output.Encoder. In the long run it allocates nothing per row, and nothing per
 // transaction.
 type Encoder struct {
-	opts   format.JSONOptions
-	shards []string
-	names  [][]byte // of the shards, as JSON strings
-	tables tables
-	told   told
+	writer
 
 	buffers  output.Buffers
 	payloads [2][]output.Payload // used in turn, as the buffers
 	ends     []int               // scratch: where payloads end in the buffer
 
 	// Of the running Encode, or of the large payload that is written.
-	out      io.Writer // where the buffer goes when it is full; nil: it grows
-	buf      []byte
-	index    int // of the next change in the transaction
-	of       *pipeline.Fragment
-	pending  []*pipeline.Relation // descriptions that of has to come with, and that are to come
-	walker   pipeline.Walker
-	each     func(*pipeline.Change) error // next
-	old, new []pipeline.Value
+	out     io.Writer // where the buffer goes when it is full; nil: it grows
+	index   int       // of the next change in the transaction
+	of      *pipeline.Fragment
+	pending []*pipeline.Relation         // descriptions that of has to come with, and that are to come
+	each    func(*pipeline.Change) error // next
 }
 
 var _ output.Encoder = (*Encoder)(nil)
 
 // New makes an Encoder. shards are the shards' names, by ShardID.
 func New(shards []string, opts format.JSONOptions) *Encoder {
-	e := &Encoder{opts: opts, shards: shards}
+	e := &Encoder{writer: newWriter(shards, opts)}
 	e.each = e.next
-	for _, name := range shards {
-		e.names = append(e.names, appendText(nil, []byte(name)))
-	}
 	return e
 }
 
@@ -66,7 +56,7 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	e.ends = e.ends[:0]
 	previous := b.Previous
 	for _, tx := range b.Transactions {
-		if err := e.transaction(tx, previous, e.told.news(tx)); err != nil {
+		if err := e.payload(tx, previous, e.told.news(tx)); err != nil {
 			return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
 		}
 		previous, e.ends = tx.CSN, append(e.ends, len(e.buf))
@@ -80,51 +70,26 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	return payloads, nil
 }
 
-// transaction writes a payload; describes are the tables that it describes.
-func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN, describes news) error {
-	if tx.CSN <= previous {
-		return fmt.Errorf("it follows csn %s: CSNs must rise", previous)
+// payload writes a transaction; describes are the tables that it describes.
+func (e *Encoder) payload(tx *pipeline.Transaction, previous pipeline.CSN, describes news) error {
+	if err := e.check(tx, previous); err != nil {
+		return err
 	}
-	e.buf = append(e.buf, `{"csn":"`...)
-	e.buf = strconv.AppendUint(e.buf, uint64(tx.CSN), 10)
-	e.buf = append(e.buf, `","previous":"`...)
-	e.buf = strconv.AppendUint(e.buf, uint64(previous), 10)
-	e.buf = append(e.buf, `","gid":`...)
-	if tx.GID == "" {
-		e.buf = append(e.buf, `null`...)
-	} else {
-		e.buf = appendText(e.buf, []byte(tx.GID))
-	}
-	e.buf = append(e.buf, `,"commit_time":"`...)
-	e.buf = appendTime(e.buf, tx.CommitTime)
-	e.buf = append(e.buf, `","fragments":[`...)
-	for i, f := range tx.Fragments {
-		if int(f.Shard) >= len(e.names) {
-			return fmt.Errorf("fragment %s: the subscription has %d shards only", f, len(e.names))
-		}
-		e.comma(i)
-		e.fragment(f, f.Changes+describes.of(i))
-	}
-	total := tx.Changes() + describes.total()
-	e.buf = append(e.buf, `],"total":`...)
-	e.buf = strconv.AppendInt(e.buf, int64(total), 10)
+	e.transaction(tx, previous, describes)
 	e.buf = append(e.buf, `,"changes":[`...)
 	e.index = 0
 	for i, f := range tx.Fragments {
-		e.of, e.pending = f, nil
-		if describes != nil {
-			e.pending = describes[i]
-		}
+		e.of, e.pending = f, describes.in(i)
 		if err := e.walker.Walk(f, e.each); err != nil {
 			return err
 		}
 		for _, r := range e.pending { // of a chunk without rows
-			if err := e.relation(f, r); err != nil {
+			if err := e.describe(r); err != nil {
 				return err
 			}
 		}
 	}
-	if e.index != total {
+	if total := tx.Changes() + describes.total(); e.index != total {
 		return fmt.Errorf("%d changes in the bodies, %d announced", e.index, total)
 	}
 	e.buf = append(e.buf, `]}`...)
@@ -132,57 +97,44 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN, d
 }
 
 // next writes a change, and the descriptions that stand in front of it.
-func (e *Encoder) next(c *pipeline.Change) (err error) {
-	if len(e.pending) > 0 {
-		if e.pending, err = e.describe(e.of, e.pending, c); err != nil {
+func (e *Encoder) next(c *pipeline.Change) error {
+	for len(e.pending) > 0 && uses(c, e.pending[0]) {
+		if err := e.describe(e.pending[0]); err != nil {
 			return err
 		}
+		e.pending = e.pending[1:]
 	}
-	return e.change(e.of, c)
-}
-
-func (e *Encoder) fragment(f *pipeline.Fragment, changes int) {
-	e.buf = append(e.buf, `{"shard":`...)
-	e.buf = append(e.buf, e.names[f.Shard]...)
-	e.buf = append(e.buf, `,"xid":`...)
-	e.buf = strconv.AppendUint(e.buf, uint64(f.XID), 10)
-	e.buf = append(e.buf, `,"lsn":"`...)
-	e.buf = appendHex(e.buf, uint32(f.End>>32))
-	e.buf = append(e.buf, '/')
-	e.buf = appendHex(e.buf, uint32(f.End))
-	e.buf = append(e.buf, `","changes":`...)
-	e.buf = strconv.AppendInt(e.buf, int64(changes), 10)
-	if f.Origin != "" {
-		e.buf = append(e.buf, `,"origin":`...)
-		e.buf = appendText(e.buf, []byte(f.Origin))
-	}
-	e.buf = append(e.buf, '}')
+	return e.change(c)
 }
 
 // begin writes what every element of changes begins with.
-func (e *Encoder) begin(f *pipeline.Fragment) {
+func (e *Encoder) begin() {
 	e.comma(e.index)
 	e.buf = append(e.buf, `{"index":`...)
 	e.buf = strconv.AppendInt(e.buf, int64(e.index), 10)
 	e.index++
 	e.buf = append(e.buf, `,"shard":`...)
-	e.buf = append(e.buf, e.names[f.Shard]...)
+	e.buf = append(e.buf, e.names[e.of.Shard]...)
+}
+
+func (e *Encoder) describe(r *pipeline.Relation) error {
+	e.begin()
+	if err := e.relation(r); err != nil {
+		return e.failed(e.of, "relation", err)
+	}
+	e.buf = append(e.buf, '}')
+	return nil
 }
 
 // change writes one change. Its errors name the shard; the column, too, where there is one.
-func (e *Encoder) change(f *pipeline.Fragment, c *pipeline.Change) error {
-	e.begin(f)
+func (e *Encoder) change(c *pipeline.Change) error {
+	e.begin()
 	var err error
 	switch c.Op {
-	case pipeline.Insert:
-		err = e.row(`,"op":"insert",`, c)
-	case pipeline.Read:
-		err = e.row(`,"op":"read",`, c)
-	case pipeline.Update:
-		err = e.row(`,"op":"update",`, c)
-	case pipeline.Delete:
-		err = e.row(`,"op":"delete",`, c)
+	case pipeline.Insert, pipeline.Read, pipeline.Update, pipeline.Delete:
+		err = e.row(c)
 	case pipeline.Truncate:
+		e.buf = append(e.buf, `,"op":"truncate",`...)
 		err = e.truncate(c)
 	case pipeline.Message:
 		e.message(c)
@@ -190,7 +142,7 @@ func (e *Encoder) change(f *pipeline.Fragment, c *pipeline.Change) error {
 		err = fmt.Errorf("%s has no form", c.Op)
 	}
 	if err != nil {
-		return fmt.Errorf("shard %q: %s: %w", e.shards[f.Shard], c.Op, err)
+		return e.failed(e.of, c.Op.String(), err)
 	}
 	e.buf = append(e.buf, '}')
 	if e.out != nil && len(e.buf) >= flushBytes {
@@ -198,69 +150,3 @@ func (e *Encoder) change(f *pipeline.Fragment, c *pipeline.Change) error {
 	}
 	return nil
 }
-
-func (e *Encoder) truncate(c *pipeline.Change) error {
-	e.buf = append(e.buf, `,"op":"truncate","tables":[`...)
-	for i, r := range c.Truncated {
-		t, err := e.tables.of(r)
-		if err != nil {
-			return err
-		}
-		e.comma(i)
-		e.buf = append(e.buf, '{')
-		e.buf = append(e.buf, t.head...)
-		e.buf = append(e.buf, '}')
-	}
-	e.buf = append(e.buf, `],"cascade":`...)
-	e.buf = strconv.AppendBool(e.buf, c.TruncateFlags&pipeline.TruncateCascade != 0)
-	e.buf = append(e.buf, `,"restart_identity":`...)
-	e.buf = strconv.AppendBool(e.buf, c.TruncateFlags&pipeline.TruncateRestartIdentity != 0)
-	return nil
-}
-
-// comma stands before every element but the first.
-func (e *Encoder) comma(i int) {
-	if i > 0 {
-		e.buf = append(e.buf, ',')
-	}
-}
-
-// appendTime writes RFC 3339 in UTC with six digits: what Time.AppendFormat does, without reading a layout each time.
-func appendTime(dst []byte, t pipeline.Timestamp) []byte {
-	at := t.Time()
-	year, month, day := at.Date()
-	if year < 0 || year > 9999 {
-		return at.AppendFormat(dst, "2006-01-02T15:04:05.000000Z")
-	}
-	hour, minute, second := at.Clock()
-	dst = appendDigits(dst, year, 4)
-	dst = appendDigits(append(dst, '-'), int(month), 2)
-	dst = appendDigits(append(dst, '-'), day, 2)
-	dst = appendDigits(append(dst, 'T'), hour, 2)
-	dst = appendDigits(append(dst, ':'), minute, 2)
-	dst = appendDigits(append(dst, ':'), second, 2)
-	dst = appendDigits(append(dst, '.'), at.Nanosecond()/1000, 6)
-	return append(dst, 'Z')
-}
-
-// appendDigits writes so many digits of v.
-func appendDigits(dst []byte, v, digits int) []byte {
-	const zeros = "000000"
-	dst = append(dst, zeros[:digits]...)
-	for i := len(dst) - 1; v > 0; i-- {
-		dst[i] = byte('0' + v%10)
-		v /= 10
-	}
-	return dst
-}
-
-func appendHex(dst []byte, v uint32) []byte {
-	for shift := 28; shift > 0; shift -= 4 {
-		if v>>shift != 0 {
-			dst = append(dst, upperHex[v>>shift&15])
-		}
-	}
-	return append(dst, upperHex[v&15])
-}
-
-const upperHex = "0123456789ABCDEF"

@@ -43,7 +43,7 @@ func (l *large) WriteTo(w io.Writer) (int64, error) {
 	out := &counted{w: w}
 	l.e.out, l.e.buf = out, make([]byte, 0, 2*flushBytes)
 	defer func() { l.e.out, l.e.buf = nil, nil }()
-	err := l.e.transaction(l.tx, l.previous, l.news)
+	err := l.e.payload(l.tx, l.previous, l.news)
 	if err == nil {
 		err = l.e.flush()
 	}

@@ -5,26 +5,35 @@ import (
 	"shardcdc/pipeline/mark"
 )
 
-// message writes a logical message. What shardcdc itself says (package mark) has the fields of the mark, but for its token.
-func (e *Encoder) message(c *pipeline.Change) {
+// Ops of logical messages.
+const (
+	opMessage = "message"
+	opDDL     = "ddl"
+	opCopy    = "copy"
+)
+
+// message writes a logical message, and returns its op. What shardcdc itself says (package mark) has the fields of the mark, but for
+// its token.
+func (w *writer) message(c *pipeline.Change) (op string) {
 	if d, ok, err := mark.DDLOf(c); ok && err == nil {
 		d.Token = ""
-		e.mark(`,"op":"ddl",`, d.Content())
-		return
+		w.mark(`,"op":"ddl",`, d.Content())
+		return opDDL
 	}
 	if m, ok, err := mark.CopyOf(c); ok && err == nil {
 		m.Token = ""
-		e.mark(`,"op":"copy",`, m.Content())
-		return
+		w.mark(`,"op":"copy",`, m.Content())
+		return opCopy
 	}
-	e.buf = append(e.buf, `,"op":"message","prefix":`...)
-	e.buf = appendText(e.buf, []byte(c.Prefix))
-	e.buf = append(e.buf, `,"content":`...)
-	e.buf = appendText(e.buf, c.Content)
+	w.buf = append(w.buf, `,"op":"message","prefix":`...)
+	w.buf = appendText(w.buf, []byte(c.Prefix))
+	w.buf = append(w.buf, `,"content":`...)
+	w.buf = appendText(w.buf, c.Content)
+	return opMessage
 }
 
 // mark writes a mark's object behind its op.
-func (e *Encoder) mark(op string, content []byte) {
-	e.buf = append(e.buf, op...)
-	e.buf = append(e.buf, content[1:len(content)-1]...)
+func (w *writer) mark(op string, content []byte) {
+	w.buf = append(w.buf, op...)
+	w.buf = append(w.buf, content[1:len(content)-1]...)
 }

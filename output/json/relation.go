@@ -2,7 +2,6 @@ package json
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"strconv"
 
@@ -60,57 +59,52 @@ func (n news) total() (total int) {
 }
 
 // of is how many a fragment tells.
-func (n news) of(fragment int) int {
+func (n news) of(fragment int) int { return len(n.in(fragment)) }
+
+// in are those that a fragment tells, in the order of their first use.
+func (n news) in(fragment int) []*pipeline.Relation {
 	if n == nil {
-		return 0
+		return nil
 	}
-	return len(n[fragment])
+	return n[fragment]
 }
 
-// describe writes the descriptions that stand in front of a change. pending are those of the fragment that are to come, in
-// the order of their first use.
-func (e *Encoder) describe(f *pipeline.Fragment, pending []*pipeline.Relation, c *pipeline.Change) (rest []*pipeline.Relation, err error) {
-	for len(pending) > 0 && (c.Relation == pending[0] || slices.Contains(c.Truncated, pending[0])) {
-		if err := e.relation(f, pending[0]); err != nil {
-			return nil, err
-		}
-		pending = pending[1:]
-	}
-	return pending, nil
+// uses says whether a change is one of the table in this form.
+func uses(c *pipeline.Change, r *pipeline.Relation) bool {
+	return c.Relation == r || slices.Contains(c.Truncated, r)
 }
 
 // relation writes a table's description.
-func (e *Encoder) relation(f *pipeline.Fragment, r *pipeline.Relation) error {
-	t, err := e.tables.of(r)
+func (w *writer) relation(r *pipeline.Relation) error {
+	t, err := w.tables.of(r)
 	if err != nil {
-		return fmt.Errorf("shard %q: relation: %w", e.shards[f.Shard], err)
+		return err
 	}
-	e.begin(f)
-	e.buf = append(e.buf, `,"op":"relation",`...)
-	e.buf = append(e.buf, t.head...)
-	e.buf = append(e.buf, `,"identity":"`...)
-	e.buf = append(e.buf, identityName(r.Identity)...)
-	e.buf = append(e.buf, `","columns":[`...)
+	w.buf = append(w.buf, `,"op":"relation",`...)
+	w.buf = append(w.buf, t.head...)
+	w.buf = append(w.buf, `,"identity":"`...)
+	w.buf = append(w.buf, identityName(r.Identity)...)
+	w.buf = append(w.buf, `","columns":[`...)
 	for i, c := range r.Columns {
-		e.comma(i)
-		e.buf = append(e.buf, `{"name":`...)
-		e.buf = append(e.buf, t.columns[i].quoted()...)
+		w.comma(i)
+		w.buf = append(w.buf, `{"name":`...)
+		w.buf = append(w.buf, t.columns[i].quoted()...)
 		if c.Key {
-			e.buf = append(e.buf, `,"key":true`...)
+			w.buf = append(w.buf, `,"key":true`...)
 		}
 		if name := pgtype.Name(r, c.Type); name != "" {
-			e.buf = append(e.buf, `,"type":`...)
-			e.buf = appendText(e.buf, []byte(name))
+			w.buf = append(w.buf, `,"type":`...)
+			w.buf = appendText(w.buf, []byte(name))
 		}
-		e.buf = append(e.buf, `,"type_oid":`...)
-		e.buf = strconv.AppendUint(e.buf, uint64(c.Type), 10)
+		w.buf = append(w.buf, `,"type_oid":`...)
+		w.buf = strconv.AppendUint(w.buf, uint64(c.Type), 10)
 		if c.Modifier >= 0 {
-			e.buf = append(e.buf, `,"modifier":`...)
-			e.buf = strconv.AppendInt(e.buf, int64(c.Modifier), 10)
+			w.buf = append(w.buf, `,"modifier":`...)
+			w.buf = strconv.AppendInt(w.buf, int64(c.Modifier), 10)
 		}
-		e.buf = append(e.buf, '}')
+		w.buf = append(w.buf, '}')
 	}
-	e.buf = append(e.buf, `]}`...)
+	w.buf = append(w.buf, ']')
 	return nil
 }
 
@@ -124,4 +118,23 @@ func identityName(identity byte) string {
 		return "index"
 	}
 	return "default"
+}
+
+// appendTypes writes the types of a row's columns; one that has no name here is left out.
+func appendTypes(dst []byte, r *pipeline.Relation, columns []column) []byte {
+	dst = append(dst, `,"types":{`...)
+	first := true
+	for i, c := range r.Columns {
+		name := pgtype.Name(r, c.Type)
+		if name == "" {
+			continue
+		}
+		if !first {
+			dst = append(dst, ',')
+		}
+		first = false
+		dst = append(append(dst, columns[i].quoted()...), ':')
+		dst = appendText(dst, []byte(name))
+	}
+	return append(dst, '}')
 }

@@ -16,11 +16,14 @@ type tables struct {
 	byRelation map[*pipeline.Relation]*table
 	relation   *pipeline.Relation // the last one asked for: rows of a table come together
 	table      *table
+	places     map[tableName]*place
 }
 
 // table is a relation, ready to be written.
 type table struct {
 	head    []byte // "schema":"…","table":"…"
+	types   []byte // ,"types":{…}: of the columns whose type is known
+	place   *place
 	columns []column
 	keys    int // columns of the identity; 0 when it does not tell which they are
 }
@@ -47,6 +50,7 @@ func (t *tables) of(r *pipeline.Relation) (*table, error) {
 		if t.byRelation == nil || len(t.byRelation) >= tablesMax {
 			t.byRelation = make(map[*pipeline.Relation]*table)
 		}
+		found.place = t.placeOf(r, found.head)
 		t.byRelation[r] = found
 	}
 	t.relation, t.table = r, found
@@ -73,40 +77,56 @@ func newTable(r *pipeline.Relation) (*table, error) {
 			t.keys++
 		}
 	}
+	t.types = appendTypes(nil, r, t.columns)
 	return t, nil
 }
 
-// row writes an insert, update or delete behind its op.
-func (e *Encoder) row(op string, c *pipeline.Change) error {
-	t, err := e.tables.of(c.Relation)
+// row writes a change of a row.
+func (w *writer) row(c *pipeline.Change) error {
+	t, err := w.tables.of(c.Relation)
 	if err != nil {
 		return err
 	}
-	e.buf = append(e.buf, op...)
-	e.buf = append(e.buf, t.head...)
-	e.old, e.new = c.Old.Values(e.old[:0]), c.New.Values(e.new[:0])
-	for _, values := range [2][]pipeline.Value{e.old, e.new} {
+	w.buf = append(w.buf, opText(c.Op)...)
+	w.buf = append(w.buf, t.head...)
+	w.old, w.new = c.Old.Values(w.old[:0]), c.New.Values(w.new[:0])
+	for _, values := range [2][]pipeline.Value{w.old, w.new} {
 		if i := findBinary(values); i >= 0 {
 			return fmt.Errorf("table %s: column %q is in binary form, which JSON cannot show. Try: cdcctl create-subscription … --format internal", c.Relation, c.Relation.Columns[i].Name)
 		}
 	}
-	key := e.new
+	if w.opts.FillUnchanged && c.OldKind == pipeline.OldFull {
+		w.fill()
+	}
+	key := w.new
 	if c.Old != nil {
-		key = e.old
+		key = w.old
 	}
 	if t.keyComplete(key) {
-		e.object(`,"key":{`, t, key, columnsOfKey)
+		w.object(`,"key":{`, t, key, columnsOfKey)
 	}
 	if c.OldKind == pipeline.OldKey {
-		e.object(`,"before":{`, t, e.old, columnsOfKey)
+		w.object(`,"before":{`, t, w.old, columnsOfKey)
 	} else if c.Old != nil {
-		e.object(`,"before":{`, t, e.old, allColumns)
+		w.object(`,"before":{`, t, w.old, allColumns)
 	}
 	if c.New != nil {
-		e.object(`,"after":{`, t, e.new, allColumns)
-		e.unchanged(t)
+		w.object(`,"after":{`, t, w.new, allColumns)
+		w.unchanged(t)
+	}
+	if w.opts.Types {
+		w.buf = append(w.buf, t.types...)
 	}
 	return nil
+}
+
+// fill takes values that the update did not touch from the old row.
+func (w *writer) fill() {
+	for i := range w.new {
+		if w.new[i].Kind == pipeline.Unchanged && w.old[i].Kind == pipeline.Text {
+			w.new[i] = w.old[i]
+		}
+	}
 }
 
 func findBinary(values []pipeline.Value) int {
@@ -138,8 +158,8 @@ const (
 	columnsOfKey = true
 )
 
-func (e *Encoder) object(open string, t *table, values []pipeline.Value, onlyKey bool) {
-	buf, first := append(e.buf, open...), 1
+func (w *writer) object(open string, t *table, values []pipeline.Value, onlyKey bool) {
+	buf, first := append(w.buf, open...), 1
 	for i := range values {
 		v, col := &values[i], &t.columns[i]
 		if v.Kind == pipeline.Unchanged || onlyKey && (!col.key || v.Kind == pipeline.Null) {
@@ -153,24 +173,24 @@ func (e *Encoder) object(open string, t *table, values []pipeline.Value, onlyKey
 			buf = appendValue(buf, col.kind, v.Data)
 		}
 	}
-	e.buf = append(buf, '}')
+	w.buf = append(buf, '}')
 }
 
 // unchanged names the columns of the new row that hold an unchanged TOAST value.
-func (e *Encoder) unchanged(t *table) {
+func (w *writer) unchanged(t *table) {
 	n := 0
-	for i := range e.new {
-		if e.new[i].Kind != pipeline.Unchanged {
+	for i := range w.new {
+		if w.new[i].Kind != pipeline.Unchanged {
 			continue
 		}
 		if n == 0 {
-			e.buf = append(e.buf, `,"unchanged":[`...)
+			w.buf = append(w.buf, `,"unchanged":[`...)
 		}
-		e.comma(n)
+		w.comma(n)
 		n++
-		e.buf = append(e.buf, t.columns[i].quoted()...)
+		w.buf = append(w.buf, t.columns[i].quoted()...)
 	}
 	if n > 0 {
-		e.buf = append(e.buf, ']')
+		w.buf = append(w.buf, ']')
 	}
 }

@@ -2,6 +2,7 @@ package json
 
 import (
 	"encoding/binary"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,7 +17,9 @@ import (
 // TestScripts runs testdata/*.txt. Commands:
 //
 //	relation NAME id=N [identity=d|n|f|i]     a new version of a table; lines: column type-OID [key] [base=type|type=own]
-//	encode [previous=N]                       a batch, printed as its payloads
+//	encode [previous=N]                       a batch, printed as its payloads; in rows it says the same (see checkRows)
+//	rows [previous=N]                         a batch, printed as its payloads in rows: the subject's tokens, and the data
+//	options [types] [fill] [cloudevents]      from here on, with new encoders
 //
 // Lines of encode:
 //
@@ -29,7 +32,8 @@ import (
 // A value is NULL, UNCHANGED, BINARY, a word, or a string with Go's quotes.
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		s := &script{relations: make(map[string]*pipeline.Relation), encoder: New([]string{"a", "b \"2\""}, format.JSONOptions{})}
+		s := &script{relations: make(map[string]*pipeline.Relation)}
+		s.begin(format.JSONOptions{})
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
 			case "relation":
@@ -37,6 +41,11 @@ func TestScripts(t *testing.T) {
 				return ""
 			case "encode":
 				return s.encode(t, d)
+			case "rows":
+				return s.encodeRows(t, d)
+			case "options":
+				s.begin(format.JSONOptions{Types: d.HasArg("types"), FillUnchanged: d.HasArg("fill"), CloudEvents: d.HasArg("cloudevents")})
+				return ""
 			}
 			t.Fatalf("%s: unknown command %q", d.Pos, d.Cmd)
 			return ""
@@ -47,6 +56,12 @@ func TestScripts(t *testing.T) {
 type script struct {
 	relations map[string]*pipeline.Relation
 	encoder   *Encoder
+	rows      *Rows
+}
+
+func (s *script) begin(opts format.JSONOptions) {
+	shards := []string{"a", "b \"2\""}
+	s.encoder, s.rows = New(shards, opts), NewRows("bank", shards, opts)
 }
 
 func (s *script) relation(t *testing.T, d *datadriven.TestData) {
@@ -90,7 +105,7 @@ func (s *script) relation(t *testing.T, d *datadriven.TestData) {
 	s.relations[name] = r
 }
 
-func (s *script) encode(t *testing.T, d *datadriven.TestData) string {
+func (s *script) batch(t *testing.T, d *datadriven.TestData) *pipeline.Batch {
 	b := &pipeline.Batch{}
 	var previous uint64
 	d.MaybeScanArgs(t, "previous", &previous)
@@ -124,9 +139,18 @@ func (s *script) encode(t *testing.T, d *datadriven.TestData) string {
 			s.change(f, w)
 		}
 	}
+	return b
+}
+
+func (s *script) encode(t *testing.T, d *datadriven.TestData) string {
+	b := s.batch(t, d)
 	payloads, err := s.encoder.Encode(b)
+	rows, rowsErr := s.rows.Encode(b)
+	if fmt.Sprint(err) != fmt.Sprint(rowsErr) {
+		t.Errorf("%s: %v, and in rows %v", d.Pos, err, rowsErr)
+	}
 	if err != nil {
-		if payloads != nil {
+		if payloads != nil || rows != nil {
 			t.Errorf("%s: payloads and an error", d.Pos)
 		}
 		return "error: " + err.Error()
@@ -137,6 +161,26 @@ func (s *script) encode(t *testing.T, d *datadriven.TestData) string {
 			t.Errorf("%s: payload %d is not what it says: %+v", d.Pos, i, p)
 		}
 		out.WriteString(strings.ReplaceAll(string(p.Data), `{"index"`, "\n  {\"index\"") + "\n")
+	}
+	checkRows(t, payloads, rows)
+	return out.String()
+}
+
+func (s *script) encodeRows(t *testing.T, d *datadriven.TestData) string {
+	payloads, err := s.rows.Encode(s.batch(t, d))
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	var out strings.Builder
+	for _, p := range payloads {
+		tokens := p.Subject
+		if tokens == "" {
+			tokens = "_tx"
+		}
+		fmt.Fprintf(&out, "%s %s\n", tokens, p.Data)
+		for _, h := range p.Headers {
+			fmt.Fprintf(&out, "  %s: %s\n", h.Name, h.Value)
+		}
 	}
 	return out.String()
 }

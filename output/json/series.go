@@ -1,0 +1,54 @@
+package json
+
+import (
+	"fmt"
+
+	"shardcdc/output"
+	"shardcdc/pipeline"
+)
+
+// series are the payloads of a transaction that is not in memory.
+type series struct {
+	e        *Rows
+	tx       *pipeline.Transaction
+	news     news
+	previous pipeline.CSN
+}
+
+var _ output.Series = (*series)(nil)
+
+func (e *Rows) series(b *pipeline.Batch) ([]output.Payload, error) {
+	tx := b.Transactions[0]
+	err := e.check(tx, b.Previous)
+	if err == nil && len(b.Transactions) > 1 {
+		err = fmt.Errorf("%d transactions in a batch that is not in memory", len(b.Transactions))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
+	}
+	s := &series{e: e, tx: tx, news: e.told.news(tx), previous: b.Previous}
+	return []output.Payload{{Series: s, CSN: tx.CSN, Transactions: 1}}, nil
+}
+
+// Each makes the payloads. One of them is in memory.
+func (s *series) Each(fn func(*output.Payload) error) error {
+	e := s.e
+	e.to, e.buf, e.ends, e.ids = fn, make([]byte, 0, flushBytes), e.ends[:0], e.ids[:0]
+	defer func() { e.to, e.buf, e.one = nil, nil, made{} }()
+	if err := e.rows(s.tx, s.previous, s.news); err != nil {
+		return fmt.Errorf("encode csn %s as json: %w", s.tx.CSN, err)
+	}
+	return nil
+}
+
+// pass hands on the payload that is in the buffer.
+func (e *Rows) pass() error {
+	if err := e.to(&e.payloads(&e.one)[0]); err != nil {
+		return err
+	}
+	if cap(e.buf) > output.BufferMax { // of a rare row
+		e.buf = make([]byte, 0, flushBytes)
+	}
+	e.buf, e.ends, e.ids = e.buf[:0], e.ends[:0], e.ids[:0]
+	return nil
+}
