@@ -134,6 +134,9 @@ func (a *alteration) apply(ctx context.Context, bus *control.Bus, catalog *contr
 	if err := a.change(e.Subscription); err != nil {
 		return nil, err
 	}
+	if err := e.Captured(); err != nil && a.flags.Changed("ddl") {
+		return nil, err
+	}
 	if a.streamChanges() {
 		if err := jetstream.SetBytesMax(ctx, bus.JS, name, e.Incarnation, int64(a.stream)); err != nil {
 			return nil, err

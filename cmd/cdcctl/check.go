@@ -91,6 +91,9 @@ func (s *specFlags) check(ctx context.Context, nats *cli.NATS, args []string) ([
 	if err != nil {
 		return nil, err
 	}
+	if err := e.Captured(); err != nil {
+		return nil, err
+	}
 	return subscribe.CheckExisting(ctx, bus, e.Subscription), ctx.Err()
 }
 

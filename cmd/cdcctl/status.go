@@ -193,6 +193,8 @@ func skipped(ctx context.Context, bus *control.Bus, subscription, target string)
 func (r *report) print(w io.Writer, now time.Time) error {
 	sub, c := r.Subscription, r.Capture
 	switch {
+	case sub.Imported && sub.State == control.Active:
+		fmt.Fprintf(w, "%s: imported; nothing captures it here. Try: cdcctl import, with the next file\n", sub.Name)
 	case c == nil && sub.State == control.Active:
 		fmt.Fprintf(w, "%s: no node runs it. Try: cdcd node, or cdcd all; one that stands by (cdcctl nodes) takes over when a dead node's lease has ended, after seconds\n", sub.Name)
 	case c == nil:

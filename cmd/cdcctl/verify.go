@@ -140,6 +140,9 @@ func (v *verifyFlags) find(ctx context.Context, bus *control.Bus, catalog *contr
 	if err != nil {
 		return err
 	}
+	if err := e.Captured(); err != nil {
+		return err
+	}
 	if e.State != control.Active {
 		return fmt.Errorf("subscription %s is %s, so nothing tells what is on its way. Try: cdcctl resume %s", name, e.State, name)
 	}

@@ -13,6 +13,7 @@ import (
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/await"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/reading"
 )
 
 // What to wait for.
@@ -45,7 +46,8 @@ every target as well (applied): to read one's own writes on a target, to cut ove
 
 It writes one logical message of about 100 bytes on each shard and flushes it, which flushes all commits before it,
 asynchronous ones too; the message's position is what is waited for. So it needs the shards' passwords where it runs,
-as cdcd does. A distributed transaction counts as committed when its second phase is done on any shard.
+as cdcd does. A distributed transaction counts as committed when its second phase is done on any shard. Of an imported
+subscription it waits until what was imported before the call is applied.
 
 Exit codes: 0 everything is there; 1 not within the timeout, and the message says what is waited for; 2 called in a
 wrong way.`,
@@ -98,7 +100,9 @@ func (w *waiter) run(ctx context.Context) error {
 		return err
 	}
 	w.sub = e.Subscription
-	switch {
+	switch err := w.sub.Captured(); {
+	case err != nil && w.what == published:
+		return err
 	case e.State != control.Active:
 		return fmt.Errorf("subscription %s is %s. Try: cdcctl resume %s", w.name, e.State, w.name)
 	case w.what == applied && len(e.Targets) == 0:
@@ -117,6 +121,14 @@ func (w *waiter) run(ctx context.Context) error {
 }
 
 func (w *waiter) wait(ctx context.Context) error {
+	if w.sub.Imported { // what was committed is what was imported
+		s, err := reading.Live(ctx, w.bus.JS, w.name)
+		if err != nil {
+			return err
+		}
+		_, w.result.StreamSeq = s.Borders()
+		return w.applied(ctx)
+	}
 	marks, err := await.Marks(ctx, w.sub)
 	if err != nil {
 		return err
@@ -129,6 +141,10 @@ func (w *waiter) wait(ctx context.Context) error {
 	if err != nil || w.what == published {
 		return err
 	}
+	return w.applied(ctx)
+}
+
+func (w *waiter) applied(ctx context.Context) error {
 	for _, t := range w.sub.Targets {
 		if err := await.Applied(ctx, w.bus, w.sub, t.Name, w.result.StreamSeq); err != nil {
 			return err

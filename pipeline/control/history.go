@@ -27,12 +27,13 @@ type EventKind string
 
 // What people did: kept for ever.
 const (
-	Created EventKind = "created"
-	Altered EventKind = "altered"
-	Halted  EventKind = "paused"
-	Resumed EventKind = "resumed"
-	Dropped EventKind = "dropped"
-	Skipped EventKind = "skipped"
+	Created  EventKind = "created"
+	Imported EventKind = "imported"
+	Altered  EventKind = "altered"
+	Halted   EventKind = "paused"
+	Resumed  EventKind = "resumed"
+	Dropped  EventKind = "dropped"
+	Skipped  EventKind = "skipped"
 	// Tables joined, left, or are copied anew.
 	TablesAdded   EventKind = "tables_added"
 	TablesRemoved EventKind = "tables_removed"

@@ -35,7 +35,10 @@ type Subscription struct {
 	Tables   []string               `json:"tables,omitempty"` // the patterns it was made with
 	Shards   []Shard                `json:"shards"`           // indexed by ShardID
 	Targets  []Target               `json:"targets,omitempty"`
-	GIDRules []GIDRule              `json:"gid_rules,omitempty"` // before the built-in ones
+	// Imported: the stream came from a file (package archive). No node captures it, and its shards are names only; apply workers
+	// replay it.
+	Imported bool      `json:"imported,omitempty"`
+	GIDRules []GIDRule `json:"gid_rules,omitempty"` // before the built-in ones
 	// MaxClockSkew is the most by which the shards' clocks may differ; more stops the subscription.
 	MaxClockSkew Duration `json:"max_clock_skew"`
 	// MemoryBytesMax bounds the row data that a node holds for the subscription.
@@ -60,6 +63,14 @@ type Subscription struct {
 // Output is what the stream looks like.
 func (s *Subscription) Output() format.Format {
 	return format.Format{Name: s.Format, JSON: s.JSON, Debezium: s.Debezium, SQL: s.SQL}
+}
+
+// Captured is nil if shards of the subscription are read here, else the error of what needs them: an imported one has none.
+func (s *Subscription) Captured() error {
+	if s.Imported {
+		return fmt.Errorf("subscription %s was imported: its shards are elsewhere. Try: the same on the machine that captures it, then cdcctl export there and cdcctl import here", s.Name)
+	}
+	return nil
 }
 
 // CopyOptions bound the load that copying puts on the shards.

@@ -104,6 +104,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	defer stop()
 	return supervise(ctx, n.catalog, n.conf.Log, func(e control.Entry) []job {
+		if e.Imported {
+			return nil
+		}
 		log := n.conf.Log.With("subscription", e.Name)
 		return []job{func(ctx context.Context) {
 			n.whileLeased(ctx, duty{subscription: e.Subscription}, log, func(ctx context.Context) error { return n.captureWhile(ctx, e.Subscription, log) })

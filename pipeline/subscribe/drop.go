@@ -156,6 +156,9 @@ func (d *drop) clear(ctx context.Context, sub *control.Subscription) error {
 }
 
 func (d *drop) clearShards(ctx context.Context, sub *control.Subscription) error {
+	if sub.Imported {
+		return nil // they are elsewhere, and nothing was made there
+	}
 	return parallel(len(sub.Shards), func(i int) error {
 		sh := &sub.Shards[i]
 		removed, err := deprovisionAll(ctx, sub, sh)

@@ -79,6 +79,9 @@ func change(ctx context.Context, bus *control.Bus, spec TablesSpec) (*changing, 
 	if c.sub = e.Subscription; c.sub.State == control.Dropping {
 		return nil, fmt.Errorf("subscription %s is being dropped. Try: cdcctl drop-subscription %s, which goes on", c.sub.Name, c.sub.Name)
 	}
+	if err := c.sub.Captured(); err != nil {
+		return nil, err
+	}
 	return c, c.look(ctx)
 }
 

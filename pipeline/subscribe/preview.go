@@ -40,13 +40,17 @@ func PreviewDrop(ctx context.Context, bus *control.Bus, name string) (Preview, e
 }
 
 func preview(ctx context.Context, bus *control.Bus, sub *control.Subscription, everything bool) (all Preview, err error) {
-	parts := make([]Preview, len(sub.Shards)+len(sub.Targets))
+	shards := sub.Shards
+	if sub.Imported {
+		shards = nil // they are elsewhere
+	}
+	parts := make([]Preview, len(shards)+len(sub.Targets))
 	var wait sync.WaitGroup
-	for i := range sub.Shards {
-		wait.Go(func() { parts[i] = previewShard(ctx, sub, &sub.Shards[i]) })
+	for i := range shards {
+		wait.Go(func() { parts[i] = previewShard(ctx, sub, &shards[i]) })
 	}
 	for i := range sub.Targets {
-		wait.Go(func() { parts[len(sub.Shards)+i] = previewTarget(ctx, &sub.Targets[i], sub.Name, everything) })
+		wait.Go(func() { parts[len(shards)+i] = previewTarget(ctx, &sub.Targets[i], sub.Name, everything) })
 	}
 	wait.Wait()
 	for _, p := range parts {

@@ -22,6 +22,9 @@ func SetState(ctx context.Context, bus *control.Bus, name string, to control.Sta
 	}
 	waiting, cancel := context.WithTimeout(ctx, o.wait())
 	defer cancel()
+	if to == control.Active && e.Imported {
+		return nil // apply workers begin by themselves
+	}
 	if to == control.Active {
 		return awaitRunning(ctx, waiting, bus, name)
 	}
