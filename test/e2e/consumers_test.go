@@ -1,11 +1,16 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -190,4 +195,109 @@ func TestConsumerGo(t *testing.T) {
 	}
 	r.args = []string{"-nats", r.Bus.NC.ConnectedUrl(), "-subscription", r.Sub.Name, "-dsn", r.TargetDSN()}
 	r.run()
+}
+
+// The Node.js example: the same from rows one by one.
+func TestConsumerNode(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "node")
+	path := installNode(t, dir)
+	r := newConsumerRig(t, format.Format{Name: format.JSON, JSON: format.JSONOptions{Layout: format.ByRow}})
+	r.path = path
+	r.args = []string{filepath.Join(dir, "consumer.js"), "--nats", r.Bus.NC.ConnectedUrl(), "--subscription", r.Sub.Name, "--dsn", r.TargetDSN()}
+	r.run()
+}
+
+// installNode copies the example to dir, installs what it needs there, and returns the path of node. A machine that cannot reach
+// the registry of packages leaves the test out.
+func installNode(t *testing.T, dir string) (path string) {
+	t.Helper()
+	path, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("NOT TESTED: the Node.js example, because there is no node in PATH")
+	}
+	if err := os.CopyFS(dir, os.DirFS("../../docs/consumers/node")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund", "--prefer-offline", "--fetch-retries=0")
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return path
+	}
+	for _, sign := range []string{"ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "E403", "ENETUNREACH"} {
+		if ctx.Err() != nil || strings.Contains(string(out), sign) {
+			t.Skipf("NOT TESTED: the Node.js example, because the registry of packages cannot be reached:\n%s", out)
+		}
+	}
+	t.Fatalf("npm ci: %v\n%s", err, out)
+	return ""
+}
+
+// The Python example, without nats-py: it takes the stream's messages from a file, and is thrown away between any two of them.
+func TestConsumerPython(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("NOT TESTED: the Python example, because there is no python3 in PATH")
+	}
+	r := newConsumerRig(t, format.Format{Name: format.JSON})
+	r.Node("node")
+	b := r.OpenBank(bank.Config{Accounts: consumerAccounts, Opening: consumerOpening})
+	b.Committed(200)
+	b.StopTraffic()
+	last := r.WaitPublished()
+
+	var lines bytes.Buffer
+	dice := rand.New(rand.NewPCG(r.Seed, 0))
+	stream, err := r.Bus.JS.Stream(r.Ctx, wire.StreamName(r.Sub.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seq := uint64(1); seq <= uint64(last); seq++ {
+		m, err := stream.GetMsg(r.Ctx, seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Subject != wire.Subject(r.Sub.Name) && m.Subject != wire.EpochSubject(r.Sub.Name) {
+			continue
+		}
+		headers := map[string]string{}
+		for name := range m.Header {
+			headers[name] = m.Header.Get(name)
+		}
+		if err := json.NewEncoder(&lines).Encode(map[string]any{"subject": m.Subject, "headers": headers, "data": m.Data, "seq": seq}); err != nil {
+			t.Fatal(err)
+		}
+		if dice.IntN(10) == 0 {
+			lines.WriteString("crash\n")
+		}
+	}
+	cmd := exec.CommandContext(r.Ctx, python, "testdata/feed.py", r.Sub.Name, filepath.Join(t.TempDir(), "balances.db"))
+	cmd.Env = append(cmd.Environ(), "PYTHONPATH=../../docs/consumers/python", "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Stdin = &lines
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var got struct {
+		CSN      string
+		Crashes  int
+		Balances [][3]any
+	}
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var have, want strings.Builder
+	for _, row := range got.Balances {
+		fmt.Fprintf(&have, "%v %v %v\n", row[0], row[1], row[2])
+	}
+	for id := int64(1); id <= consumerAccounts; id++ {
+		shard := int(id % harness.Shards)
+		fmt.Fprintf(&want, "%s %d %s\n", harness.ShardName(shard), id, r.Query(r.ShardDSN(shard), "SELECT balance::text FROM accounts WHERE id = $1", id))
+	}
+	if have.String() != want.String() {
+		t.Errorf("the consumer has\n%s\nwant\n%s", have.String(), want.String())
+	}
+	t.Logf("%d crashes", got.Crashes)
 }
