@@ -13,13 +13,10 @@ import (
 	"shardcdc/joiner"
 	"shardcdc/joiner/gid"
 	"shardcdc/joiner/merge"
-	"shardcdc/output"
 	"shardcdc/output/jetstream"
-	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/copying"
-	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/spill"
 )
@@ -31,19 +28,7 @@ const (
 	DatesBehind   = 64 << 20  // less of WAL than this is read in a second or two: then a probe's position is near enough
 )
 
-const (
-	// A unit in JSON is an atomic batch, whose cost at the server is some milliseconds and then some microseconds for each
-	// message. Its messages are one for each transaction, two or more where a transaction of many short rows becomes larger than a
-	// message in JSON (row data of 2 MB, all of it NULLs under long names, 150 of 1 MB), and those of a large checkpoint.
-	jsonUnitBytes    = 2 << 20
-	jsonUnitCountMax = 4000
-	batchReserve     = 200
-	// So many messages cost one server no more by themselves than as a batch, which it stages in files of their own. The
-	// servers of a cluster stage in memory, and agree on a batch as on one message.
-	jsonSingly = 10
-
-	evictAfter = time.Second // we have the lease and the stream: whoever else reads the slot is dead, frozen or fenced
-)
+const evictAfter = time.Second // we have the lease and the stream: whoever else reads the slot is dead, frozen or fenced
 
 // Durability says what an acknowledgement of the NATS server is worth.
 type Durability string
@@ -64,6 +49,7 @@ type capture struct {
 	node      *Node
 	sub       *control.Subscription
 	report    *captureReport
+	form      form
 	joiner    *joiner.Joiner
 	pub       *jetstream.Publisher
 	dumpers   []*dumper.Dumper
@@ -78,13 +64,12 @@ type sink struct{ *joiner.Joiner }
 
 // run takes the stream over, and captures until an error. First start and recovery are the same.
 func (c *capture) run(ctx context.Context) (err error) {
-	encoder, err := newEncoder(c.sub)
-	if err != nil {
+	if c.form, err = newForm(c.sub, c.node.bus.BatchMax()); err != nil {
 		return err
 	}
 	conf := jetstream.Config{
 		Subscription: c.sub.Name, Incarnation: c.sub.Incarnation, Node: c.node.conf.Name, Format: c.sub.Format,
-		BatchMax: c.node.bus.BatchMax(), Encoder: encoder, Stalled: c.report.stalled,
+		BatchMax: c.node.bus.BatchMax(), Encoder: c.form.Encoder, Watermark: c.form.watermark, Stalled: c.report.stalled,
 	}
 	if c.sub.Retain != 0 {
 		conf.Keep = c.obsolete
@@ -146,20 +131,6 @@ func (c *capture) prepareCopy(ctx context.Context, at *pipeline.Checkpoint, fres
 	return c.copying.Published(ctx)
 }
 
-func newEncoder(sub *control.Subscription) (output.Encoder, error) {
-	switch sub.Format {
-	case format.Internal:
-		return output.NewInternal(), nil
-	case format.JSON:
-		names := make([]string, len(sub.Shards))
-		for i, s := range sub.Shards {
-			names[i] = s.Name
-		}
-		return outputjson.New(names, sub.JSON), nil
-	}
-	return nil, fmt.Errorf("format %q is unknown", sub.Format)
-}
-
 // firstCheckpoint is where a new stream begins: the positions that the slots were made at.
 func firstCheckpoint(sub *control.Subscription) pipeline.Checkpoint {
 	var at pipeline.Checkpoint
@@ -185,10 +156,10 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	conf := merge.Config{
 		Shards: len(c.sub.Shards), MaxClockSkew: time.Duration(c.sub.MaxClockSkew), GlobalID: rules.Global,
 		Start: at, BytesMax: int(c.sub.MemoryBytesMax), FragmentBytes: FragmentBytes, DatesBehind: DatesBehind,
-		BatchMax: c.unitCountMax(), Alone: copying.Alone,
+		BatchMax: c.form.unitMessages, Messages: c.form.messages, Watermarks: c.form.watermark != nil, Alone: copying.Alone,
 	}
-	if c.sub.Format == format.JSON && c.pub.Replicas() == 1 {
-		conf.Singly = jsonSingly
+	if c.pub.Replicas() == 1 {
+		conf.Singly = c.form.singly
 	}
 	ask := func(shard pipeline.ShardID, probe uint64) { c.dumpers[shard].Probe(probe) }
 	if c.joiner, err = joiner.New(conf, ask); err != nil {
@@ -209,25 +180,10 @@ func (c *capture) assemble(at pipeline.Checkpoint) error {
 	return nil
 }
 
-// unitBytesMax and unitCountMax bound what a unit holds. Count 0 is no bound.
-func (c *capture) unitBytesMax() int {
-	if c.sub.Format == format.JSON {
-		return jsonUnitBytes
-	}
-	return UnitBytes
-}
-
-func (c *capture) unitCountMax() int {
-	if c.sub.Format == format.JSON {
-		return min(jsonUnitCountMax, c.node.bus.BatchMax()-batchReserve)
-	}
-	return 0
-}
-
 // publish is the loop behind the joiner. While one unit is on its way the next one fills up in the joiner.
 func (c *capture) publish(ctx context.Context) error {
 	for {
-		batch, err := c.joiner.Next(ctx, c.unitBytesMax(), c.node.conf.Heartbeat)
+		batch, err := c.joiner.Next(ctx, c.form.unitBytes, c.node.conf.Heartbeat)
 		if err != nil {
 			return err
 		}
@@ -252,21 +208,12 @@ func (c *capture) publish(ctx context.Context) error {
 		if err := c.trim(ctx); err != nil {
 			return err
 		}
-		if c.sub.Format == format.JSON {
-			if err := pause.For(ctx, linger(&batch, c.filled(&batch), time.Now())); err != nil {
+		if c.form.unitMessages > 0 {
+			if err := pause.For(ctx, linger(&batch, c.form.filled(&batch), time.Now())); err != nil {
 				return err
 			}
 		}
 	}
-}
-
-// filled says whether a unit was large enough for its format.
-func (c *capture) filled(b *pipeline.Batch) bool {
-	size := int64(0)
-	for _, tx := range b.Transactions {
-		size += tx.Bytes()
-	}
-	return size >= int64(c.unitBytesMax()/2) || len(b.Transactions) >= c.unitCountMax()/2
 }
 
 // confirm passes positions on to the slots, when they may be.

@@ -6,7 +6,7 @@ import (
 	"shardcdc/pipeline"
 )
 
-// A unit in JSON costs the server milliseconds whatever is in it, so few large ones are better than many small. While a
+// A unit of several messages costs the server milliseconds whatever is in it, so few large ones are better than many small. While a
 // backlog is read, transactions come in gulps, and the publisher, which takes what is there, would make a unit of the beginning
 // of each. So it lingers, but only where nobody can mind: what it published last was older than lingerBehind, so some
 // milliseconds more are nothing beside the delay that there is. And it does not linger behind a full unit: then it is the

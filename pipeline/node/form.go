@@ -1,0 +1,78 @@
+package node
+
+import (
+	"fmt"
+
+	"shardcdc/output"
+	outputjson "shardcdc/output/json"
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/format"
+)
+
+// form is how a subscription's transactions become messages.
+type form struct {
+	output.Encoder
+	// unitBytes is how much row data a unit holds, messages into how many a transaction becomes at most (nil: one), and
+	// unitMessages how many a unit holds; 0: no bound.
+	unitBytes    int
+	messages     func(*pipeline.Transaction) int
+	unitMessages int
+	// singly: so many transactions are units of their own; see merge.Config.
+	singly int
+	// watermark is what a message says that tells a watermark alone; nil: nothing. With it an idle stream tells watermarks.
+	watermark func(pipeline.CSN) []byte
+}
+
+// A unit of several messages is an atomic batch, whose cost at the server is some milliseconds and then some microseconds for each
+// message. Its messages are those of its transactions, two or more where a transaction of many short rows becomes larger than a
+// message in JSON (row data of 2 MB, all of it NULLs under long names, 150 of 1 MB), and those of a large checkpoint.
+const (
+	batchUnitBytes  = 2 << 20
+	batchMessageMax = 4000
+	batchReserve    = 200
+	// So many messages cost one server no more by themselves than as a batch, which it stages in files of their own. The
+	// servers of a cluster stage in memory, and agree on a batch as on one message.
+	batchSingly = 10
+)
+
+// newForm finds the form; batchMax is how many messages the server takes at once.
+func newForm(sub *control.Subscription, batchMax int) (form, error) {
+	if sub.Format == format.Internal {
+		return form{Encoder: output.NewInternal(), unitBytes: UnitBytes}, nil
+	}
+	f := form{unitBytes: batchUnitBytes, unitMessages: min(batchMessageMax, batchMax-batchReserve)}
+	switch sub.Format {
+	case format.JSON:
+		f.watermark = outputjson.Watermark
+		if sub.JSON.Layout == format.ByRow {
+			f.Encoder, f.messages = outputjson.NewRows(sub.Name, shardNames(sub), sub.JSON), outputjson.RowMessages
+		} else {
+			f.Encoder, f.singly = outputjson.New(shardNames(sub), sub.JSON), batchSingly
+		}
+		return f, nil
+	}
+	return f, fmt.Errorf("format %q is unknown", sub.Format)
+}
+
+func shardNames(sub *control.Subscription) []string {
+	names := make([]string, len(sub.Shards))
+	for i, s := range sub.Shards {
+		names[i] = s.Name
+	}
+	return names
+}
+
+// filled says whether a batch was large enough for a unit.
+func (f *form) filled(b *pipeline.Batch) bool {
+	size, messages := int64(0), 0
+	for _, tx := range b.Transactions {
+		size += tx.Bytes()
+		if f.messages == nil {
+			messages++
+		} else {
+			messages += f.messages(tx)
+		}
+	}
+	return size >= int64(f.unitBytes/2) || messages >= f.unitMessages/2
+}
