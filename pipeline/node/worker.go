@@ -94,6 +94,12 @@ func (w *Worker) replay(ctx context.Context, sub *control.Subscription, t contro
 		return err
 	}
 	defer stop()
+	stopLog, err := control.ServeApplied(w.bus.NC, sub.Name, t.Name, &r.applied)
+	if err != nil {
+		log.Error("cannot serve what was applied when", "error", err)
+		return err
+	}
+	defer stopLog()
 	delay := 200 * time.Millisecond
 	for ctx.Err() == nil {
 		started := time.Now()
@@ -128,6 +134,7 @@ type replayer struct {
 	secrets string // the expanded DSN: errors are scrubbed of its passwords
 
 	replaying replaying
+	applied   control.AppliedLog
 
 	last *refusal // the history has it; only the worker looks
 }
@@ -214,7 +221,7 @@ func (r *replayer) once(ctx context.Context) (err error) {
 	}
 	var recording sync.WaitGroup
 	defer recording.Wait()
-	observer := r.conf.Observer
+	observer := r.remembering(r.conf.Observer)
 	seen := observer.OnState
 	observer.OnState = func(s apply.Status) {
 		if r.refused(s) {
@@ -248,6 +255,24 @@ func (r *replayer) once(ctx context.Context) (err error) {
 		return errors.New(dsn.Scrub(err.Error(), expanded))
 	}
 	return nil
+}
+
+// remembering is an observer that also notes what was applied when.
+func (r *replayer) remembering(o apply.Observer) apply.Observer {
+	seen := o.OnApplied
+	o.OnApplied = func(a apply.Applied) {
+		for _, u := range a.Units {
+			if u.Unit != nil {
+				r.applied.Begin(u.Previous)
+				break
+			}
+		}
+		r.applied.Add(control.AppliedAt{CSN: a.Progress.CSN, At: a.CommittedAt.UTC().Truncate(time.Microsecond)})
+		if seen != nil {
+			seen(a)
+		}
+	}
+	return o
 }
 
 // leaveOut lists what people want to be left out on the target.
