@@ -30,6 +30,8 @@ const (
 	// HeaderKey is the key of a row in Debezium's form, as JSON; HeaderTombstone is "true" on an empty message behind a delete.
 	HeaderKey       = "Cdc-Key"
 	HeaderTombstone = "Cdc-Tombstone"
+	// HeaderUnchanged names, in Debezium's form, the columns whose TOAST value was not sent: a JSON array.
+	HeaderUnchanged = "Cdc-Unchanged"
 )
 
 // MetadataIncarnation is the key in a stream's metadata of its incarnation, a random name that its creator gave: a stream
