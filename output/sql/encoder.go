@@ -1,0 +1,194 @@
+package sql
+
+import (
+	"fmt"
+	"io"
+
+	"shardcdc/output"
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
+)
+
+// Policies for a TRUNCATE that ran on some shards only, while the tables that the statements are for hold the rows of all.
+const (
+	TruncateStop   = "stop"   // an error is raised; the default
+	TruncateApply  = "apply"  // the table is emptied
+	TruncateIgnore = "ignore" // a comment says it
+)
+
+// Config is what an Encoder has to know.
+type Config struct {
+	Shards   []string // names, by ShardID
+	Options  format.SQLOptions
+	Truncate string // TruncateStop, TruncateApply, TruncateIgnore
+}
+
+// Encoder writes one payload per transaction; it is an output.Encoder. What it remembers of earlier transactions are the tables that
+// it made (Options.CreateTables), and those without a key that are being copied.
+type Encoder struct {
+	conf    Config
+	dialect dialect
+	tables  tables
+	created map[string]bool // by the name as it is written
+	copies  copies
+
+	buffers  output.Buffers
+	payloads [2][]output.Payload // used in turn, as the buffers
+	ends     []int               // scratch: where payloads end in the buffer
+
+	// Of the running Encode, or of the large payload that is written.
+	out      io.Writer // where the buffer goes when it is full; nil: it grows
+	buf      []byte
+	plan     *plan
+	pass     fate // what is written now: madeRoom or inOrder
+	fragment int
+	of       *pipeline.Fragment
+	index    int    // of the next change in the fragment
+	path     string // table.path that is in force; empty: that of the session
+	walker   pipeline.Walker
+	each     func(*pipeline.Change) error // next
+	old, new []pipeline.Value
+}
+
+var _ output.Encoder = (*Encoder)(nil)
+
+// New makes an Encoder. Its options must be valid, with their defaults.
+func New(conf Config) *Encoder {
+	e := &Encoder{conf: conf, dialect: dialectOf(conf.Options), created: make(map[string]bool), copies: make(copies)}
+	e.tables.dialect = e.dialect
+	e.each = e.next
+	return e
+}
+
+// Settings are statements, a line each, for the beginning of a session that is to run the payloads.
+func Settings(dialect string) string {
+	return dialectOf(format.SQLOptions{Dialect: dialect}).settings()
+}
+
+// Encode writes the batch's transactions, each as one payload.
+func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
+	if len(b.Transactions) == 0 {
+		return nil, nil
+	}
+	for _, tx := range b.Transactions {
+		if !tx.Resident() {
+			return e.large(b)
+		}
+	}
+	e.buf = e.buffers.Take(0)
+	defer func() { // also after an error: the next Encode must not use what the payloads before are in
+		e.buffers.Keep(e.buf)
+		e.buf = nil
+		e.payloads[0], e.payloads[1] = e.payloads[1], e.payloads[0]
+	}()
+	clear(e.payloads[0])
+	e.ends = e.ends[:0]
+	previous := b.Previous
+	for _, tx := range b.Transactions {
+		p, err := e.prepare(tx, previous)
+		if err == nil {
+			err = e.transaction(tx, previous, p)
+		}
+		if err != nil {
+			return nil, failed(tx, err)
+		}
+		previous, e.ends = tx.CSN, append(e.ends, len(e.buf))
+	}
+	payloads, start := e.payloads[0][:0], 0
+	for i, end := range e.ends { // only now: the buffer has stopped moving
+		payloads = append(payloads, output.Payload{Data: e.buf[start:end:end], CSN: b.Transactions[i].CSN, Transactions: 1})
+		start = end
+	}
+	e.payloads[0] = payloads
+	return payloads, nil
+}
+
+func failed(tx *pipeline.Transaction, err error) error {
+	return fmt.Errorf("encode csn %s as sql: %w", tx.CSN, err)
+}
+
+// transaction writes a payload.
+func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN, p *plan) error {
+	e.plan, e.path = p, ""
+	e.head(tx, previous)
+	e.buf = append(e.buf, p.before...)
+	e.buf = append(e.buf, e.dialect.begin()...)
+	e.buf = append(e.buf, p.first...)
+	if p.moved != nil {
+		if err := e.changes(tx, madeRoom); err != nil {
+			return err
+		}
+	}
+	if err := e.changes(tx, inOrder); err != nil {
+		return err
+	}
+	e.buf = append(e.buf, "COMMIT;\n-- end "...)
+	e.buf = append(append(e.buf, tx.CSN.String()...), '\n')
+	return nil
+}
+
+// head is the comment in front.
+func (e *Encoder) head(tx *pipeline.Transaction, previous pipeline.CSN) {
+	e.buf = fmt.Appendf(e.buf, "-- csn %s previous %s committed %s", tx.CSN, previous, tx.CommitTime)
+	if tx.GID != "" {
+		e.buf = appendQuoted(append(e.buf, " gid "...), tx.GID)
+	}
+	e.buf = append(e.buf, '\n')
+	for _, f := range tx.Fragments {
+		e.buf = appendQuoted(append(e.buf, "-- shard "...), e.conf.Shards[f.Shard])
+		e.buf = fmt.Appendf(e.buf, " xid %d lsn %s changes %d", f.XID, f.End, f.Changes)
+		if f.Origin != "" {
+			e.buf = appendQuoted(append(e.buf, " origin "...), f.Origin)
+		}
+		e.buf = append(e.buf, '\n')
+	}
+}
+
+// changes writes the changes of this fate.
+func (e *Encoder) changes(tx *pipeline.Transaction, pass fate) error {
+	e.pass = pass
+	for n, f := range tx.Fragments {
+		if e.plan.moved.none(n, pass) {
+			continue
+		}
+		e.fragment, e.of, e.index = n, f, 0
+		if err := e.walker.Walk(f, e.each); err != nil {
+			return err
+		}
+		if e.index != f.Changes {
+			return fmt.Errorf("fragment %s: %d changes in the body, %d announced", f, e.index, f.Changes)
+		}
+	}
+	return nil
+}
+
+// next writes a change, if it is its turn.
+func (e *Encoder) next(c *pipeline.Change) error {
+	i := e.index
+	e.index++
+	if i >= e.of.Changes {
+		return nil // changes says it
+	}
+	if e.plan.moved.of(e.fragment, i) != e.pass || e.plan.order.wiped(e.fragment, i, c) || e.copies.contained(e.of.Shard, c) || c.Op == pipeline.Read && e.plan.leaveRows {
+		return nil
+	}
+	if err := e.change(c); err != nil {
+		return fmt.Errorf("shard %q: %s: %w", e.conf.Shards[e.of.Shard], c.Op, err)
+	}
+	if e.out != nil && len(e.buf) >= flushBytes {
+		return e.flush()
+	}
+	return nil
+}
+
+func (e *Encoder) change(c *pipeline.Change) error {
+	switch c.Op {
+	case pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Read:
+		return e.row(c)
+	case pipeline.Truncate:
+		return nil // in front, see order
+	case pipeline.Message:
+		return e.message(c)
+	}
+	return fmt.Errorf("%s has no form", c.Op)
+}

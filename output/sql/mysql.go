@@ -1,0 +1,115 @@
+package sql
+
+import (
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/mysql"
+)
+
+// mySQL is the dialect of MySQL and MariaDB. Names and values are those of package mysql.
+type mySQL struct{}
+
+// settings: strict, so that a value that does not fit is an error; everything else that decides what a value becomes.
+func (mySQL) settings() string {
+	return `SET NAMES utf8mb4;
+SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO';
+SET SESSION time_zone = '+00:00';
+SET SESSION explicit_defaults_for_timestamp = 1;
+SET SESSION foreign_key_checks = 0;
+SET SESSION unique_checks = 1;
+`
+}
+
+func (mySQL) begin() string { return "BEGIN;\n" }
+
+func (mySQL) name(name string) string { return string(mysql.AppendName(nil, name)) }
+
+func (mySQL) table(schema, name string) string { return string(mysql.AppendTable(nil, schema, name)) }
+
+func (mySQL) insert(t *table) (insert, upsert, keep string) {
+	insert = "INSERT INTO " + t.name
+	if len(t.columns) == 0 {
+		return insert + " () VALUES ()", "", ""
+	}
+	insert += " (" + string(t.list(nil, everyColumn, plainName)) + ") VALUES ("
+	keep = " ON DUPLICATE KEY UPDATE " + t.columns[0].name + " = " + t.columns[0].name
+	rest := t.list(nil, restColumn, func(dst []byte, c *column) []byte {
+		dst = append(append(append(dst, c.name...), " = VALUES("...), c.name...)
+		return append(dst, ')')
+	})
+	if len(rest) == 0 {
+		return insert, keep, keep
+	}
+	return insert, " ON DUPLICATE KEY UPDATE " + string(rest), keep
+}
+
+func (mySQL) value(dst []byte, c *column, text []byte) ([]byte, error) {
+	out, err := c.my.AppendLiteral(dst, text)
+	if err == nil {
+		return out, nil
+	}
+	out, textErr := mysql.Kind{}.AppendLiteral(dst, text)
+	if textErr != nil {
+		out = append(dst, "NULL"...) // a statement in front of it fails
+	}
+	return out, err
+}
+
+func (d mySQL) equal(dst []byte, c *column, v *pipeline.Value) ([]byte, error) {
+	if v.Kind == pipeline.Null {
+		return append(append(dst, c.name...), " IS NULL"...), nil
+	}
+	if !c.my.IsText() {
+		return d.value(append(append(dst, c.name...), " = "...), c, v.Data)
+	}
+	dst = append(append(append(dst, "CAST("...), c.name...), " AS BINARY) = CAST("...)
+	dst, err := d.value(dst, c, v.Data)
+	return append(dst, " AS BINARY)"...), err
+}
+
+func (mySQL) cast(*pipeline.Relation, *pipeline.Column) string { return "" }
+
+func (mySQL) path(*table) string { return "" }
+
+func (mySQL) one(*table) (before, behind string) { return "", " LIMIT 1" }
+
+func (mySQL) execute(dst []byte, _ *mark.DDL) []byte { return dst } // it is never asked to
+
+// truncate: TRUNCATE of MySQL would commit.
+func (mySQL) truncate(dst []byte, names []string, _ byte) []byte {
+	for _, name := range names {
+		dst = append(append(append(dst, "DELETE FROM "...), name...), ";\n"...)
+	}
+	return dst
+}
+
+func (mySQL) create(dst []byte, r *pipeline.Relation) ([]byte, error) {
+	if database, _ := mysql.Table(r.Namespace, r.Name); database != "" {
+		dst = append(mysql.AppendName(append(dst, "CREATE DATABASE IF NOT EXISTS "...), database), ";\n"...)
+	}
+	return mysql.AppendCreateTable(dst, r)
+}
+
+func (mySQL) createsBefore() bool { return true }
+
+// messageMax is how long the text of SIGNAL may be.
+const messageMax = 120
+
+func (mySQL) raise(dst []byte, text string) []byte {
+	dst = append(dst, "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '"...)
+	n := 0
+	for _, r := range text {
+		if n++; n > messageMax {
+			break
+		}
+		switch {
+		case r == '\'':
+			dst = append(dst, '"')
+		case r < ' ' || r == '\\' || r >= 0x7f:
+			dst = append(dst, '?')
+		default:
+			dst = append(dst, byte(r))
+		}
+	}
+	return append(dst, "';\n"...)
+}

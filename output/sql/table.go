@@ -1,0 +1,133 @@
+package sql
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/mysql"
+	"shardcdc/pipeline/pgtype"
+)
+
+// tablesMax bounds the memory of relations; when it is reached it starts anew.
+const tablesMax = 10_000
+
+// tables remembers what is the same for all rows of a relation.
+type tables struct {
+	dialect    dialect
+	byRelation map[*pipeline.Relation]*table
+	relation   *pipeline.Relation // the last one asked for: rows of a table come together
+	table      *table
+}
+
+// table is a relation, ready to be written.
+type table struct {
+	relation *pipeline.Relation
+	name     string // quoted, with the schema
+	columns  []column
+	key      []int  // columns that identify a row; nil: the whole row does, or nothing
+	full     bool   // REPLICA IDENTITY FULL
+	insert   string // up to the first value
+	upsert   string // behind the values: a row that is there takes them
+	keep     string // behind the values: a row that is there stays
+	before   string // a WHERE that compares whole rows, to find one of them
+	behind   string // it
+	path     string // a line that sets what comparing a key needs; see dialect.path
+}
+
+type column struct {
+	name string // quoted
+	kind kind   // of PostgreSQL
+	key  bool
+	cast string     // behind a literal that is compared with =
+	my   mysql.Kind // of MySQL
+}
+
+// kind says how a value of PostgreSQL is written and compared.
+type kind uint8
+
+const (
+	asOther   kind = iota // a string; the same text is the same value
+	asText                // a string; other bytes are another value, whatever a collation says
+	asExact               // a string; equal values have the same text
+	asLoose               // a string; equal values may differ in text
+	asInteger             // a number
+	asNumeric             // a number where it is finite; equal values may differ in text
+	asBoolean
+)
+
+var kinds = map[string]kind{
+	"bool": asBoolean, "int2": asInteger, "int4": asInteger, "int8": asInteger, "numeric": asNumeric, "float4": asLoose, "float8": asLoose, "bpchar": asLoose,
+	"text": asText, "varchar": asText, "oid": asExact, "uuid": asExact, "date": asExact, "timestamp": asExact, "timestamptz": asExact, "time": asExact,
+	"bytea": asExact, "pg_lsn": asExact, "macaddr": asExact, "xid8": asExact,
+}
+
+func (t *tables) of(r *pipeline.Relation) (*table, error) {
+	if r == t.relation {
+		return t.table, nil
+	}
+	found := t.byRelation[r]
+	if found == nil {
+		var err error
+		if found, err = newTable(t.dialect, r); err != nil {
+			return nil, err
+		}
+		if t.byRelation == nil || len(t.byRelation) >= tablesMax {
+			t.byRelation = make(map[*pipeline.Relation]*table)
+		}
+		t.byRelation[r] = found
+	}
+	t.relation, t.table = r, found
+	return found, nil
+}
+
+var errName = errors.New("the name is not valid UTF-8 and has no form in SQL. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal")
+
+func newTable(d dialect, r *pipeline.Relation) (*table, error) {
+	if !utf8.ValidString(r.Namespace) || !utf8.ValidString(r.Name) {
+		return nil, fmt.Errorf("table %q: %w", r, errName)
+	}
+	t := &table{relation: r, name: d.table(r.Namespace, r.Name), full: r.Identity == 'f', columns: make([]column, len(r.Columns))}
+	for i, c := range r.Columns {
+		if !utf8.ValidString(c.Name) {
+			return nil, fmt.Errorf("table %s: column %q: %w", r, c.Name, errName)
+		}
+		t.columns[i] = column{name: d.name(c.Name), kind: kinds[pgtype.Name(r, c.Type)], cast: d.cast(r, &c), my: mysql.KindOf(r, i)}
+	}
+	if !t.full {
+		t.key = mysql.KeyColumns(r)
+	}
+	for _, i := range t.key {
+		t.columns[i].key = true
+	}
+	t.insert, t.upsert, t.keep = d.insert(t)
+	t.before, t.behind = d.one(t)
+	t.path = d.path(t)
+	return t, nil
+}
+
+// list writes names of columns with commas between.
+func (t *table) list(dst []byte, which func(c *column) bool, write func(dst []byte, c *column) []byte) []byte {
+	first := true
+	for i := range t.columns {
+		c := &t.columns[i]
+		if !which(c) {
+			continue
+		}
+		if !first {
+			dst = append(dst, ", "...)
+		}
+		first = false
+		dst = write(dst, c)
+	}
+	return dst
+}
+
+func everyColumn(*column) bool { return true }
+
+func keyColumn(c *column) bool { return c.key }
+
+func restColumn(c *column) bool { return !c.key }
+
+func plainName(dst []byte, c *column) []byte { return append(dst, c.name...) }

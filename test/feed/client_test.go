@@ -1,0 +1,44 @@
+package feed
+
+import (
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// psql feeds a file to PostgreSQL's client; it returns what that says when it fails.
+func psql(t testing.TB, db, file string) string {
+	t.Helper()
+	cmd := exec.Command("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", server.DSNFor(db))
+	return client(t, cmd, file)
+}
+
+// mysql feeds a file to MariaDB's client.
+func mysql(t testing.TB, db, file string) string {
+	t.Helper()
+	return client(t, exec.Command("mariadb", "--no-defaults", "-h", "127.0.0.1", "-P", strconv.Itoa(mariadb.Port()), "-u", "root", "--batch", "--max-allowed-packet=1G", db), file)
+}
+
+func client(t testing.TB, cmd *exec.Cmd, file string) string {
+	t.Helper()
+	cmd.Stdin = strings.NewReader(file)
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		if strings.Contains(string(out), "WARNING") {
+			t.Errorf("%s: %s", cmd.Path, out)
+		}
+		return ""
+	}
+	if len(out) == 0 {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+func feeds(t testing.TB, said string) {
+	t.Helper()
+	if said != "" {
+		t.Fatalf("%.3000s", said)
+	}
+}
