@@ -28,9 +28,18 @@ const (
 // Publish stores the batch as one unit and returns when it is durable. It tries again on its own while the
 // server cannot be reached, has no leader or has no room. Other errors are final: ErrFenced, or what the
 // server refuses. A payload that is not in memory is read while it is published, at most a batch of it is kept; when
-// that fails the unit has no end, and what was stored of it means nothing.
-func (p *Publisher) Publish(ctx context.Context, b *pipeline.Batch) error {
-	if err := p.publish(ctx, b); err != nil {
+// that fails the unit has no end, and what was stored of it means nothing: an epoch comes before whatever is published next, so
+// readers do not take it for the beginning of that.
+func (p *Publisher) Publish(ctx context.Context, b *pipeline.Batch) (err error) {
+	if p.torn {
+		err = p.renewEpoch(ctx)
+	}
+	if err == nil {
+		before := p.last
+		err = p.publish(ctx, b)
+		p.torn = err != nil && p.last != before
+	}
+	if err != nil {
 		return fmt.Errorf("publish csn %s to %s: %w", b.Previous, b.Last(), err)
 	}
 	return nil
