@@ -146,7 +146,7 @@ func pointForm() form {
 			if i > 0 {
 				dst = append(dst, `,"y":`...)
 			}
-			if dst, err = appendFloat(dst, coordinate); err != nil {
+			if dst, err = appendDouble(dst, coordinate); err != nil {
 				return dst, err
 			}
 		}
@@ -179,7 +179,7 @@ func geometryForm(name string) form {
 }
 
 // vectorForm is of pgvector's types: [1,2.5].
-func vectorForm(name, item string) form {
+func vectorForm(name, item string, number func(dst, text []byte) ([]byte, error)) form {
 	n := arrayNode(plainNode(item)).name("io.debezium.data." + name)
 	n.required = true
 	return textForm(n, func(dst, text []byte) ([]byte, error) {
@@ -189,12 +189,12 @@ func vectorForm(name, item string) form {
 			return dst, errNoForm
 		}
 		dst = append(dst, '[')
-		for i, number := range bytes.Split(inner, []byte{','}) {
+		for i, text := range bytes.Split(inner, []byte{','}) {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
 			var err error
-			if dst, err = appendFloat(dst, number); err != nil {
+			if dst, err = number(dst, text); err != nil {
 				return dst, err
 			}
 		}

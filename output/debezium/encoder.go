@@ -45,7 +45,8 @@ type Encoder struct {
 	of       *pipeline.Fragment
 	walker   pipeline.Walker
 	each     func(*pipeline.Change) error
-	old, new []pipeline.Value
+	values   [2][]pipeline.Value // scratch
+	old, new []pipeline.Value    // of the row; nil: it has none
 	scratch  []byte
 }
 
@@ -60,6 +61,7 @@ func New(conf Config) (*Encoder, error) {
 	}
 	e := &Encoder{conf: conf, name: quote(conf.Subscription), content: binaryForm(conf.Debezium.Binary)}
 	e.each = e.change
+	e.values[0], e.values[1] = make([]pipeline.Value, 0, 16), make([]pipeline.Value, 0, 16)
 	for _, s := range conf.Shards {
 		e.sources = append(e.sources, []string{
 			`,"db":` + quote(s.Database) + `,"sequence":"[\"`,

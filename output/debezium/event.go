@@ -33,7 +33,15 @@ func (e *Encoder) row(c *pipeline.Change) error {
 	if err != nil {
 		return err
 	}
-	e.old, e.new = c.Old.Values(e.old[:0]), c.New.Values(e.new[:0])
+	e.old, e.new = nil, nil
+	if c.Old != nil {
+		e.values[0] = c.Old.Values(e.values[0][:0])
+		e.old = e.values[0]
+	}
+	if c.New != nil {
+		e.values[1] = c.New.Values(e.values[1][:0])
+		e.new = e.values[1]
+	}
 	for _, values := range [2][]pipeline.Value{e.old, e.new} {
 		for i := range values {
 			if values[i].Kind == pipeline.Binary {
@@ -49,7 +57,7 @@ func (e *Encoder) row(c *pipeline.Change) error {
 	case pipeline.Delete:
 		return e.remove(t, nil)
 	}
-	if c.Old != nil && t.keyComplete(e.old) && !t.sameKey(e.old, e.new) {
+	if e.old != nil && t.keyComplete(e.old) && !t.sameKey(e.old, e.new) {
 		return e.move(t)
 	}
 	key, err := e.key(t, e.new, e.old)
@@ -234,7 +242,7 @@ func (e *Encoder) truncate(c *pipeline.Change) error {
 	if !e.conf.Debezium.Truncate {
 		return nil
 	}
-	e.old = e.old[:0]
+	e.old = nil
 	for _, r := range c.Truncated {
 		t, err := e.table(r)
 		if err != nil {

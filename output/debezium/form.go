@@ -111,9 +111,9 @@ func scalar(opts *format.DebeziumOptions, name string, modifier int32) form {
 	case "int8", "oid":
 		return integerForm(plainNode("int64"), appendInteger)
 	case "float4":
-		return textForm(plainNode("float"), appendFloat)
+		return textForm(plainNode("float"), appendReal)
 	case "float8":
-		return textForm(plainNode("double"), appendFloat)
+		return textForm(plainNode("double"), appendDouble)
 	case "numeric":
 		return numericForm(opts.Decimal, modifier)
 	case "money":
@@ -153,9 +153,9 @@ func scalar(opts *format.DebeziumOptions, name string, modifier int32) form {
 	case "geography":
 		return geometryForm("Geography")
 	case "vector":
-		return vectorForm("DoubleVector", "double")
+		return vectorForm("DoubleVector", "double", appendDouble)
 	case "halfvec":
-		return vectorForm("FloatVector", "float")
+		return vectorForm("FloatVector", "float", appendReal)
 	case "hstore":
 		return hstoreForm(opts.HStore)
 	}
@@ -167,7 +167,7 @@ var errPrecise = errors.New("a numeric that is no number, or has more digits tha
 func numericForm(mode string, modifier int32) form {
 	switch mode {
 	case "double":
-		return textForm(plainNode("double"), appendRounded)
+		return textForm(plainNode("double"), appendDouble)
 	case "string":
 		return textForm(plainNode("string"), appendDecimalString)
 	}
@@ -189,7 +189,7 @@ const moneyScale = 2
 func moneyForm(mode string) form {
 	switch mode {
 	case "double":
-		return textForm(plainNode("double"), money(appendRounded))
+		return textForm(plainNode("double"), money(appendDouble))
 	case "string":
 		return textForm(plainNode("string"), money(appendDecimalString))
 	}

@@ -36,34 +36,38 @@ func appendBoolean(dst, text []byte) ([]byte, error) {
 	return dst, errNoForm
 }
 
-// appendFloat writes a number with the digits that PostgreSQL gave (the fewest that are read as the same number), in the form
-// that Java gives it.
-func appendFloat(dst, text []byte) ([]byte, error) {
-	switch string(text) {
-	case "NaN", "Infinity", "-Infinity":
-		return append(append(append(dst, '"'), text...), '"'), nil
-	}
-	if len(text) > 0 && text[0] == '-' {
-		dst, text = append(dst, '-'), text[1:]
-	}
-	mantissa, exponent, _ := bytes.Cut(text, []byte{'e'})
-	power := 0
-	if exponent != nil {
-		var err error
-		if power, err = strconv.Atoi(string(exponent)); err != nil {
-			return dst, errNoForm
-		}
-	}
-	whole, fraction, _ := bytes.Cut(mantissa, []byte{'.'})
-	if !allDigits(whole) || len(fraction) > 0 && !allDigits(fraction) {
+// appendDouble and appendReal write a number with the fewest digits that are read as the same one, in the form that Java gives it.
+func appendDouble(dst, text []byte) ([]byte, error) { return appendFloat(dst, text, 64) }
+func appendReal(dst, text []byte) ([]byte, error)   { return appendFloat(dst, text, 32) }
+
+func appendFloat(dst, text []byte, bits int) ([]byte, error) {
+	f, err := strconv.ParseFloat(string(text), bits)
+	switch {
+	case err != nil:
 		return dst, errNoForm
+	case math.IsNaN(f):
+		return append(dst, `"NaN"`...), nil
+	case math.IsInf(f, 1):
+		return append(dst, `"Infinity"`...), nil
+	case math.IsInf(f, -1):
+		return append(dst, `"-Infinity"`...), nil
 	}
-	digits := append(bytes.Clone(whole), fraction...)
-	power += len(whole) - 1
-	for len(digits) > 0 && digits[0] == '0' {
-		digits, power = digits[1:], power-1
+	if math.Signbit(f) {
+		dst, f = append(dst, '-'), -f
 	}
-	digits = bytes.TrimRight(digits, "0")
+	var scratch [32]byte
+	mantissa, exponent, _ := bytes.Cut(strconv.AppendFloat(scratch[:0], f, 'e', -1, bits), []byte{'e'})
+	power, err := strconv.Atoi(string(exponent))
+	if err != nil {
+		return dst, err
+	}
+	digits := mantissa[:1]
+	if len(mantissa) > 2 {
+		digits = append(digits, mantissa[2:]...)
+	}
+	if f == 0 {
+		digits = nil
+	}
 	return appendJava(dst, digits, power), nil
 }
 
@@ -99,21 +103,6 @@ func appendPoint(dst, digits []byte, n int) []byte {
 		dst = append(dst, ".0"...)
 	}
 	return dst
-}
-
-// appendRounded writes a numeric as the double nearest to it. One beyond all doubles has none.
-func appendRounded(dst, text []byte) ([]byte, error) {
-	if bytes.HasSuffix(text, []byte("nity")) {
-		return appendFloat(dst, text)
-	}
-	f, err := strconv.ParseFloat(string(text), 64)
-	if err != nil {
-		return dst, errNoForm
-	}
-	if math.IsNaN(f) {
-		return appendFloat(dst, text)
-	}
-	return appendFloat(dst, strconv.AppendFloat(nil, f, 'e', -1, 64))
 }
 
 // appendDecimalString writes a numeric as it stands, but for the names that Debezium gives to what is no number.
