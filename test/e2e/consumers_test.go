@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"shardcdc/pipeline/bank"
 	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/throwaway/program"
@@ -112,10 +114,35 @@ func (r *consumerRig) steps() int64 {
 	return n
 }
 
+// abandon leaves in the stream what a writer may leave that dies: transactions of a unit without its end, and a part of a payload.
+func (r *consumerRig) abandon() {
+	r.t.Helper()
+	name := r.Sub.Name
+	for _, m := range []struct{ subject, part, data string }{
+		{wire.TableSubject(name, "public", "accounts"), "", `{"csn":"5","shard":"a","op":"insert","schema":"public","table":"accounts","key":{"id":1},"after":{"id":1,"balance":7}}`},
+		{wire.Subject(name), "", `{"csn":"5","previous":"0","changes":[{"shard":"a","op":"insert","schema":"public","table":"accounts","key":{"id":1},"after":{"id":1,"balance":7}}],"tables":[{"schema":"public","table":"accounts","changes":1}]}`},
+		{wire.TableSubject(name, "public", "accounts"), "1/2", `{"csn":`},
+		{wire.Subject(name), "1/2", `{"csn":`},
+	} {
+		msg := nats.NewMsg(m.subject)
+		msg.Data = []byte(m.data)
+		msg.Header.Set(wire.HeaderFormat, format.JSON)
+		msg.Header.Set(wire.HeaderCSN, "5")
+		msg.Header.Set(wire.HeaderUnit, "0")
+		if m.part != "" {
+			msg.Header.Set(wire.HeaderPart, m.part)
+		}
+		if _, err := r.Bus.JS.PublishMsg(r.Ctx, msg); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
 // run kills the consumer and the node under load, and compares what the consumer has at the end.
 func (r *consumerRig) run() {
 	t := r.t
 	t.Helper()
+	r.abandon()
 	node := r.Node("node")
 	b := r.OpenBank(bank.Config{Accounts: consumerAccounts, Opening: consumerOpening, AbandonEvery: 100, InDoubt: time.Second})
 	p := r.start()
@@ -242,6 +269,7 @@ func TestConsumerPython(t *testing.T) {
 		t.Skip("NOT TESTED: the Python example, because there is no python3 in PATH")
 	}
 	r := newConsumerRig(t, format.Format{Name: format.JSON})
+	r.abandon()
 	r.Node("node")
 	b := r.OpenBank(bank.Config{Accounts: consumerAccounts, Opening: consumerOpening})
 	b.Committed(200)

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -22,15 +24,20 @@ type change struct {
 // account is a row, or its key. A json.Number takes a number or a string: a bigint beyond 2^53 is a string.
 type account struct{ ID, Balance json.Number }
 
-// load makes the tables, and reads the position.
-func (c *consumer) load(ctx context.Context) error {
+// load makes the tables, and reads the position; the first one is told by first.
+func (c *consumer) load(ctx context.Context, first func() (position, error)) error {
 	if _, err := c.db.Exec(ctx, schema); err != nil {
 		return err
 	}
-	if _, err := c.db.Exec(ctx, "INSERT INTO consumed VALUES ($1, '0', 0) ON CONFLICT DO NOTHING", c.stream); err != nil {
+	err := c.db.QueryRow(ctx, "SELECT csn, seq FROM consumed WHERE stream = $1", c.stream).Scan(&c.csn, &c.seq)
+	if !errors.Is(err, pgx.ErrNoRows) {
 		return err
 	}
-	return c.db.QueryRow(ctx, "SELECT csn, seq FROM consumed WHERE stream = $1", c.stream).Scan(&c.csn, &c.seq)
+	if c.position, err = first(); err != nil {
+		return err
+	}
+	_, err = c.db.Exec(ctx, "INSERT INTO consumed VALUES ($1, $2, $3)", c.stream, c.csn, int64(c.seq))
+	return err
 }
 
 // commit writes what a unit does, and the position behind it, in one transaction.
@@ -42,6 +49,13 @@ func (c *consumer) commit(ctx context.Context, seq uint64) error {
 			return fmt.Errorf("transaction %s follows %s, and the last one here is %s: some are missing, or the stream is another one. Begin anew", tx.CSN, tx.Previous, csn)
 		}
 		csn = tx.CSN
+		number, err := strconv.ParseUint(csn, 10, 64)
+		if err != nil {
+			return fmt.Errorf("csn: %w", err)
+		}
+		if number <= c.behind {
+			continue
+		}
 		for j := range tx.Changes {
 			if err := queue(batch, &tx.Changes[j]); err != nil {
 				return fmt.Errorf("transaction %s: %w", tx.CSN, err)
@@ -61,7 +75,7 @@ func (c *consumer) commit(ctx context.Context, seq uint64) error {
 	if err != nil {
 		return fmt.Errorf("transactions up to %s: %w", csn, err)
 	}
-	c.csn, c.seq, c.unit = csn, seq, nil
+	c.position, c.unit = position{csn, seq}, nil
 	return nil
 }
 

@@ -25,25 +25,22 @@ func main() {
 	url := flag.String("nats", nats.DefaultURL, "NATS server, with user:password@ where it wants them")
 	name := flag.String("subscription", "bank", "subscription")
 	dsn := flag.String("dsn", "postgres://localhost/consumer", "database of the consumer")
+	behind := flag.Uint64("behind-csn", 0, "the database has everything up to this CSN: for its first start, and until it has got further")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *url, *name, *dsn); err != nil && ctx.Err() == nil {
+	if err := run(ctx, *url, *name, *dsn, *behind); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "consumer:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, url, name, dsn string) error {
+func run(ctx context.Context, url, name, dsn string, behind uint64) error {
 	db, err := pgx.Connect(ctx, dsn)
 	if err != nil {
 		return err
 	}
 	defer db.Close(context.WithoutCancel(ctx))
-	c := &consumer{db: db, stream: "CDC_" + name, epochs: "cdc." + name + "._ctl.epoch"}
-	if err := c.load(ctx); err != nil {
-		return err
-	}
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.CustomInboxPrefix("_INBOX_reader"))
 	if err != nil {
 		return err
@@ -53,8 +50,23 @@ func run(ctx context.Context, url, name, dsn string) error {
 	if err != nil {
 		return err
 	}
+	c := &consumer{db: db, stream: "CDC_" + name, epochs: "cdc." + name + "._ctl.epoch", behind: behind}
+	transactions := "cdc." + name + "._tx"
+	err = c.load(ctx, func() (position, error) {
+		if behind == 0 {
+			return position{csn: "0"}, nil
+		}
+		stream, err := js.Stream(ctx, c.stream)
+		if err != nil {
+			return position{}, err
+		}
+		return behindCSN(ctx, stream, transactions, behind)
+	})
+	if err != nil {
+		return err
+	}
 	ordered, err := js.OrderedConsumer(ctx, c.stream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{"cdc." + name + "._tx", c.epochs},
+		FilterSubjects: []string{transactions, c.epochs},
 		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:    c.seq + 1,
 	})
@@ -79,17 +91,17 @@ func run(ctx context.Context, url, name, dsn string) error {
 
 // transaction is what the consumer needs of a transaction's JSON text.
 type transaction struct {
-	CSN, Previous string
+	CSN, Previous string // decimal numbers: they may be too large for a double
 	Changes       []change
 }
 
 type consumer struct {
-	db      *pgx.Conn
-	stream  string
-	epochs  string // subject of the writers' epochs
-	csn     string // of the last transaction in the database; "0": there is none
-	seq     uint64 // of the message that ended its unit
-	parts   int    // of an unfinished payload
+	db     *pgx.Conn
+	stream string
+	epochs string // subject of the writers' epochs
+	behind uint64 // transactions up to here are in the database already
+	position
+	parts   int // of an unfinished payload
 	payload []byte
 	unit    []transaction // that did not end yet
 }

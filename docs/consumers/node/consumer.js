@@ -60,6 +60,8 @@ for await (const m of messages) {
     rows.push(body);
     continue;
   }
+  const told = body.tables.find((t) => t.schema === "public" && t.table === "accounts")?.changes ?? 0;
+  if (told !== rows.length) throw new Error(`transaction ${body.csn} has ${told} messages for the table, and ${rows.length} came`);
   unit.push({ csn: body.csn, previous: body.previous, rows });
   rows = [];
   if (!m.headers.get("Cdc-Checkpoint")) continue; // the unit goes on
