@@ -42,10 +42,10 @@ type JSONOptions struct {
 	Flavour string `json:"flavour,omitempty"` // Native, Debezium; default Native
 	// Types, of Native: every row tells the types of its columns.
 	Types bool `json:"types,omitempty"`
-	// FillUnchanged: a TOAST value that an update did not touch is taken from the old row, where that has it (REPLICA
-	// IDENTITY FULL).
+	// FillUnchanged, of Native: a TOAST value that an update did not touch is taken from the old row, where that has it (REPLICA
+	// IDENTITY FULL). Debezium always does that.
 	FillUnchanged bool `json:"fill_unchanged,omitempty"`
-	// CloudEvents, of ByRow: the attributes of CloudEvents 1.0 in binary mode, as headers.
+	// CloudEvents, of Native and ByRow: the attributes of CloudEvents 1.0 in binary mode, as headers.
 	CloudEvents bool `json:"cloudevents,omitempty"`
 }
 
@@ -146,6 +146,12 @@ func (f Format) Validate() error {
 	}
 	if debezium && f.JSON.Types {
 		add("--json-types is for --json-flavour native. Try: --debezium-schema")
+	}
+	if debezium && f.JSON.FillUnchanged {
+		add("--json-fill-unchanged is for --json-flavour native: Debezium's events always take what the old row has. Try: leave it out")
+	}
+	if debezium && f.JSON.CloudEvents {
+		add("--json-cloudevents is for --json-flavour native")
 	}
 	if f.JSON.CloudEvents && f.JSON.Layout != ByRow {
 		add("--json-cloudevents is for --json-layout row")

@@ -35,6 +35,8 @@ func TestValidate(t *testing.T) {
 		`(--debezium-…) are for --format json --json-flavour debezium`: {Name: JSON, Debezium: DebeziumOptions{Schema: true}},
 		`Debezium's messages are rows. Try: --json-layout row`:         {Name: JSON, JSON: JSONOptions{Flavour: Debezium}},
 		`--json-types is for --json-flavour native`:                    {Name: JSON, JSON: JSONOptions{Layout: ByRow, Flavour: Debezium, Types: true}},
+		`--json-fill-unchanged is for --json-flavour native`:           {Name: JSON, JSON: JSONOptions{Layout: ByRow, Flavour: Debezium, FillUnchanged: true}},
+		`--json-cloudevents is for --json-flavour native`:              {Name: JSON, JSON: JSONOptions{Layout: ByRow, Flavour: Debezium, CloudEvents: true}},
 		`--json-cloudevents is for --json-layout row`:                  {Name: JSON, JSON: JSONOptions{CloudEvents: true}},
 	} {
 		if err := f.Validate(); err == nil || !strings.Contains(err.Error(), want) {
