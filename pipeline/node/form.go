@@ -1,12 +1,19 @@
 package node
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"os"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardcdc/output"
+	"shardcdc/output/debezium"
 	outputjson "shardcdc/output/json"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/format"
 )
 
@@ -42,17 +49,48 @@ func newForm(sub *control.Subscription, batchMax int) (form, error) {
 		return form{Encoder: output.NewInternal(), unitBytes: UnitBytes}, nil
 	}
 	f := form{unitBytes: batchUnitBytes, unitMessages: min(batchMessageMax, batchMax-batchReserve)}
-	switch sub.Format {
-	case format.JSON:
+	switch {
+	case sub.Format == format.JSON && sub.JSON.Flavour == format.Debezium:
+		return f.debezium(sub)
+	case sub.Format == format.JSON && sub.JSON.Layout == format.ByRow:
+		f.Encoder, f.messages = outputjson.NewRows(sub.Name, shardNames(sub), sub.JSON), outputjson.RowMessages
 		f.watermark = outputjson.Watermark
-		if sub.JSON.Layout == format.ByRow {
-			f.Encoder, f.messages = outputjson.NewRows(sub.Name, shardNames(sub), sub.JSON), outputjson.RowMessages
-		} else {
-			f.Encoder, f.singly = outputjson.New(shardNames(sub), sub.JSON), batchSingly
-		}
-		return f, nil
+	case sub.Format == format.JSON:
+		f.Encoder, f.singly = outputjson.New(shardNames(sub), sub.JSON), batchSingly
+		f.watermark = outputjson.Watermark
+	default:
+		return f, fmt.Errorf("format %q is unknown", sub.Format)
 	}
-	return f, fmt.Errorf("format %q is unknown", sub.Format)
+	return f, nil
+}
+
+func (f form) debezium(sub *control.Subscription) (form, error) {
+	conf := debezium.Config{Subscription: sub.Name, Debezium: sub.Output().WithDefaults().Debezium}
+	for _, s := range sub.Shards {
+		database, err := databaseOf(s.DSN)
+		if err != nil {
+			return f, fmt.Errorf("shard %s: %w", s.Name, err)
+		}
+		conf.Shards = append(conf.Shards, debezium.Shard{Name: s.Name, Database: database})
+	}
+	encoder, err := debezium.New(conf)
+	f.Encoder = encoder
+	f.messages = func(tx *pipeline.Transaction) int { return debezium.MessagesMax(tx, &conf.Debezium) }
+	f.watermark = outputjson.Watermark
+	return f, err
+}
+
+// databaseOf is the database that a DSN names.
+func databaseOf(text string) (string, error) {
+	expanded, err := dsn.Expand(text, os.LookupEnv)
+	if err != nil {
+		return "", err
+	}
+	conf, err := pgconn.ParseConfig(expanded)
+	if err != nil {
+		return "", errors.New(dsn.Scrub(err.Error(), expanded))
+	}
+	return cmp.Or(conf.Database, conf.User), nil // as PostgreSQL does
 }
 
 func shardNames(sub *control.Subscription) []string {
