@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,12 +17,11 @@ import (
 // skip leaves a transaction out, and writes down what is missing now. Rows that cannot be read are a reason to skip, so
 // they are no error here. The marks of a copy count all the same: else what comes later would not be understood.
 func (w *writer) skip(tx *pipeline.Transaction, skip apply.Skip) error {
-	counts := map[skippedKind]int{}
-	var unreadable []string
+	var missing apply.Missing
 	var marks []func(context.Context) error
 	for _, f := range tx.Fragments {
 		err := f.Walk(func(c *pipeline.Change) error {
-			count(counts, c)
+			missing.Count(c)
 			if d, ok, err := mark.DDLOf(c); ok && err == nil {
 				marks = append(marks, func(ctx context.Context) error { return w.s.ddlMark(ctx, tx, f.Shard, &d, true) })
 			}
@@ -39,12 +36,12 @@ func (w *writer) skip(tx *pipeline.Transaction, skip apply.Skip) error {
 			return err
 		}
 		if err != nil {
-			unreadable = append(unreadable, err.Error())
+			missing.Unreadable(err)
 		}
 	}
 	w.send(stSkip, [][]byte{
 		[]byte(w.s.cfg.Subscription), number(uint64(tx.CSN)), []byte(skip.Reason), []byte(skip.By),
-		[]byte(skip.At.UTC().Format(time.RFC3339Nano)), []byte(summary(counts, unreadable)),
+		[]byte(skip.At.UTC().Format(time.RFC3339Nano)), []byte(missing.String()),
 	}, expected{what: skipping, change: change{csn: tx.CSN}})
 	for _, m := range marks {
 		if err := w.aside(m); err != nil {
@@ -52,47 +49,6 @@ func (w *writer) skip(tx *pipeline.Transaction, skip apply.Skip) error {
 		}
 	}
 	return nil
-}
-
-// skippedKind is a line of the summary.
-type skippedKind struct {
-	table string // of the source
-	op    pipeline.Op
-}
-
-func count(counts map[skippedKind]int, c *pipeline.Change) {
-	switch c.Op {
-	case pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Read:
-		counts[skippedKind{sourceName(c.Relation), c.Op}]++
-	case pipeline.Truncate:
-		for _, r := range c.Truncated {
-			counts[skippedKind{sourceName(r), c.Op}]++
-		}
-	case pipeline.Message: // says nothing about tables
-	}
-}
-
-func sourceName(r *pipeline.Relation) string { return tableName{r.Namespace, r.Name}.String() }
-
-// summary is for people: "public"."t": 2 insert, 1 delete; …
-func summary(counts map[skippedKind]int, unreadable []string) string {
-	tables := map[string][]string{}
-	for _, op := range []pipeline.Op{pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Truncate, pipeline.Read} {
-		for k, n := range counts {
-			if k.op == op {
-				tables[k.table] = append(tables[k.table], fmt.Sprintf("%d %s", n, op))
-			}
-		}
-	}
-	var lines []string
-	for table, kinds := range tables {
-		lines = append(lines, table+": "+strings.Join(kinds, ", "))
-	}
-	slices.Sort(lines)
-	for _, text := range unreadable {
-		lines = append(lines, "the rest cannot be read: "+text)
-	}
-	return strings.Join(lines, "; ")
 }
 
 // Skipped lists what was left out on the target, the oldest first.
