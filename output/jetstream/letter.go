@@ -52,6 +52,7 @@ func (l *letter) write(p *Publisher, g *group, i int, batch string) *nats.Msg {
 	if last {
 		l.set(wire.HeaderCheckpoint, g.checkpoint)
 		l.set(wire.HeaderWatermark, g.watermark)
+		l.set(wire.HeaderTaken, g.taken)
 	}
 	if batch != "" {
 		l.set(headerBatchID, batch)

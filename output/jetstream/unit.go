@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"shardcdc/output"
 	"shardcdc/pipeline"
@@ -87,6 +88,7 @@ type group struct {
 	epoch, unit string // headers of all of them; empty: it belongs to no unit
 	checkpoint  string // header of the last one; empty: the unit goes on
 	watermark   string // likewise
+	taken       string // likewise
 }
 
 // unit is a batch on its way into the stream.
@@ -97,6 +99,7 @@ type unit struct {
 	single     bool // one transaction: its parts may be in several batches
 	epoch, seq string
 	watermark  string
+	taken      string // when publishing it began
 	header     string // the checkpoint as a header; empty: it is too large for one
 	checkpoint []byte // then it is here
 }
@@ -105,7 +108,7 @@ func (p *Publisher) newUnit(b *pipeline.Batch) (*unit, error) {
 	u := &unit{
 		p: p, single: len(b.Transactions) <= 1, watermark: b.Checkpoint.Watermark.String(),
 		epoch: strconv.FormatUint(uint64(p.epoch), 10), seq: strconv.FormatUint(uint64(p.lastUnit), 10),
-		header: wire.CheckpointHeader(&b.Checkpoint),
+		header: wire.CheckpointHeader(&b.Checkpoint), taken: strconv.FormatInt(time.Now().UnixMicro(), 10),
 	}
 	if len(u.header) > checkpointHeaderMax {
 		u.header, u.checkpoint = "", wire.AppendCheckpoint(nil, &b.Checkpoint)
@@ -189,7 +192,7 @@ func fits(n, size, message int) bool {
 
 // end stores the last messages of the unit, and with them that it is complete.
 func (u *unit) end(ctx context.Context, msgs []message) error {
-	g := group{msgs: msgs, epoch: u.epoch, unit: u.seq, checkpoint: u.header, watermark: u.watermark}
+	g := group{msgs: msgs, epoch: u.epoch, unit: u.seq, checkpoint: u.header, watermark: u.watermark, taken: u.taken}
 	needed := u.p.last + pipeline.Seq(len(msgs))
 	if g.checkpoint == "" {
 		// Before the messages, so that the end mark stays the unit's last message. The publish demands the stream's
