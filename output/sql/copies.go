@@ -60,6 +60,7 @@ func (cs copies) follow(e *Encoder, p *plan, shard pipeline.ShardID, m *mark.Cop
 			}
 			cs[name] = c
 		case mark.Rows:
+			p.keyedRows = t.Keyed
 			if c == nil {
 				continue
 			}

@@ -12,8 +12,8 @@ type dialect interface {
 	begin() string    // a line
 	name(name string) string
 	table(schema, name string) string
-	// insert is an INSERT up to the first value, and what comes behind the last one where the row may be there.
-	insert(t *table) (insert, upsert, keep string)
+	// insert is an INSERT up to VALUES, and what comes behind where the row may be there; empty: which one that is is not known.
+	insert(t *table) (insert, upsert string)
 	// value is a literal. text is PostgreSQL's text form. An error says that the dialect has no such value; then the literal is
 	// the text.
 	value(dst []byte, c *column, text []byte) ([]byte, error)

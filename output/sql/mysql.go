@@ -26,21 +26,21 @@ func (mySQL) name(name string) string { return string(mysql.AppendName(nil, name
 
 func (mySQL) table(schema, name string) string { return string(mysql.AppendTable(nil, schema, name)) }
 
-func (mySQL) insert(t *table) (insert, upsert, keep string) {
+// insert: MySQL takes every unique key for the one that is meant.
+func (mySQL) insert(t *table) (insert, upsert string) {
 	insert = "INSERT INTO " + t.name
 	if len(t.columns) == 0 {
-		return insert + " () VALUES ()", "", ""
+		return insert + " () VALUES ()", ""
 	}
-	insert += " (" + string(t.list(nil, everyColumn, plainName)) + ") VALUES ("
-	keep = " ON DUPLICATE KEY UPDATE " + t.columns[0].name + " = " + t.columns[0].name
+	insert += " (" + string(t.list(nil, everyColumn, plainName)) + ") "
 	rest := t.list(nil, restColumn, func(dst []byte, c *column) []byte {
 		dst = append(append(append(dst, c.name...), " = VALUES("...), c.name...)
 		return append(dst, ')')
 	})
 	if len(rest) == 0 {
-		return insert, keep, keep
+		rest = []byte(t.columns[0].name + " = " + t.columns[0].name)
 	}
-	return insert, " ON DUPLICATE KEY UPDATE " + string(rest), keep
+	return insert, " ON DUPLICATE KEY UPDATE " + string(rest)
 }
 
 func (mySQL) value(dst []byte, c *column, text []byte) ([]byte, error) {

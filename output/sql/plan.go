@@ -16,6 +16,7 @@ type plan struct {
 	ddl    map[string]*ran // statements that every shard ran in this transaction
 	// leaveRows: the rows of this chunk are of a copy that another one has taken over.
 	leaveRows bool
+	keyedRows bool // they are of a table with a key
 }
 
 // ran says which shards ran a statement.

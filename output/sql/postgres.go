@@ -44,24 +44,26 @@ func (postgreSQL) name(name string) string { return string(appendName(nil, name,
 
 func (d postgreSQL) table(schema, name string) string { return d.name(schema) + "." + d.name(name) }
 
-func (postgreSQL) insert(t *table) (insert, upsert, keep string) {
+func (postgreSQL) insert(t *table) (insert, upsert string) {
 	insert = "INSERT INTO " + t.name
 	if len(t.columns) == 0 {
-		return insert + " DEFAULT VALUES", "", ""
+		return insert + " DEFAULT VALUES", ""
 	}
-	insert += " (" + string(t.list(nil, everyColumn, plainName)) + ") OVERRIDING SYSTEM VALUE VALUES ("
-	keep = " ON CONFLICT DO NOTHING"
+	if t.relation.Name == "excluded" { // ON CONFLICT could not tell it from the row
+		insert += " AS t"
+	}
+	insert += " (" + string(t.list(nil, everyColumn, plainName)) + ") OVERRIDING SYSTEM VALUE "
 	if t.key == nil {
-		return insert, keep, keep
+		return insert, ""
 	}
 	upsert = " ON CONFLICT (" + string(t.list(nil, keyColumn, plainName)) + ") DO "
 	rest := t.list(nil, restColumn, func(dst []byte, c *column) []byte {
 		return append(append(append(dst, c.name...), " = EXCLUDED."...), c.name...)
 	})
 	if len(rest) == 0 {
-		return insert, upsert + "NOTHING", keep
+		return insert, upsert + "NOTHING"
 	}
-	return insert, upsert + "UPDATE SET " + string(rest), keep
+	return insert, upsert + "UPDATE SET " + string(rest)
 }
 
 // cast: the equality of some types is that of another one, which would read the literal: oid for regclass, record for composites.

@@ -21,7 +21,7 @@ func (e *Encoder) row(c *pipeline.Change) error {
 			}
 		}
 	}
-	if t.path != "" && t.path != e.path && c.Op != pipeline.Insert && c.Op != pipeline.Read {
+	if t.path != "" && t.path != e.path && c.Op != pipeline.Insert && (t.full || c.Op != pipeline.Read) {
 		e.buf, e.path = append(e.buf, t.path...), t.path
 	}
 	s := statement{e: e, t: t, kind: c.OldKind, start: len(e.buf)}
@@ -33,7 +33,7 @@ func (e *Encoder) row(c *pipeline.Change) error {
 	case pipeline.Insert:
 		s.insert(e.conf.Options.Idempotent)
 	case pipeline.Read:
-		s.read()
+		s.read(e.plan.keyedRows)
 	case pipeline.Update:
 		s.update()
 	case pipeline.Delete:
@@ -99,19 +99,40 @@ func (s *statement) insert(mayBe bool) {
 	s.values("")
 }
 
-// read is an insert of a row as it is at this CSN. One with its key that is there is older, or the same; without a key that is
-// known here only the latter can be.
-func (s *statement) read() {
-	if s.t.key != nil {
-		s.values(s.t.upsert)
+// read is an insert of a row as it is at this CSN, of a table that has a key or not. One that is there with its key is older, which only
+// the key tells, or the same.
+func (s *statement) read(keyed bool) {
+	if s.t.upsert == "" && keyed {
+		s.absent()
 		return
 	}
-	s.values(s.t.keep)
+	s.insert(keyed)
 }
 
 func (s *statement) values(behind string) {
 	e := s.e
 	e.buf = append(e.buf, s.t.insert...)
+	if len(e.new) > 0 {
+		e.buf = append(e.buf, "VALUES ("...)
+		s.row()
+		e.buf = append(e.buf, ')')
+	}
+	s.end(behind)
+}
+
+// absent is an insert unless the row is there.
+func (s *statement) absent() {
+	e := s.e
+	e.buf = append(append(e.buf, s.t.insert...), "SELECT "...)
+	s.row()
+	e.buf = append(append(e.buf, " WHERE NOT EXISTS (SELECT 1 FROM "...), s.t.name...)
+	s.whole(e.new)
+	s.end(")")
+}
+
+// row writes the new row's values.
+func (s *statement) row() {
+	e := s.e
 	for i := range e.new {
 		if i > 0 {
 			e.buf = append(e.buf, ", "...)
@@ -123,10 +144,6 @@ func (s *statement) values(behind string) {
 		}
 		s.value(i, &e.new[i])
 	}
-	if len(e.new) > 0 {
-		e.buf = append(e.buf, ')')
-	}
-	s.end(behind)
 }
 
 // update sets what the source sent, but for what is known to be the same.
@@ -241,13 +258,19 @@ func (s *statement) find() {
 		return
 	}
 	e.buf = append(e.buf, s.t.before...)
-	for i := range e.old {
+	s.whole(e.old)
+	e.buf = append(e.buf, s.t.behind...)
+}
+
+// whole is a WHERE that compares all columns.
+func (s *statement) whole(values []pipeline.Value) {
+	e := s.e
+	for i := range values {
 		e.buf = append(e.buf, between(i)...)
 		var err error
-		e.buf, err = e.dialect.equal(e.buf, &s.t.columns[i], &e.old[i])
+		e.buf, err = e.dialect.equal(e.buf, &s.t.columns[i], &values[i])
 		s.unfit(i, err)
 	}
-	e.buf = append(e.buf, s.t.behind...)
 }
 
 func between(n int) string {

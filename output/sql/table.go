@@ -28,9 +28,8 @@ type table struct {
 	columns  []column
 	key      []int  // columns that identify a row; nil: the whole row does, or nothing
 	full     bool   // REPLICA IDENTITY FULL
-	insert   string // up to the first value
-	upsert   string // behind the values: a row that is there takes them
-	keep     string // behind the values: a row that is there stays
+	insert   string // up to the values
+	upsert   string // behind the values: a row that is there takes them; empty: the key is not known
 	before   string // a WHERE that compares whole rows, to find one of them
 	behind   string // it
 	path     string // a line that sets what comparing a key needs; see dialect.path
@@ -101,7 +100,7 @@ func newTable(d dialect, r *pipeline.Relation) (*table, error) {
 	for _, i := range t.key {
 		t.columns[i].key = true
 	}
-	t.insert, t.upsert, t.keep = d.insert(t)
+	t.insert, t.upsert = d.insert(t)
 	t.before, t.behind = d.one(t)
 	t.path = d.path(t)
 	return t, nil

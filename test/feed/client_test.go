@@ -14,8 +14,8 @@ func psql(t testing.TB, db, file string) string {
 	return client(t, cmd, file)
 }
 
-// mysql feeds a file to MariaDB's client.
-func mysql(t testing.TB, db, file string) string {
+// mysqlClient feeds a file to MariaDB's client.
+func mysqlClient(t testing.TB, db, file string) string {
 	t.Helper()
 	return client(t, exec.Command("mariadb", "--no-defaults", "-h", "127.0.0.1", "-P", strconv.Itoa(mariadb.Port()), "-u", "root", "--batch", "--max-allowed-packet=1G", db), file)
 }
@@ -33,7 +33,8 @@ func client(t testing.TB, cmd *exec.Cmd, file string) string {
 	if len(out) == 0 {
 		t.Fatal(err)
 	}
-	return string(out)
+	text := string(out)
+	return text[:min(len(text), 1000)] + " … " + text[max(0, len(text)-500):]
 }
 
 func feeds(t testing.TB, said string) {
