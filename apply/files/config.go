@@ -30,8 +30,8 @@ type Config struct {
 	Choices string
 	// Head is what every file begins with.
 	Head string
-	// Encoder makes one for each file, so that a file is complete in itself.
-	Encoder func() Encoder
+	// Encoder makes one for each file, so that a file is complete in itself. It is told of the copies that have not ended.
+	Encoder func([]Copying) Encoder
 	// RotateBytes: a file that is as large gets no further transactions; the last group may exceed it. Default 256 MiB.
 	RotateBytes int64
 	// RotateEvery: a file whose first transaction was written so long ago gets no further ones. Default 1 h.

@@ -106,7 +106,7 @@ type rig struct {
 func newRig(rng *rand.Rand, groups int) *rig {
 	r := &rig{h: newHistory(rng, groups), d: newMemory(rng), clock: time.Unix(1e9, 0)}
 	r.cfg = Config{
-		Folder: "folder", Subscription: "s", Format: "sql", Head: testHead, Encoder: func() Encoder { return lines{} },
+		Folder: "folder", Subscription: "s", Format: "sql", Head: testHead, Encoder: func([]Copying) Encoder { return lines{} },
 		RotateBytes: 90, RotateEvery: time.Minute, Now: func() time.Time { r.clock = r.clock.Add(7 * time.Second); return r.clock }, disk: r.d,
 	}
 	return r

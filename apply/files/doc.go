@@ -45,6 +45,6 @@
 //
 // # Copies
 //
-// Marks are written as the encoder writes them. What an encoder remembers of them, which tables are being copied and which shards' rows
-// have come, it is told again after a restart and for each new file, from the marks of unfinished copies that the index keeps.
+// Marks are written as the encoder writes them. Which tables are being copied, and of those without a key the shards whose rows have
+// come, is in the index as well, where it changed: a new encoder, after a restart and for each new file, is told.
 package files

@@ -55,8 +55,8 @@ func (w *writer) entry(g *apply.Group, now time.Time) *entry {
 
 // group writes the transactions, in batches of those that follow each other.
 func (w *writer) group(g *apply.Group) error {
-	if err := w.prepare(); err != nil {
-		return err
+	if w.s.encoder == nil {
+		w.s.encoder = w.s.cfg.Encoder(w.copies.clone().Tables)
 	}
 	if w.s.buffer == nil {
 		w.s.buffer = bufio.NewWriterSize(nil, bufferBytes)
@@ -77,20 +77,6 @@ func (w *writer) group(g *apply.Group) error {
 		w.report.Sent(w.changes, w.at-w.s.state.end)
 	}
 	return w.s.finish(g)
-}
-
-// prepare makes the file's encoder, and tells it of copies that have not ended.
-func (w *writer) prepare() error {
-	if w.s.encoder != nil {
-		return nil
-	}
-	w.s.encoder = w.s.cfg.Encoder()
-	if marks := w.copies.transactions(); len(marks) > 0 {
-		if _, err := w.s.encoder.Encode(&pipeline.Batch{Transactions: marks}); err != nil {
-			return fmt.Errorf("tell the encoder of unfinished copies: %w", err)
-		}
-	}
-	return nil
 }
 
 func (w *writer) unit(out io.Writer, u *apply.Unit, skips map[pipeline.CSN]apply.Skip) error {
