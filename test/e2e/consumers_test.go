@@ -329,3 +329,26 @@ func TestConsumerPython(t *testing.T) {
 	}
 	t.Logf("%d crashes", got.Crashes)
 }
+
+// The example of the nats CLI.
+func TestConsumerCLI(t *testing.T) {
+	const script = "../../docs/consumers/nats-cli.sh"
+	if out, err := exec.Command("sh", "-n", script).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if _, err := exec.LookPath("nats"); err != nil {
+		t.Skip("NOT TESTED: the example of the nats CLI, because there is no nats in PATH")
+	}
+	r := newConsumerRig(t, format.Format{Name: format.JSON})
+	r.Node("node")
+	b := r.OpenBank(bank.Config{Accounts: consumerAccounts, Opening: consumerOpening})
+	b.Committed(10)
+	b.StopTraffic()
+	r.WaitPublished()
+	cmd := exec.CommandContext(r.Ctx, "sh", script, r.Sub.Name)
+	cmd.Env = append(cmd.Environ(), "NATS_URL="+r.Bus.NC.ConnectedUrl())
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), `"previous":"0"`) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
