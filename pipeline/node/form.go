@@ -11,6 +11,7 @@ import (
 	"shardcdc/output"
 	"shardcdc/output/debezium"
 	outputjson "shardcdc/output/json"
+	"shardcdc/output/sql"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
@@ -58,6 +59,9 @@ func newForm(sub *control.Subscription, batchMax int) (form, error) {
 	case sub.Format == format.JSON:
 		f.Encoder, f.singly = outputjson.New(shardNames(sub), sub.JSON), batchSingly
 		f.watermark = outputjson.Watermark
+	case sub.Format == format.SQL:
+		f.Encoder = sql.New(sql.Config{Shards: shardNames(sub), Options: sub.Output().WithDefaults().SQL, Truncate: sub.Truncate})
+		f.singly = batchSingly
 	default:
 		return f, fmt.Errorf("format %q is unknown", sub.Format)
 	}
