@@ -31,7 +31,7 @@ Exit codes: 0 done, 1 failed, 2 called in a wrong way.`,
 	root.AddCommand(
 		createCommand(), alterCommand(), dropCommand(), pauseCommand(), resumeCommand(), skipCommand(),
 		addTableCommand(), removeTableCommand(), resyncCommand(),
-		listCommand(), statusCommand(), nodesCommand(), historyCommand(), tailCommand(), waitCommand(), verifyCommand(), checkCommand(), uninstallCommand(),
+		listCommand(), statusCommand(), nodesCommand(), historyCommand(), tailCommand(), showCommand(), durationsCommand(), exportCommand(), importCommand(), waitCommand(), verifyCommand(), checkCommand(), uninstallCommand(),
 	)
 	return root
 }

@@ -41,13 +41,13 @@ for streams in the flavour debezium and of the format sql. It reads and leaves n
 Exit codes: 0 shown, or ended by ctrl-C; 1 the stream cannot be read, or there is no such subscription; 2 called in a
 wrong way.`,
 		Example: "  cdcctl tail bank\n  cdcctl tail bank --from-csn 0 --count 10\n  cdcctl tail bank --from-time 15m --follow=false\n  cdcctl tail bank --follow=false --format json | jq .gid\n  cdcctl tail --file bank.cdc",
-		Args:    where.args,
+		Args:    where.args(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := flags.tail(cmd, &where)
 			if err != nil {
 				return err
 			}
-			err = where.open(cmd, args, func(ctx context.Context, s *storedStream) error {
+			err = where.open(cmd, firstArg(args, 0), func(ctx context.Context, s *storedStream) error {
 				t.stream = s
 				return t.run(ctx)
 			})
@@ -148,7 +148,7 @@ func (t *tail) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return t.stream.each(ctx, t.from, t.to, t.follow, func(tx *reading.Transaction) error {
+	return t.stream.each(ctx, reading.NewReader(t.stream.sub, reading.BytesMax), t.from, t.to, t.follow, func(tx *reading.Transaction) error {
 		text, err := show(tx)
 		if err != nil {
 			return err
@@ -164,12 +164,11 @@ func (t *tail) run(ctx context.Context) error {
 }
 
 // each calls fn with every transaction from a position on, up to a CSN (0: without end), until it returns reading.Stop.
-func (s *storedStream) each(ctx context.Context, from reading.Position, to pipeline.CSN, follow bool, fn func(*reading.Transaction) error) error {
+func (s *storedStream) each(ctx context.Context, reader *reading.Reader, from reading.Position, to pipeline.CSN, follow bool, fn func(*reading.Transaction) error) error {
 	first, err := reading.First(ctx, s.source, from)
 	if err != nil {
 		return err
 	}
-	reader := reading.NewReader(s.sub, reading.BytesMax)
 	return s.source.Read(ctx, first, follow, func(m *reading.Message) error {
 		txs, err := reader.Add(m)
 		if err != nil {

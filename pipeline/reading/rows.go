@@ -158,7 +158,7 @@ func (r *rows) debezium(m *Message, payload []byte) ([]*Transaction, error) {
 		return nil, nil
 	}
 	defer r.reset()
-	h := Head{CSN: r.csn, GID: json.RawMessage("null"), CommitTime: event.time(), Total: event.Count, Bytes: r.bytes, TooLarge: r.tooLarge, Fragments: []Fragment{}}
+	h := Head{CSN: r.csn, Previous: event.Previous, GID: event.GID, CommitTime: event.time(), Total: event.Count, Bytes: r.bytes, TooLarge: r.tooLarge, Fragments: []Fragment{}}
 	t := &Transaction{Head: h, Place: r.place(m)}
 	if !r.tooLarge {
 		t.Parts = &Debezium{Begin: r.begin, End: payload, Rows: r.stored}
