@@ -33,6 +33,7 @@ type column struct {
 	mysql     mysql.Column
 	generated bool
 	notNull   bool
+	folds     bool // its collation calls strings equal that are not
 }
 
 // column finds one by name: MySQL's columns have no case, so a name that is written otherwise is the same one.
@@ -59,18 +60,17 @@ func (s *session) find(ctx context.Context, name tableName) (*table, error) {
 	if t := s.tables[name]; t != nil {
 		return t, nil
 	}
-	var engine, kind sql.NullString
-	err := s.query(ctx, "SELECT engine, table_type FROM information_schema.tables WHERE table_schema = ? AND table_name = ?",
-		func(scan func(...any) error) error { return scan(&engine, &kind) }, name.schema, name.name)
+	engine, err := s.engine(ctx, name)
 	if err != nil {
 		return nil, classify(fmt.Errorf("look for %s: %w", name, err), nil)
 	}
-	if !kind.Valid {
+	switch engine {
+	case "":
 		return nil, nil
-	}
-	if kind.String != "BASE TABLE" || !strings.EqualFold(engine.String, "InnoDB") {
+	case innoDB:
+	default:
 		return nil, &apply.Blocked{
-			Table: name.String(), Problem: fmt.Sprintf("is no table with transactions on the target (%s, engine %s)", kind.String, engine.String),
+			Table: name.String(), Problem: fmt.Sprintf("is no table with transactions on the target (%s)", engine),
 			Try: fmt.Sprintf("ALTER TABLE %s ENGINE = InnoDB; it goes on by itself", name),
 		}
 	}
@@ -84,16 +84,30 @@ func (s *session) find(ctx context.Context, name tableName) (*table, error) {
 	return t, nil
 }
 
+const innoDB = "InnoDB"
+
+// engine is that of a table, or what else has the name; empty: nothing has.
+func (s *session) engine(ctx context.Context, name tableName) (string, error) {
+	var engine, kind sql.NullString
+	err := s.query(ctx, "SELECT engine, table_type FROM information_schema.tables WHERE table_schema = ? AND table_name = ?",
+		func(scan func(...any) error) error { return scan(&engine, &kind) }, name.schema, name.name)
+	if kind.Valid && kind.String != "BASE TABLE" {
+		return kind.String, err
+	}
+	return engine.String, err
+}
+
 func (s *session) readColumns(ctx context.Context, t *table) error {
-	return s.query(ctx, `SELECT column_name, data_type, COALESCE(numeric_scale, datetime_precision, -1), extra, is_nullable
+	return s.query(ctx, `SELECT column_name, data_type, COALESCE(numeric_scale, datetime_precision, -1), extra, is_nullable, COALESCE(collation_name, '')
 		FROM information_schema.columns WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position`, func(scan func(...any) error) error {
 		var c column
-		var extra, nullable string
-		err := scan(&c.name, &c.mysql.DataType, &c.mysql.Places, &extra, &nullable)
+		var extra, nullable, collation string
+		err := scan(&c.name, &c.mysql.DataType, &c.mysql.Places, &extra, &nullable, &collation)
 		// DEFAULT_GENERATED is a default that is an expression.
 		extra = strings.ToUpper(extra)
 		c.generated = strings.Contains(extra, "VIRTUAL") || strings.Contains(extra, "STORED") || strings.Contains(extra, "PERSISTENT")
 		c.notNull = nullable == "NO"
+		c.folds = collation != "" && !strings.HasSuffix(collation, "_bin") && collation != "binary"
 		t.columns = append(t.columns, &c)
 		return err
 	}, t.name.schema, t.name.name)

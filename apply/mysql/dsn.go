@@ -26,7 +26,15 @@ const dsnExample = "Try: mysql://user@host:3306/database"
 //	passfile  file with the password, without the line's end
 //
 // It reads the files. No error shows a password.
-func ParseDSN(text string) (*driver.Config, error) {
+func ParseDSN(text string) (*driver.Config, error) { return parse(text, os.ReadFile) }
+
+// CheckDSN is ParseDSN without the files, which may be on another machine.
+func CheckDSN(text string) error {
+	_, err := parse(text, nil)
+	return err
+}
+
+func parse(text string, read func(name string) ([]byte, error)) (*driver.Config, error) {
 	u, err := url.Parse(text)
 	if err != nil { // its text has the DSN in it
 		return nil, fmt.Errorf("the DSN %s is no URL. %s", dsn.Redact(text), dsnExample)
@@ -56,7 +64,7 @@ func ParseDSN(text string) (*driver.Config, error) {
 		fault("has no database")
 	}
 	c.TLSConfig = "preferred"
-	if err := options(c, u.Query()); err != nil {
+	if err := options(c, u.Query(), read); err != nil {
 		fault("%w", err)
 	}
 	c.MultiStatements, c.InterpolateParams, c.ClientFoundRows, c.AllowNativePasswords = true, true, true, true
@@ -67,7 +75,7 @@ func ParseDSN(text string) (*driver.Config, error) {
 }
 
 // options takes what stands behind the question mark.
-func options(c *driver.Config, given url.Values) (err error) {
+func options(c *driver.Config, given url.Values, read func(name string) ([]byte, error)) (err error) {
 	for _, key := range sortedKeys(given) {
 		value := given.Get(key)
 		switch key {
@@ -79,17 +87,19 @@ func options(c *driver.Config, given url.Values) (err error) {
 				c.TLSConfig = value
 			}
 		case "tls-ca":
-			pool, failed := authorities(value)
-			if failed != nil {
-				err = errors.Join(err, failed)
+			if read == nil {
+				continue
 			}
+			pool, failed := authorities(value, read)
+			err = errors.Join(err, failed)
 			host, _, _ := net.SplitHostPort(c.Addr)
 			c.TLS, c.TLSConfig = &tls.Config{RootCAs: pool, ServerName: host, MinVersion: tls.VersionTLS12}, ""
 		case "passfile":
-			b, failed := os.ReadFile(value)
-			if failed != nil {
-				err = errors.Join(err, fmt.Errorf("passfile: %w", failed))
+			if read == nil {
+				continue
 			}
+			b, failed := read(value)
+			err = errors.Join(err, wrap("passfile", failed))
 			c.Passwd = strings.TrimRight(string(b), "\r\n")
 		default:
 			err = errors.Join(err, fmt.Errorf("the option %q is not known; there are tls, tls-ca, passfile", key))
@@ -107,8 +117,8 @@ func sortedKeys(v url.Values) []string {
 	return keys
 }
 
-func authorities(file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
+func authorities(file string, read func(name string) ([]byte, error)) (*x509.CertPool, error) {
+	pem, err := read(file)
 	if err != nil {
 		return nil, fmt.Errorf("tls-ca: %w", err)
 	}

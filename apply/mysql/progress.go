@@ -54,13 +54,7 @@ var makeTablesSQL = []string{
 
 // makeTables creates what is absent: a user without the right to create may use what is there.
 func (s *session) makeTables(ctx context.Context) error {
-	var there []string
-	err := s.query(ctx, "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()", func(scan func(...any) error) error {
-		var name string
-		err := scan(&name)
-		there = append(there, strings.ToLower(name))
-		return err
-	})
+	there, err := s.ownTables(ctx)
 	if err != nil {
 		return classify(fmt.Errorf("look for cdc_progress on the target: %w", err), nil)
 	}
@@ -73,6 +67,19 @@ func (s *session) makeTables(ctx context.Context) error {
 		}
 	}
 	return s.makeRow(ctx)
+}
+
+// ownTables are those of Tables that are there.
+func (s *session) ownTables(ctx context.Context) (there []string, err error) {
+	err = s.query(ctx, "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()", func(scan func(...any) error) error {
+		var name string
+		err := scan(&name)
+		if name = strings.ToLower(name); slices.Contains(Tables, name) {
+			there = append(there, name)
+		}
+		return err
+	})
+	return there, err
 }
 
 // makeRow begins a subscription's progress. Copies of an earlier one of this name do not go on. It looks first: an INSERT waits for a

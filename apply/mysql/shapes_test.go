@@ -68,7 +68,7 @@ func TestShapes(t *testing.T) {
 			name: "key updates", ddl: "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE c (k char(4) PRIMARY KEY, v int); CREATE TABLE x (k text, b bytea, v int, PRIMARY KEY (b, k))",
 			steps: []string{
 				"INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c'); INSERT INTO c VALUES ('z', 1); INSERT INTO x VALUES ('z', '', 1)", "UPDATE t SET id = -id", "DELETE FROM t WHERE id = -1; UPDATE t SET id = -1 WHERE id = -2", "UPDATE t SET id = id",
-				"INSERT INTO c VALUES ('a', 1); UPDATE c SET k = 'a  '; UPDATE c SET v = 2",
+				"INSERT INTO c VALUES ('a', 1); UPDATE c SET k = 'a  ' WHERE k = 'a'; UPDATE c SET v = 2",
 				`INSERT INTO x VALUES ('a', '\x00', 1), ('A', '\x00', 2), ('a ', '\x00', 3)`, "UPDATE x SET v = v + 1 WHERE k = 'A'", `UPDATE x SET b = '\xff' WHERE k = 'a '`,
 			},
 			tables: []string{"t", "c:rtrim(k), v", "x:k, v"},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/format"
 )
 
@@ -218,6 +219,11 @@ func (s *Subscription) Validate() error {
 	case DDLCapture, DDLStop, DDLIgnore:
 	default:
 		add("ddl %q is unknown. Try: capture, stop or ignore", s.DDL)
+	}
+	for _, t := range s.Targets {
+		if s.DDL == DDLCapture && dsn.KindOf(t.DSN) == dsn.MySQL {
+			add("ddl capture: target %s is MySQL, where statements of PostgreSQL do not run. Try: --ddl stop or ignore", t.Name)
+		}
 	}
 	if s.Copy.Rate < 0 {
 		add("copy rate %d is negative. Try: 0 for no limit", s.Copy.Rate)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"shardcdc/apply"
-	"shardcdc/apply/postgres"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
@@ -211,11 +210,7 @@ func (r *replayer) once(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	target, err := postgres.New(postgres.Config{
-		DSN: expanded, Subscription: r.sub.Name, Shards: len(r.sub.Shards), Truncate: postgres.TruncatePolicy(r.sub.Truncate),
-		DDL:      postgres.DDLPolicy(r.sub.DDL),
-		MovesMax: r.conf.MovesMax, CreateTables: r.sub.CreateTables,
-	})
+	target, err := r.openTarget(expanded)
 	if err != nil {
 		return errors.New(dsn.Scrub(err.Error(), expanded))
 	}

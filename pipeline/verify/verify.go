@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/format"
 )
 
@@ -57,6 +59,9 @@ func (c *Config) Validate() error {
 	if c.Subscription.Format != format.Internal {
 		add("subscription %s has format %s, and only %s is applied to targets", c.Subscription.Name, c.Subscription.Format, format.Internal)
 	}
+	if kind := kindOf(c.Target.DSN); kind != dsn.PostgreSQL {
+		add("target %s is of kind %s, and only targets on PostgreSQL are compared: values of others are kept in another form", c.Target.Name, kind)
+	}
 	if c.Sample <= 0 || c.Sample > 100 {
 		add("sample %v: want more than 0 and at most 100 percent", c.Sample)
 	}
@@ -64,6 +69,14 @@ func (c *Config) Validate() error {
 		add("parallel, rounds and timeout must be positive, keys must not be negative")
 	}
 	return errors.Join(errs...)
+}
+
+// kindOf looks into references, as far as they can be filled in here.
+func kindOf(text string) dsn.Kind {
+	if expanded, err := dsn.Expand(text, os.LookupEnv); err == nil {
+		text = expanded
+	}
+	return dsn.KindOf(text)
 }
 
 func (c *Config) setDefaults() {
