@@ -90,6 +90,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.copying.Close()) }()
+	c.form.resume(c.copying.Unkeyed())
 	if err := c.assemble(at); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"shardcdc/output/sql"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/copying"
 	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/format"
 )
@@ -66,6 +67,20 @@ func newForm(sub *control.Subscription, batchMax int) (form, error) {
 		return f, fmt.Errorf("format %q is unknown", sub.Format)
 	}
 	return f, nil
+}
+
+// resume tells an encoder that has to know it which tables without a key are being copied: what shards do to them before their rows
+// arrive is contained in these. Readers of other formats see to that themselves.
+func (f *form) resume(tables []copying.Unkeyed) {
+	encoder, ok := f.Encoder.(*sql.Encoder)
+	if !ok {
+		return
+	}
+	var copied []sql.Copied
+	for _, t := range tables {
+		copied = append(copied, sql.Copied{Schema: t.Table.Schema, Table: t.Table.Name, Job: t.Job, Arrived: t.Arrived})
+	}
+	encoder.Resume(copied)
 }
 
 func (f form) debezium(sub *control.Subscription) (form, error) {
