@@ -162,6 +162,8 @@ func (s *script) encode(t *testing.T, d *datadriven.TestData) string {
 		}
 		out.WriteString(strings.ReplaceAll(string(p.Data), `{"index"`, "\n  {\"index\"") + "\n")
 	}
+	checkSchema(t, payloads)
+	checkSchema(t, rows)
 	checkRows(t, payloads, rows)
 	return out.String()
 }
@@ -171,6 +173,7 @@ func (s *script) encodeRows(t *testing.T, d *datadriven.TestData) string {
 	if err != nil {
 		return "error: " + err.Error()
 	}
+	checkSchema(t, payloads)
 	var out strings.Builder
 	for _, p := range payloads {
 		tokens := p.Subject
