@@ -20,7 +20,7 @@ import (
 var (
 	cdcctlCommands = []string{
 		"create-subscription", "alter-subscription", "drop-subscription", "pause", "resume", "skip", "add-table", "remove-table", "resync",
-		"list", "status", "nodes", "history", "tail", "wait", "verify", "check", "uninstall",
+		"list", "status", "nodes", "history", "tail", "show", "durations", "export", "import", "wait", "verify", "check", "uninstall",
 	}
 	cdcdCommands = []string{"all", "node", "apply", "demo"}
 )
