@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nats.go"
 
 	"shardcdc/pipeline/bank"
@@ -138,14 +139,42 @@ func (r *consumerRig) abandon() {
 	}
 }
 
+// lastCSN is that of the last transaction in the stream.
+func (r *consumerRig) lastCSN() string {
+	r.t.Helper()
+	s, err := r.Bus.JS.Stream(r.Ctx, wire.StreamName(r.Sub.Name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	m, err := s.GetLastMsgForSubject(r.Ctx, wire.Subject(r.Sub.Name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return m.Header.Get(wire.HeaderCSN)
+}
+
+// arrives waits until the consumer has everything that was committed before.
+func (r *consumerRig) arrives(p *program.Program) {
+	r.t.Helper()
+	r.WaitPublished()
+	want := r.lastCSN()
+	harness.Until(r.Ctx, r.t, "the consumer is at the stream's end, csn "+want, func() (bool, string) {
+		if !p.Running() {
+			r.t.Fatalf("the consumer ended: %v", p.Err())
+		}
+		have := r.Query(r.TargetDSN(), "SELECT csn FROM consumed")
+		return have == want, "it is at " + have
+	})
+}
+
 // run kills the consumer and the node under load, and compares what the consumer has at the end.
-func (r *consumerRig) run() {
+func (r *consumerRig) run() (p *program.Program, b *harness.Bank) {
 	t := r.t
 	t.Helper()
 	r.abandon()
 	node := r.Node("node")
-	b := r.OpenBank(bank.Config{Accounts: consumerAccounts, Opening: consumerOpening, AbandonEvery: 100, InDoubt: time.Second})
-	p := r.start()
+	b = r.OpenBank(bank.Config{Accounts: consumerAccounts, Opening: consumerOpening, AbandonEvery: 100, InDoubt: time.Second})
+	p = r.start()
 	r.goesOn(p)
 	dice := rand.New(rand.NewPCG(r.Seed, 0))
 	for range 10 {
@@ -164,33 +193,17 @@ func (r *consumerRig) run() {
 	}
 	r.goesOn(p)
 	b.StopTraffic()
-	r.WaitPublished()
-	last, err := r.Bus.JS.Stream(r.Ctx, wire.StreamName(r.Sub.Name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	end, err := last.GetLastMsgForSubject(r.Ctx, wire.Subject(r.Sub.Name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := end.Header.Get(wire.HeaderCSN)
-	harness.Until(r.Ctx, t, "the consumer is at the stream's end, csn "+want, func() (bool, string) {
-		if !p.Running() {
-			t.Fatalf("the consumer ended: %v", p.Err())
-		}
-		have := r.Query(r.TargetDSN(), "SELECT csn FROM consumed")
-		return have == want, "it is at " + have
-	})
+	r.arrives(p)
 	r.equal()
 	if b.Stats().Distributed == 0 {
 		t.Error("no transaction was distributed")
 	}
 	t.Logf("%d transactions, %d of them distributed, in %d steps", b.Stats().Transactions, b.Stats().Distributed, r.steps())
+	return p, b
 }
 
-// equal compares the accounts of all shards with the consumer's, checks that each side of a transfer had its effect once (it
-// left a row in the journal, too), and that the positions rose.
-func (r *consumerRig) equal() {
+// balances compares the accounts of all shards with the consumer's.
+func (r *consumerRig) balances() {
 	r.t.Helper()
 	const list = "SELECT coalesce(string_agg(id || ' ' || balance, E'\n' ORDER BY id), '') FROM "
 	for i, dsn := range r.ShardDSNs() {
@@ -200,6 +213,13 @@ func (r *consumerRig) equal() {
 			r.t.Errorf("shard %s: the consumer has\n%s\nthe shard\n%s", harness.ShardName(i), have, want)
 		}
 	}
+}
+
+// equal is balances, and each side of a transfer had its effect once (it left a row in the journal, too), the positions rose, and
+// the last one is of today: its CSN is a time.
+func (r *consumerRig) equal() {
+	r.t.Helper()
+	r.balances()
 	for i, dsn := range r.ShardDSNs() {
 		want := r.Query(dsn, "SELECT count(*)::text FROM journal WHERE what = 'transfer'")
 		have := r.Query(r.TargetDSN(), "SELECT count(*)::text FROM effects WHERE account % $1 = $2", int64(harness.Shards), int64(i))
@@ -211,6 +231,10 @@ func (r *consumerRig) equal() {
 	if fell != "0" {
 		r.t.Errorf("the consumer's position did not rise %s times", fell)
 	}
+	age := r.Query(r.TargetDSN(), "SELECT (now() - to_timestamp((csn::numeric / 4096 / 1e6)::float8 + 946684800) BETWEEN '-1 min' AND '5 min')::text FROM consumed")
+	if age != "true" {
+		r.t.Error("the CSN of the last transaction is not the time of its commit")
+	}
 }
 
 // The Go example.
@@ -221,7 +245,44 @@ func TestConsumerGo(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	r.args = []string{"-nats", r.Bus.NC.ConnectedUrl(), "-subscription", r.Sub.Name, "-dsn", r.TargetDSN()}
-	r.run()
+	p, b := r.run()
+	r.anew(p, b)
+}
+
+// anew: a consumer that came too late begins behind the last transaction, and the rows are sent again, while transactions go on.
+func (r *consumerRig) anew(p *program.Program, b *harness.Bank) {
+	t := r.t
+	t.Helper()
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	r.execute("DROP TRIGGER law ON balances; DELETE FROM balances; DELETE FROM consumed")
+	r.args = append(r.args, "-behind-csn", r.lastCSN())
+	p = r.start()
+	b.StartTraffic()
+	b.Committed(50)
+	r.Cdcctl("resync", r.Sub.Name, "--table", "public.accounts", "--no-wait")
+	b.Committed(50)
+	harness.Until(r.Ctx, t, "all rows have come again", func() (bool, string) {
+		n := r.Query(r.TargetDSN(), "SELECT count(*)::text FROM balances")
+		return n == strconv.Itoa(consumerAccounts), n + " rows"
+	})
+	b.StopTraffic()
+	r.arrives(p)
+	r.balances()
+}
+
+// execute runs statements in the consumer's database.
+func (r *consumerRig) execute(sql string) {
+	r.t.Helper()
+	conn, err := pgx.Connect(r.Ctx, r.TargetDSN())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(r.Ctx, sql); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // The Node.js example: the same from rows one by one.
