@@ -9,11 +9,15 @@ import (
 
 // openTarget makes the target that an expanded DSN leads to.
 func (r *replayer) openTarget(expanded string) (apply.Target, error) {
-	if dsn.KindOf(expanded) == dsn.MySQL {
+	switch dsn.KindOf(expanded) {
+	case dsn.Files:
+		return newFolder(r.sub, expanded)
+	case dsn.MySQL:
 		return mysql.New(mysql.Config{
 			DSN: expanded, Subscription: r.sub.Name, Shards: len(r.sub.Shards), Truncate: r.sub.Truncate, DDL: r.sub.DDL,
 			MovesMax: r.conf.MovesMax, CreateTables: r.sub.CreateTables,
 		})
+	case dsn.PostgreSQL:
 	}
 	return postgres.New(postgres.Config{
 		DSN: expanded, Subscription: r.sub.Name, Shards: len(r.sub.Shards), Truncate: postgres.TruncatePolicy(r.sub.Truncate),

@@ -273,6 +273,12 @@ func (c *changing) findings(ctx context.Context, shards []shardCheck, wish copyW
 
 // checkTarget looks at a target, if it can be reached: the subscription is there, and its worker may reach it from elsewhere.
 func (c *changing) checkTarget(ctx context.Context, t *control.Target, tables []table, wish copyWish) []Finding {
+	if isMySQL(t) {
+		return checkMySQL(ctx, t, tables, wish)
+	}
+	if isFolder(t) {
+		return checkFolder("target "+t.Name, t)
+	}
 	db, err := open(ctx, t.DSN)
 	if err == nil {
 		defer db.hangUp()

@@ -125,7 +125,13 @@ func (p *Preview) sort(own bool, what string) {
 }
 
 func previewTarget(ctx context.Context, t *control.Target, subscription string, everything bool) (p Preview) {
+	if isMySQL(t) {
+		return previewMySQL(ctx, t, subscription, everything)
+	}
 	about := "target " + t.Name
+	if isFolder(t) {
+		return Preview{Keep: []string{about + ": its files"}}
+	}
 	db, err := open(ctx, t.DSN)
 	if err != nil {
 		return Preview{Unknown: []string{about + ": " + err.Error()}}

@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/nats-io/nuid"
 
+	"shardcdc/apply/files"
+	"shardcdc/apply/mysql"
 	"shardcdc/joiner/gid"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/dsn"
@@ -228,6 +230,9 @@ func (s *Spec) connectionFaults() (faults Faults) {
 	}
 	for _, sh := range s.Shards {
 		check("shard "+sh.Name, sh.DSN)
+		if kind := dsn.KindOf(sh.DSN); kind != dsn.PostgreSQL {
+			faults = append(faults, faultf("shard "+sh.Name, "postgres://user@host:5432/database", "the DSN %s leads to %s; shards are PostgreSQL", redact(sh.DSN), kind))
+		}
 	}
 	for _, t := range s.Targets {
 		check("target "+t.Name, t.DSN)
@@ -243,6 +248,14 @@ func CheckDSN(text string) error {
 	filled, err := dsn.Expand(text, func(string) (string, bool) { return "1", true })
 	if err != nil {
 		return err
+	}
+	switch dsn.KindOf(filled) {
+	case dsn.MySQL:
+		return mysql.CheckDSN(filled)
+	case dsn.Files:
+		_, err := files.ParseDSN(filled)
+		return err
+	case dsn.PostgreSQL:
 	}
 	if _, err = pgx.ParseConfig(filled); err == nil {
 		return nil
@@ -289,7 +302,7 @@ func ParseNamed(text, fallback string) (name, rest string, err error) {
 }
 
 // scheme finds a URL, also in the wrong place or in capitals, where it is none for those who connect.
-var scheme = regexp.MustCompile(`(?i)postgres(ql)?://`)
+var scheme = regexp.MustCompile(`(?i)(postgres(ql)?|mysql|mariadb)://`)
 
 // redact takes the passwords out of a text that may have something before its DSN.
 func redact(text string) string {

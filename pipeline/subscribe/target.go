@@ -23,7 +23,13 @@ const parameterVersionMin = 150000
 
 // checkTarget looks whether changes can be replayed there, and rows copied. tables are what the shards publish.
 func checkTarget(ctx context.Context, t *control.Target, tables []table, shards []shardCheck, wish copyWish) []Finding {
+	if isMySQL(t) {
+		return checkMySQL(ctx, t, tables, wish)
+	}
 	about := "target " + t.Name
+	if isFolder(t) {
+		return checkFolder(about, t)
+	}
 	db, err := open(ctx, t.DSN)
 	if err != nil {
 		return []Finding{FaultOf(about, err)}

@@ -78,6 +78,12 @@ func forget(there []madeTable, about, subscription string, everything bool) (f f
 
 // forgetProgress deletes what a target holds about the subscription, and what nobody needs after that.
 func forgetProgress(ctx context.Context, t *control.Target, subscription string, everything bool) (removed []string, err error) {
+	if isMySQL(t) {
+		return forgetMySQL(ctx, t, subscription, everything)
+	}
+	if isFolder(t) {
+		return nil, nil // files stay, with what they know of their progress
+	}
 	about := "target " + t.Name
 	db, err := open(ctx, t.DSN)
 	if err != nil {
