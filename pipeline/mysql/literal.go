@@ -72,7 +72,7 @@ func (k Kind) appendString(dst, text []byte) ([]byte, error) {
 	ascii, plain := true, true
 	for _, c := range text {
 		ascii = ascii && c < utf8.RuneSelf
-		plain = plain && c != '\\' && (c >= ' ' || c == '\n' || c == '\t')
+		plain = plain && c != '\\' && (c >= ' ' && c != 0x7f || c == '\t') // so a literal is on one line
 	}
 	switch {
 	case !ascii && !utf8.Valid(text):
