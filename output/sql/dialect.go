@@ -11,6 +11,7 @@ type dialect interface {
 	settings() string // statements, a line each
 	begin() string    // a line
 	name(name string) string
+	checkName(name string) error
 	table(schema, name string) string
 	// insert is an INSERT up to VALUES, and what comes behind where the row may be there; empty: which one that is is not known.
 	insert(t *table) (insert, upsert string)

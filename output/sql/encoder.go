@@ -3,6 +3,7 @@ package sql
 import (
 	"fmt"
 	"io"
+	"strconv"
 
 	"shardcdc/output"
 	"shardcdc/pipeline"
@@ -129,19 +130,24 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN, p
 
 // head is the comment in front.
 func (e *Encoder) head(tx *pipeline.Transaction, previous pipeline.CSN) {
-	e.buf = fmt.Appendf(e.buf, "-- csn %s previous %s committed %s", tx.CSN, previous, tx.CommitTime)
+	b := strconv.AppendUint(append(e.buf, "-- csn "...), uint64(tx.CSN), 10)
+	b = strconv.AppendUint(append(b, " previous "...), uint64(previous), 10)
+	b = append(append(b, " committed "...), tx.CommitTime.String()...)
 	if tx.GID != "" {
-		e.buf = appendQuoted(append(e.buf, " gid "...), tx.GID)
+		b = appendQuoted(append(b, " gid "...), tx.GID)
 	}
-	e.buf = append(e.buf, '\n')
+	b = append(b, '\n')
 	for _, f := range tx.Fragments {
-		e.buf = appendQuoted(append(e.buf, "-- shard "...), e.conf.Shards[f.Shard])
-		e.buf = fmt.Appendf(e.buf, " xid %d lsn %s changes %d", f.XID, f.End, f.Changes)
+		b = appendQuoted(append(b, "-- shard "...), e.conf.Shards[f.Shard])
+		b = strconv.AppendUint(append(b, " xid "...), uint64(f.XID), 10)
+		b = append(append(b, " lsn "...), f.End.String()...)
+		b = strconv.AppendInt(append(b, " changes "...), int64(f.Changes), 10)
 		if f.Origin != "" {
-			e.buf = appendQuoted(append(e.buf, " origin "...), f.Origin)
+			b = appendQuoted(append(b, " origin "...), f.Origin)
 		}
-		e.buf = append(e.buf, '\n')
+		b = append(b, '\n')
 	}
+	e.buf = b
 }
 
 // changes writes the changes of this fate.

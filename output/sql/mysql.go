@@ -1,6 +1,9 @@
 package sql
 
 import (
+	"bytes"
+	"errors"
+
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
 	"shardcdc/pipeline/mysql"
@@ -87,8 +90,19 @@ func (mySQL) create(dst []byte, r *pipeline.Relation) ([]byte, error) {
 	if database, _ := mysql.Table(r.Namespace, r.Name); database != "" {
 		dst = append(mysql.AppendName(append(dst, "CREATE DATABASE IF NOT EXISTS "...), database), ";\n"...)
 	}
-	return mysql.AppendCreateTable(dst, r)
+	made, err := mysql.AppendCreateTable(nil, r)
+	return append(dst, bytes.ReplaceAll(made, []byte("\n"), []byte(" "))...), err // no name has a line break, see checkName
 }
+
+// checkName: a name has no escapes, and every statement is one line.
+func (mySQL) checkName(name string) error {
+	if hasControls(name) {
+		return errControls
+	}
+	return nil
+}
+
+var errControls = errors.New("the name has control characters, which have no form in a line of MySQL. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal")
 
 func (mySQL) createsBefore() bool { return true }
 

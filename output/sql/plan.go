@@ -40,7 +40,9 @@ func (e *Encoder) prepare(tx *pipeline.Transaction, previous pipeline.CSN) (*pla
 		truncates = truncates || f.Ops.Has(pipeline.Truncate)
 	}
 	if e.conf.Options.CreateTables {
-		e.create(p, tx)
+		if err := e.create(p, tx); err != nil {
+			return nil, err
+		}
 	}
 	if says {
 		if err := e.marks(p, tx); err != nil {
@@ -56,7 +58,7 @@ func (e *Encoder) prepare(tx *pipeline.Transaction, previous pipeline.CSN) (*pla
 }
 
 // create makes the tables that the transaction is the first to use, and empties those that a copy wants empty.
-func (e *Encoder) create(p *plan, tx *pipeline.Transaction) {
+func (e *Encoder) create(p *plan, tx *pipeline.Transaction) error {
 	if len(e.created) > tablesMax {
 		clear(e.created)
 	}
@@ -66,23 +68,26 @@ func (e *Encoder) create(p *plan, tx *pipeline.Transaction) {
 	}
 	for _, f := range tx.Fragments {
 		for _, use := range f.Relations {
-			r := use.Relation
-			name := e.dialect.table(r.Namespace, r.Name)
-			if e.created[name] {
+			t, err := e.tables.of(use.Relation)
+			if err != nil {
+				return err
+			}
+			if e.created[t.name] {
 				continue
 			}
-			e.created[name] = true
-			made, err := e.dialect.create(nil, r)
+			e.created[t.name] = true
+			made, err := e.dialect.create(nil, use.Relation)
 			if err != nil {
 				p.first = e.raise(p.first, err.Error())
 				continue
 			}
 			*to = append(append(*to, made...), ";\n"...)
-			if e.copies.empties(tableOf(r)) {
-				*to = e.dialect.truncate(*to, []string{name}, 0)
+			if e.copies.empties(tableOf(use.Relation)) {
+				*to = e.dialect.truncate(*to, []string{t.name}, 0)
 			}
 		}
 	}
+	return nil
 }
 
 // marks reads what shardcdc itself says in the transaction.

@@ -1,6 +1,7 @@
 package sql
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -40,7 +41,7 @@ func (postgreSQL) settings() string {
 // the transaction's.
 func (postgreSQL) begin() string { return "BEGIN; SET CONSTRAINTS ALL DEFERRED;\n" }
 
-func (postgreSQL) name(name string) string { return string(appendName(nil, name, '"')) }
+func (postgreSQL) name(name string) string { return string(appendName(nil, name)) }
 
 func (d postgreSQL) table(schema, name string) string { return d.name(schema) + "." + d.name(name) }
 
@@ -167,11 +168,23 @@ func (postgreSQL) truncate(dst []byte, names []string, flags byte) []byte {
 }
 
 func (postgreSQL) create(dst []byte, r *pipeline.Relation) ([]byte, error) {
+	made := dst
 	if r.Namespace != "public" {
-		dst = append(pgtype.AppendCreateSchema(dst, r), ";\n"...)
+		made = append(pgtype.AppendCreateSchema(made, r), ";\n"...)
 	}
-	return pgtype.AppendCreateTable(dst, r)
+	start := len(made)
+	made, err := pgtype.AppendCreateTable(made, r)
+	if err == nil && hasControls(string(made[start:])) {
+		err = fmt.Errorf("table %q has control characters in a name. Try: create it by hand", r)
+	}
+	if err != nil {
+		return dst, err
+	}
+	return made, nil
 }
+
+// checkName: every name has a form.
+func (postgreSQL) checkName(string) error { return nil }
 
 func (postgreSQL) createsBefore() bool { return false }
 

@@ -22,16 +22,47 @@ func appendShown(dst, text []byte) []byte {
 	return append(dst, " bytes)"...)
 }
 
-// appendName quotes a name with a character that is doubled within.
-func appendName(dst []byte, name string, quote byte) []byte {
-	dst = append(dst, quote)
+// appendName quotes a name of PostgreSQL. One with control characters is written with escapes: a statement is one line.
+func appendName(dst []byte, name string) []byte {
+	if hasControls(name) {
+		return appendEscapedName(dst, name)
+	}
+	dst = append(dst, '"')
 	for i := range len(name) {
-		if name[i] == quote {
-			dst = append(dst, quote)
+		if name[i] == '"' {
+			dst = append(dst, '"')
 		}
 		dst = append(dst, name[i])
 	}
-	return append(dst, quote)
+	return append(dst, '"')
+}
+
+func appendEscapedName(dst []byte, name string) []byte {
+	dst = append(dst, `U&"`...)
+	for i := range len(name) {
+		switch c := name[i]; {
+		case isControl(c):
+			dst = append(dst, '\\', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		case c == '"' || c == '\\':
+			dst = append(dst, c, c)
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return append(dst, '"')
+}
+
+const hexDigits = "0123456789abcdef"
+
+func isControl(c byte) bool { return c < ' ' || c == 0x7f }
+
+func hasControls(name string) bool {
+	for i := range len(name) {
+		if isControl(name[i]) {
+			return true
+		}
+	}
+	return false
 }
 
 // plain marks the bytes that stand for themselves in a string of PostgreSQL in every way to write one.
@@ -54,7 +85,7 @@ func appendString(dst, text []byte) []byte {
 	}
 	valid := utf8.Valid(text[i:])
 	for _, c := range text[i:] {
-		if c < ' ' || c == '\\' || c == 0x7f || c >= utf8.RuneSelf && !valid {
+		if isControl(c) || c == '\\' || c >= utf8.RuneSelf && !valid {
 			escapes = true
 			break
 		}
@@ -84,8 +115,7 @@ func appendByte(dst []byte, c byte, valid bool) []byte {
 	case c == '\t':
 		return append(dst, '\\', 't')
 	}
-	const digits = "0123456789abcdef"
-	return append(dst, '\\', 'x', digits[c>>4], digits[c&15])
+	return append(dst, '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
 }
 
 // isNumber: digits, with a sign, with a point between, as PostgreSQL writes finite numbers without an exponent.

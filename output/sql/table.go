@@ -83,14 +83,23 @@ func (t *tables) of(r *pipeline.Relation) (*table, error) {
 
 var errName = errors.New("the name is not valid UTF-8 and has no form in SQL. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal")
 
+func checkName(d dialect, name string) error {
+	if !utf8.ValidString(name) {
+		return errName
+	}
+	return d.checkName(name)
+}
+
 func newTable(d dialect, r *pipeline.Relation) (*table, error) {
-	if !utf8.ValidString(r.Namespace) || !utf8.ValidString(r.Name) {
-		return nil, fmt.Errorf("table %q: %w", r, errName)
+	for _, name := range []string{r.Namespace, r.Name} {
+		if err := checkName(d, name); err != nil {
+			return nil, fmt.Errorf("table %q: %w", r, err)
+		}
 	}
 	t := &table{relation: r, name: d.table(r.Namespace, r.Name), full: r.Identity == 'f', columns: make([]column, len(r.Columns))}
 	for i, c := range r.Columns {
-		if !utf8.ValidString(c.Name) {
-			return nil, fmt.Errorf("table %s: column %q: %w", r, c.Name, errName)
+		if err := checkName(d, c.Name); err != nil {
+			return nil, fmt.Errorf("table %s: column %q: %w", r, c.Name, err)
 		}
 		t.columns[i] = column{name: d.name(c.Name), kind: kinds[pgtype.Name(r, c.Type)], cast: d.cast(r, &c), my: mysql.KindOf(r, i)}
 	}

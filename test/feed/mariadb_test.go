@@ -30,7 +30,7 @@ func newMariaDB(t testing.TB, name string) *gosql.DB {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	for _, s := range []string{"CREATE DATABASE " + name, "DROP DATABASE IF EXISTS `s.ch.\"q`"} {
+	for _, s := range []string{"DROP DATABASE IF EXISTS " + name, "CREATE DATABASE " + name, "DROP DATABASE IF EXISTS `s.ch.\"q`"} {
 		if _, err := db.ExecContext(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}

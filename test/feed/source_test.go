@@ -23,7 +23,7 @@ type database struct {
 func newDatabase(t testing.TB, name string) *database {
 	t.Helper()
 	admin := open(t, "postgres")
-	admin.exec("CREATE DATABASE " + name)
+	admin.exec("DROP DATABASE IF EXISTS "+name, "CREATE DATABASE "+name)
 	d := open(t, name)
 	for _, s := range textform.Settings() {
 		if s[0] != "search_path" {
