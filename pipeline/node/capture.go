@@ -18,6 +18,7 @@ import (
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/copying"
 	"shardcdc/pipeline/pause"
+	"shardcdc/pipeline/shape"
 	"shardcdc/pipeline/spill"
 )
 
@@ -50,6 +51,7 @@ type capture struct {
 	sub       *control.Subscription
 	report    *captureReport
 	form      form
+	shaper    *shape.Shaper // nil: tables are as they are
 	joiner    *joiner.Joiner
 	pub       *jetstream.Publisher
 	dumpers   []*dumper.Dumper
@@ -64,7 +66,10 @@ type sink struct{ *joiner.Joiner }
 
 // run takes the stream over, and captures until an error. First start and recovery are the same.
 func (c *capture) run(ctx context.Context) (err error) {
-	if c.form, err = newForm(c.sub, c.node.bus.BatchMax()); err != nil {
+	if c.shaper, err = newShaper(c.sub); err != nil {
+		return err
+	}
+	if c.form, err = newForm(c.sub, c.node.bus.BatchMax(), c.shaper); err != nil {
 		return err
 	}
 	conf := jetstream.Config{
@@ -82,6 +87,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 	if !ok {
 		at = firstCheckpoint(c.sub)
 	}
+	c.shaper.Resume(at.Last)
 	if c.spill, err = spill.Open(c.node.spillDir, "capture-"+c.sub.Name, c.sub.SpillBytesMax); err != nil {
 		return err
 	}
@@ -90,7 +96,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.copying.Close()) }()
-	c.form.resume(c.copying.Unkeyed())
+	c.form.resume(inStream(c.sub.Shape, c.copying.Unkeyed()))
 	if err := c.assemble(at); err != nil {
 		return err
 	}
@@ -123,6 +129,9 @@ func (c *capture) prepareCopy(ctx context.Context, at *pipeline.Checkpoint, fres
 	}
 	first, err := c.copying.Recover(ctx, *at, fresh)
 	if err != nil || first == nil {
+		return err
+	}
+	if err := c.shaper.Apply(first); err != nil {
 		return err
 	}
 	if err := c.pub.Publish(ctx, first); err != nil {
@@ -193,6 +202,9 @@ func (c *capture) publish(ctx context.Context) error {
 		}
 		c.report.publishes(&batch)
 		if err := c.copying.Pass(ctx, &batch); err != nil {
+			return err
+		}
+		if err := c.shaper.Apply(&batch); err != nil {
 			return err
 		}
 		if err := c.pub.Publish(ctx, &batch); err != nil {

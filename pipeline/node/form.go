@@ -17,6 +17,7 @@ import (
 	"shardcdc/pipeline/copying"
 	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/format"
+	"shardcdc/pipeline/shape"
 )
 
 // form is how a subscription's transactions become messages.
@@ -45,17 +46,19 @@ const (
 	batchSingly = 10
 )
 
-// newForm finds the form; batchMax is how many messages the server takes at once.
-func newForm(sub *control.Subscription, batchMax int) (form, error) {
+// newForm finds the form; batchMax is how many messages the server takes at once. shaper may be nil.
+func newForm(sub *control.Subscription, batchMax int, shaper *shape.Shaper) (form, error) {
 	if sub.Format == format.Internal {
 		return form{Encoder: output.NewInternal(), unitBytes: UnitBytes}, nil
 	}
 	f := form{unitBytes: batchUnitBytes, unitMessages: min(batchMessageMax, batchMax-batchReserve)}
 	switch {
 	case sub.Format == format.JSON && sub.JSON.Flavour == format.Debezium:
-		return f.debezium(sub)
+		return f.debezium(sub, shaper)
 	case sub.Format == format.JSON && sub.JSON.Layout == format.ByRow:
-		f.Encoder, f.messages = outputjson.NewRows(sub.Name, shardNames(sub), sub.JSON), outputjson.RowMessages
+		rows := outputjson.NewRows(sub.Name, shardNames(sub), sub.JSON)
+		rows.Route = shaper.Route
+		f.Encoder, f.messages = rows, outputjson.RowMessages
 		f.watermark = outputjson.Watermark
 	case sub.Format == format.JSON:
 		f.Encoder, f.singly = outputjson.New(shardNames(sub), sub.JSON), batchSingly
@@ -83,8 +86,8 @@ func (f *form) resume(tables []copying.Unkeyed) {
 	encoder.Resume(copied)
 }
 
-func (f form) debezium(sub *control.Subscription) (form, error) {
-	conf := debezium.Config{Subscription: sub.Name, Debezium: sub.Output().WithDefaults().Debezium}
+func (f form) debezium(sub *control.Subscription, shaper *shape.Shaper) (form, error) {
+	conf := debezium.Config{Subscription: sub.Name, Route: shaper.Route, Debezium: sub.Output().WithDefaults().Debezium}
 	for _, s := range sub.Shards {
 		database, err := databaseOf(s.DSN)
 		if err != nil {
