@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"testing"
 
 	"shardcdc/pipeline/control"
 )
@@ -41,6 +42,16 @@ func (c *Cluster) cdcctl(args ...string) (string, error) {
 	cmd.Env = append(cmd.Environ(), "CDC_CONFIG=")
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// CdcctlPath is the path of the cdcctl under test.
+func CdcctlPath(t *testing.T) string {
+	t.Helper()
+	path, err := buildCdcctl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // Says waits until the status that cdcctl prints for people holds every one of the texts, and returns it.
