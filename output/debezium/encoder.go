@@ -16,6 +16,8 @@ type Config struct {
 	Shards       []Shard // by ShardID
 	// Debezium are the choices, with their defaults filled in.
 	Debezium format.DebeziumOptions
+	// Route is the subject (behind the subscription's part) of tables that have another one than their name; nil: none has.
+	Route func(schema, table string) (tokens string, ok bool)
 }
 
 // Shard is where rows come from.
@@ -127,8 +129,18 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	return e.payloads[0], nil
 }
 
+// headersMax bounds the headers of a payload: a server of NATS takes 64 kB, with those that every message has.
+const headersMax = 48 << 10
+
 // put takes what was written since the last put as a payload; end says that it ends its transaction.
 func (e *Encoder) put(tokens string, headers []output.Header, end bool) error {
+	size := 0
+	for _, h := range headers {
+		size += len(h.Name) + len(h.Value)
+	}
+	if size > headersMax {
+		return fmt.Errorf("%s: the key and the names of its unchanged columns take %d bytes as headers, and a message of NATS has room for %d. Try: another REPLICA IDENTITY, or --json-flavour native", tokens, size, headersMax)
+	}
 	p := output.Payload{CSN: e.tx.CSN, Subject: tokens, Headers: headers}
 	if end {
 		p.Transactions = 1

@@ -69,6 +69,11 @@ func (e *Encoder) newTable(r *pipeline.Relation) (*table, error) {
 		relation: r, tokens: wire.TableTokens(r.Namespace, r.Name), collection: r.String(),
 		source: `,"schema":` + quote(r.Namespace) + `,"table":` + quote(r.Name),
 	}
+	if e.conf.Route != nil {
+		if tokens, ok := e.conf.Route(r.Namespace, r.Name); ok {
+			t.tokens = tokens
+		}
+	}
 	var row, key []node
 	for i := range r.Columns {
 		c := &r.Columns[i]

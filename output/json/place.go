@@ -10,6 +10,8 @@ type tableName struct{ schema, table string }
 
 // place is where the rows of a table are published, from whatever shard and in whatever form.
 type place struct {
+	name     tableName
+	routed   bool // tokens are where the rows go: it was asked whether they have another subject
 	tokens   string
 	head     []byte // "schema":"…","table":"…"
 	messages int    // of the running transaction
@@ -23,7 +25,7 @@ func (t *tables) placeOf(r *pipeline.Relation, head []byte) *place {
 		if t.places == nil {
 			t.places = map[tableName]*place{}
 		}
-		p = &place{tokens: wire.TableTokens(r.Namespace, r.Name), head: head}
+		p = &place{name: name, tokens: wire.TableTokens(r.Namespace, r.Name), head: head}
 		t.places[name] = p
 	}
 	return p

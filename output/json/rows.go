@@ -15,6 +15,8 @@ import (
 // but for headers of CloudEvents that belong to one row alone.
 type Rows struct {
 	writer
+	// Route is the subject (behind the subscription's part) of tables that have another one than their name; nil: none has.
+	Route  func(schema, table string) (tokens string, ok bool)
 	source string   // of CloudEvents
 	tokens []string // the shards' names in ids of CloudEvents
 
@@ -65,6 +67,17 @@ func NewRows(subscription string, shards []string, opts format.JSONOptions) *Row
 		e.tokens = append(e.tokens, wire.EncodeToken(name))
 	}
 	return e
+}
+
+// subject is where the rows of a table go, behind the subscription's part.
+func (e *Rows) subject(p *place) string {
+	if !p.routed && e.Route != nil {
+		if tokens, ok := e.Route(p.name.schema, p.name.table); ok {
+			p.tokens = tokens
+		}
+	}
+	p.routed = true
+	return p.tokens
 }
 
 // RowMessages is how many payloads a transaction has at most.
@@ -254,7 +267,8 @@ func (e *Rows) closeTable(r *pipeline.Relation, op string, id uint32) error {
 		e.touched = append(e.touched, p)
 	}
 	p.messages++
-	return e.close(end{tokens: p.tokens, op: op, subject: p.tokens}, id)
+	tokens := e.subject(p)
+	return e.close(end{tokens: tokens, op: op, subject: tokens}, id)
 }
 
 // close ends a payload.

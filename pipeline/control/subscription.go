@@ -10,6 +10,7 @@ import (
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/format"
+	"shardcdc/pipeline/shape"
 )
 
 // State is what a subscription is asked to do.
@@ -57,6 +58,8 @@ type Subscription struct {
 	FollowNewTables bool `json:"follow_new_tables,omitempty"`
 	// CreateTables: a target makes tables that are missing there from what the stream says of them; else it waits for them.
 	CreateTables bool `json:"create_tables,omitempty"`
+	// Shape: which columns and rows of the tables are in the stream, under which names, and what is masked; nil: all as they are.
+	Shape *shape.Shape `json:"shape,omitempty"`
 	// Copy says how tables are copied.
 	Copy CopyOptions `json:"copy"`
 }
@@ -225,6 +228,7 @@ func (s *Subscription) Validate() error {
 			add("ddl capture: target %s is MySQL, where statements of PostgreSQL do not run. Try: --ddl stop or ignore", t.Name)
 		}
 	}
+	errs = append(errs, s.shapeFaults()...)
 	if s.Copy.Rate < 0 {
 		add("copy rate %d is negative. Try: 0 for no limit", s.Copy.Rate)
 	}
@@ -232,6 +236,27 @@ func (s *Subscription) Validate() error {
 		add("copy parallel %d is out of range, 1 to %d connections per shard", s.Copy.Parallel, copyParallelMax)
 	}
 	return errors.Join(errs...)
+}
+
+// shapeFaults: statements that change tables speak of these as the shards have them, and only rows have subjects of their own.
+func (s *Subscription) shapeFaults() (errs []error) {
+	if s.Shape == nil {
+		return nil
+	}
+	switch err := s.Shape.Validate().(type) {
+	case nil:
+	case interface{ Unwrap() []error }:
+		errs = err.Unwrap()
+	default:
+		errs = []error{err}
+	}
+	if s.DDL != DDLIgnore && s.Shape.Rewrites() {
+		errs = append(errs, fmt.Errorf("ddl %s: statements speak of the tables as the shards have them, and the shape leaves out, renames or masks some of it. Try: --ddl ignore", s.DDL))
+	}
+	if s.Shape.Routes() && (s.Format != format.JSON || s.JSON.Layout != format.ByRow) {
+		errs = append(errs, errors.New("the shape has a route, and only rows that are published one by one have subjects of their own. Try: --format json --json-layout row"))
+	}
+	return errs
 }
 
 // NewSubscription is a description with the defaults.

@@ -116,6 +116,9 @@ func (s *Shape) Excluded(schema, table string) bool {
 
 // Route is the subject behind cdc.NAME. of the rows of a table; schema and table are its names in the stream.
 func (s *Shaper) Route(schema, table string) (tokens string, ok bool) {
+	if s == nil {
+		return "", false
+	}
 	tokens, ok = s.routes[[2]string{schema, table}]
 	return tokens, ok
 }

@@ -4,7 +4,8 @@
 //
 //	s, err := shape.Parse("shape.yaml", data)     // what people write; every fault at once
 //	err = s.Check(table)                          // against a table of the source, before anything is made
-//	shaper, err := shape.New(s, last, os.LookupEnv)
+//	shaper, err := shape.New(s, os.LookupEnv)
+//	shaper.Resume(last)
 //	for each batch {
 //		shaper.Apply(&batch)
 //		publish(&batch)

@@ -407,7 +407,7 @@ func TestTheTargetIsTheImageOfTheSource(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sh, err := shape.New(s, 0, nil)
+		sh, err := shape.New(s, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

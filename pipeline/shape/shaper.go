@@ -7,7 +7,7 @@ import (
 	"shardcdc/pipeline"
 )
 
-// Shaper applies a Shape to the batches of one stream, in their order. Not for concurrent use.
+// Shaper applies a Shape to the batches of one stream, in their order. A nil Shaper leaves everything as it is. Not for concurrent use.
 type Shaper struct {
 	shape *Shape
 	keys  map[string][]byte
@@ -22,9 +22,9 @@ type Shaper struct {
 // plansMax bounds the versions of tables that are remembered. They are few: this is for a source that makes tables all day.
 const plansMax = 10_000
 
-// New makes a Shaper for a stream whose last transaction is last. lookup (os.LookupEnv) finds the keys of hashes.
-func New(s *Shape, last pipeline.CSN, lookup func(name string) (string, bool)) (*Shaper, error) {
-	sh := &Shaper{shape: s, last: last, keys: map[string][]byte{}, plans: map[*pipeline.Relation]*plan{}, routes: map[[2]string]string{}}
+// New makes a Shaper. lookup (os.LookupEnv) finds the keys of hashes.
+func New(s *Shape, lookup func(name string) (string, bool)) (*Shaper, error) {
+	sh := &Shaper{shape: s, keys: map[string][]byte{}, plans: map[*pipeline.Relation]*plan{}, routes: map[[2]string]string{}}
 	var errs []error
 	for _, name := range s.Variables() {
 		key, ok := lookup(name)
@@ -43,10 +43,20 @@ func New(s *Shape, last pipeline.CSN, lookup func(name string) (string, bool)) (
 	return sh, nil
 }
 
+// Resume says what the last transaction in the stream is, before the first Apply; of a new stream it is 0.
+func (s *Shaper) Resume(last pipeline.CSN) {
+	if s != nil {
+		s.last = last
+	}
+}
+
 // Apply changes a batch into what the stream gets of it. A transaction of which nothing is left is not in the stream: its batch
 // follows the last one that is (Previous, Checkpoint.Last), and its positions are in the checkpoint. What a fragment holds elsewhere
 // (pipeline.Content) belongs to what took its place, or is released. After an error the batch must not be used.
 func (s *Shaper) Apply(b *pipeline.Batch) error {
+	if s == nil {
+		return nil
+	}
 	left := make([]*pipeline.Transaction, 0, len(b.Transactions))
 	for _, tx := range b.Transactions {
 		out, err := s.transaction(tx)

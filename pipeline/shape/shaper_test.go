@@ -25,7 +25,7 @@ func shaper(t *testing.T, yaml string) *shape.Shaper {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sh, err := shape.New(s, 0, environment)
+	sh, err := shape.New(s, environment)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func TestKeysOfHashes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for value, want := range map[string]string{"": "the environment variable OTHER has 0 bytes", "short-secret": "has 12 bytes, and less than 16 can be guessed"} {
-		_, err = shape.New(s, 0, func(name string) (string, bool) {
+		_, err = shape.New(s, func(name string) (string, bool) {
 			if name == "KEY" {
 				return secret, true
 			}
@@ -269,7 +269,7 @@ func TestKeysOfHashes(t *testing.T) {
 			t.Errorf("%q: %v", value, err)
 		}
 	}
-	if _, err := shape.New(s, 0, environment); err == nil || !strings.Contains(err.Error(), "${OTHER}, which is not set. Try: set the environment variable OTHER") {
+	if _, err := shape.New(s, environment); err == nil || !strings.Contains(err.Error(), "${OTHER}, which is not set. Try: set the environment variable OTHER") {
 		t.Error(err)
 	}
 }

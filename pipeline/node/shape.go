@@ -1,0 +1,29 @@
+package node
+
+import (
+	"os"
+
+	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/copying"
+	"shardcdc/pipeline/shape"
+)
+
+// newShaper makes what applies the rules of a subscription; nil: it has none.
+func newShaper(sub *control.Subscription) (*shape.Shaper, error) {
+	if sub.Shape == nil {
+		return nil, nil
+	}
+	return shape.New(sub.Shape, os.LookupEnv)
+}
+
+// inStream are tables that are being copied, under the names that the stream has for them.
+func inStream(s *shape.Shape, tables []copying.Unkeyed) (all []copying.Unkeyed) {
+	for _, t := range tables {
+		if s.Excluded(t.Table.Schema, t.Table.Name) {
+			continue
+		}
+		t.Table.Schema, t.Table.Name = s.Name(t.Table.Schema, t.Table.Name)
+		all = append(all, t)
+	}
+	return all
+}
