@@ -88,11 +88,56 @@ func TestMemory(t *testing.T) {
 	for _, p := range first {
 		want = append(want, kept(&p))
 	}
-	second := encode(t, e, tx)
+	later := *tx
+	later.CSN += 1000
+	encode(t, e, &later)
+	if len(first) != len(want) {
+		t.Fatalf("%d payloads, there were %d", len(first), len(want))
+	}
 	for i := range want {
-		if !bytes.Equal(first[i].Data, want[i].Data) || !bytes.Equal(second[i].Data, want[i].Data) || !cmp.Equal(first[i].Headers, second[i].Headers) {
-			t.Fatalf("payload %d changed:\n%s\n%s\nwas\n%s", i, first[i].Data, second[i].Data, want[i].Data)
+		if !cmp.Equal(kept(&first[i]), want[i]) {
+			t.Fatalf("payload %d changed:\n%s\nwas\n%s", i, first[i].Data, want[i].Data)
 		}
+	}
+	for i, p := range encode(t, e, tx) {
+		if !cmp.Equal(kept(&p), want[i]) {
+			t.Fatalf("payload %d is another one:\n%s\nwas\n%s", i, p.Data, want[i].Data)
+		}
+	}
+}
+
+// The number of messages is announced before they are made, and there are never more.
+func TestMessagesMax(t *testing.T) {
+	s := newSource(t, "events_messages")
+	s.exec("CREATE TABLE t (id int PRIMARY KEY, name text); CREATE TABLE u (id int); CREATE TABLE v (id int)")
+	for _, c := range []struct {
+		sql     string
+		options []string
+		max     int
+	}{
+		{"INSERT INTO t SELECT generate_series(1, 10)", nil, 12},
+		{"UPDATE t SET id = -id", nil, 22},
+		{"UPDATE t SET id = -id", []string{"tombstones"}, 32},
+		{"DELETE FROM t WHERE id > 5", nil, 7},
+		{"DELETE FROM t", []string{"tombstones"}, 12},
+		{"TRUNCATE t, u, v", []string{"truncate"}, 5},
+	} {
+		s.exec(c.sql)
+		tx, opts := transactions(s.capture())[0], options(t, c.options)
+		n := len(encode(t, newEncoder(t, opts), tx))
+		if announced := MessagesMax(tx, &opts); n != c.max || announced != c.max {
+			t.Errorf("%s: %d messages, %d announced, want %d", c.sql, n, announced, c.max)
+		}
+	}
+}
+
+// What does not fit into headers is refused here, where there is a name for it.
+func TestHeadersMax(t *testing.T) {
+	s := newSource(t, "events_headers")
+	s.exec("CREATE TABLE t (id text PRIMARY KEY); INSERT INTO t VALUES (repeat('ä', 20000))")
+	_, err := newEncoder(t, options(t, nil)).Encode(batchOf(s.capture()))
+	if err == nil || !strings.Contains(err.Error(), `shard "a": insert: public.t: the key and the names of its unchanged columns take 120`) {
+		t.Error(err)
 	}
 }
 
@@ -115,6 +160,23 @@ func TestErrors(t *testing.T) {
 		}
 		if got := len(encode(t, e, good)); got != want {
 			t.Errorf("%s: %d payloads afterwards, want %d", name, got, want)
+		}
+	}
+}
+
+// A table may have another subject; what is said of it stays.
+func TestRoute(t *testing.T) {
+	s := newSource(t, "events_route")
+	s.exec("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); DELETE FROM t")
+	e := newEncoder(t, options(t, []string{"tombstones"}))
+	want := encode(t, e, transactions(s.capture())...)
+	s.exec("INSERT INTO t VALUES (1); DELETE FROM t")
+	routed := newEncoder(t, options(t, []string{"tombstones"}))
+	routed.conf.Route = func(schema, table string) (string, bool) { return "elsewhere." + table, schema == "public" }
+	for i, p := range encode(t, routed, transactions(s.capture())...) {
+		subject := map[string]string{"public.t": "elsewhere.t", "": ""}[want[i].Subject]
+		if p.Subject != subject || !bytes.Equal(p.Data, want[i].Data) {
+			t.Errorf("%s: %s, want %s: %s", p.Subject, p.Data, subject, want[i].Data)
 		}
 	}
 }

@@ -29,7 +29,7 @@ type collection struct {
 func (t *transaction) begin(tx *pipeline.Transaction) {
 	micros := tx.CommitTime.Time().UnixMicro()
 	t.Transaction = tx
-	t.millis = floorDiv(micros, 1000)
+	t.millis = tx.CommitTime.Time().UnixMilli()
 	t.times = `,"ts_us":` + strconv.FormatInt(micros, 10) + `,"ts_ns":` + strconv.FormatInt(micros*1000, 10)
 	t.id = `"` + tx.CSN.String() + ":" + strconv.FormatUint(uint64(tx.Fragments[0].End), 10) + `"`
 	t.events = 0
