@@ -42,6 +42,7 @@ type Options struct {
 	OnTarget    string            // instead of Tables, on the target
 	Patterns    []string          // of the tables in the subscription; default public.*
 	Settings    map[string]string // of every database
+	Targets     []control.Target  // besides the one on PostgreSQL; they make tables that are missing
 	// Copy makes the subscription copy the rows that are there: those that Before put there, say.
 	Copy     Copy
 	CopyArgs []string // more flags of create-subscription
@@ -177,7 +178,8 @@ func (c *Cluster) subscribe() {
 	c.t.Helper()
 	spec := subscribe.Spec{Name: c.database, Format: c.options.Format, Tables: c.options.Patterns, MaxClockSkew: c.options.Skew, Retain: c.options.Retain}
 	if c.options.Format.Name == "" {
-		spec.Targets = []control.Target{{Name: TargetName, DSN: c.viaProxy(c.TargetDSN(), c.Target, &c.TargetProxy)}}
+		spec.Targets = append([]control.Target{{Name: TargetName, DSN: c.viaProxy(c.TargetDSN(), c.Target, &c.TargetProxy)}}, c.options.Targets...)
+		spec.CreateTables = len(c.options.Targets) > 0
 	}
 	c.ShardProxies = make([]*Proxy, len(c.Servers))
 	for i, s := range c.Servers {
@@ -300,7 +302,13 @@ func (c *Cluster) WaitPublished() pipeline.Seq {
 // WaitApplied waits until everything committed so far is on the target.
 func (c *Cluster) WaitApplied() {
 	c.t.Helper()
-	if err := await.Applied(c.Ctx, c.Bus, c.Sub, TargetName, c.WaitPublished()); err != nil {
+	c.WaitAppliedOn(TargetName)
+}
+
+// WaitAppliedOn is the same for any target of the subscription.
+func (c *Cluster) WaitAppliedOn(target string) {
+	c.t.Helper()
+	if err := await.Applied(c.Ctx, c.Bus, c.Sub, target, c.WaitPublished()); err != nil {
 		c.t.Fatal(err)
 	}
 }
