@@ -1,9 +1,7 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -177,8 +175,13 @@ func (r *consumerRig) run() (p *program.Program, b *harness.Bank) {
 	p = r.start()
 	r.goesOn(p)
 	dice := rand.New(rand.NewPCG(r.Seed, 0))
-	for range 10 {
+	for round := range 10 {
 		b.Committed(1 + dice.Int64N(60))
+		if round%3 == 0 { // its message is in parts
+			account := 1 + dice.Int64N(consumerAccounts)
+			r.Query(r.ShardDSN(int(account%harness.Shards)), "WITH a AS (UPDATE accounts SET owner = repeat('x', 3000000) WHERE id = $1),"+
+				" j AS (INSERT INTO journal VALUES ($1, 'transfer', now())) SELECT 'done'", account)
+		}
 		if dice.IntN(3) == 0 {
 			r.Kill(node)
 			node = r.Node("node")
@@ -321,74 +324,6 @@ func installNode(t *testing.T, dir string) (path string) {
 	}
 	t.Fatalf("npm ci: %v\n%s", err, out)
 	return ""
-}
-
-// The Python example, without nats-py: it takes the stream's messages from a file, and is thrown away between any two of them.
-func TestConsumerPython(t *testing.T) {
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("NOT TESTED: the Python example, because there is no python3 in PATH")
-	}
-	r := newConsumerRig(t, format.Format{Name: format.JSON})
-	r.abandon()
-	r.Node("node")
-	b := r.OpenBank(bank.Config{Accounts: consumerAccounts, Opening: consumerOpening})
-	b.Committed(200)
-	b.StopTraffic()
-	last := r.WaitPublished()
-
-	var lines bytes.Buffer
-	dice := rand.New(rand.NewPCG(r.Seed, 0))
-	stream, err := r.Bus.JS.Stream(r.Ctx, wire.StreamName(r.Sub.Name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for seq := uint64(1); seq <= uint64(last); seq++ {
-		m, err := stream.GetMsg(r.Ctx, seq)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m.Subject != wire.Subject(r.Sub.Name) && m.Subject != wire.EpochSubject(r.Sub.Name) {
-			continue
-		}
-		headers := map[string]string{}
-		for name := range m.Header {
-			headers[name] = m.Header.Get(name)
-		}
-		if err := json.NewEncoder(&lines).Encode(map[string]any{"subject": m.Subject, "headers": headers, "data": m.Data, "seq": seq}); err != nil {
-			t.Fatal(err)
-		}
-		if dice.IntN(10) == 0 {
-			lines.WriteString("crash\n")
-		}
-	}
-	cmd := exec.CommandContext(r.Ctx, python, "testdata/feed.py", r.Sub.Name, filepath.Join(t.TempDir(), "balances.db"))
-	cmd.Env = append(cmd.Environ(), "PYTHONPATH=../../docs/consumers/python", "PYTHONDONTWRITEBYTECODE=1")
-	cmd.Stdin = &lines
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	var got struct {
-		CSN      string
-		Crashes  int
-		Balances [][3]any
-	}
-	if err := json.Unmarshal(out, &got); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	var have, want strings.Builder
-	for _, row := range got.Balances {
-		fmt.Fprintf(&have, "%v %v %v\n", row[0], row[1], row[2])
-	}
-	for id := int64(1); id <= consumerAccounts; id++ {
-		shard := int(id % harness.Shards)
-		fmt.Fprintf(&want, "%s %d %s\n", harness.ShardName(shard), id, r.Query(r.ShardDSN(shard), "SELECT balance::text FROM accounts WHERE id = $1", id))
-	}
-	if have.String() != want.String() {
-		t.Errorf("the consumer has\n%s\nwant\n%s", have.String(), want.String())
-	}
-	t.Logf("%d crashes", got.Crashes)
 }
 
 // The example of the nats CLI.

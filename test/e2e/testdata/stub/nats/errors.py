@@ -1,0 +1,5 @@
+import asyncio
+
+
+class TimeoutError(asyncio.TimeoutError):
+    pass
