@@ -157,3 +157,54 @@ func (w *world) replayed(t *testing.T, url, copied string) {
 	w.run(0, "resume", "copy", "--nats", url)
 	stop()
 }
+
+// Streams in the flavour debezium, and of SQL, are shown as they are; show and durations know what they say of themselves.
+func TestInspectOtherFormats(t *testing.T) {
+	w := newWorld(t)
+	w.startNode()
+	w.create("dbz", "--shard", "a="+w.a, "--shard", "b="+w.b, "--format", "json", "--json-layout", "row", "--json-flavour", "debezium", "--debezium-tombstones")
+	w.create("stmts", "--shard", "a="+w.a, "--shard", "b="+w.b, "--format", "sql")
+	for _, name := range []string{"dbz", "stmts"} {
+		w.run(0, "resume", name)
+	}
+	w.transfer("xfer-3")
+	w.sql(w.b, "DELETE FROM accounts WHERE id = 2")
+	for _, name := range []string{"dbz", "stmts"} {
+		w.run(0, "wait", name, "--for", "published")
+	}
+	text := w.run(0, "tail", "dbz", "--follow=false").out
+	w.wants(text, `  public.accounts  op c  id=1 owner="Alice"`, "  public.accounts  op d  [id=2", "  public.accounts  tombstone {\"id\":2}")
+	csn := csnsOf(text)[0]
+	line, _, _ := strings.Cut(w.run(0, "tail", "dbz", "--from-csn", csn, "--count", "1", "--format", "json").out, "\n")
+	var tx struct {
+		CSN      string
+		Begin    struct{ Status string }
+		End      struct{ Status string }
+		Messages []struct {
+			Subject string
+			Key     map[string]int
+			Value   struct{ Op string }
+		}
+	}
+	w.decode(line, &tx)
+	if tx.CSN != csn || tx.Begin.Status != "BEGIN" || tx.End.Status != "END" || len(tx.Messages) != 2 || tx.Messages[0].Value.Op != "c" || tx.Messages[1].Key["id"] != 2 || tx.Messages[0].Subject != "cdc.dbz.public.accounts" {
+		t.Errorf("tail --format json: %s", line)
+	}
+	w.wants(w.run(0, "show", "dbz", csn).out, `gid "xfer-3"`, "public.accounts", "2 events", "4 messages", "committed", "stored")
+
+	text = w.run(0, "tail", "stmts", "--follow=false").out
+	w.wants(text, "-- csn ", `gid "xfer-3"`, `-- shard "b" xid `, "INSERT INTO", "COMMIT;")
+	csn = regexp.MustCompile(`csn (\d+)`).FindStringSubmatch(text)[1]
+	var one oneTransaction
+	w.decode(w.run(0, "show", "stmts", csn, "-o", "json").out, &one)
+	if len(one.Fragments) != 2 || one.Total != 2 || one.CommitTime == "" || string(one.GID) != `"xfer-3"` || one.Fragments[1].Shard != "b" {
+		t.Errorf("show of statements: %+v", one)
+	}
+	for _, name := range []string{"dbz", "stmts"} {
+		var d delays
+		w.decode(w.run(0, "durations", name, "-o", "json").out, &d)
+		if d.Transactions < 2 || d.Steps[0].Transactions != d.Transactions || d.Steps[2].Transactions != d.Transactions {
+			t.Errorf("durations %s: %+v", name, d)
+		}
+	}
+}

@@ -122,30 +122,32 @@ csn  a
 	}
 }
 
-// A stream of either format reads the same.
+// A stream reads the same in every format and layout that says the same.
 func TestFormatsReadTheSame(t *testing.T) {
 	w := newWorld(t)
 	w.startNode()
 	w.create("raw", "--shard", "a="+w.a, "--shard", "b="+w.b)
 	w.create("feed", "--shard", "a="+w.a, "--shard", "b="+w.b, "--format", "json")
-	w.run(0, "resume", "raw")
-	w.run(0, "resume", "feed")
+	w.create("rows", "--shard", "a="+w.a, "--shard", "b="+w.b, "--format", "json", "--json-layout", "row")
+	for _, name := range []string{"raw", "feed", "rows"} {
+		w.run(0, "resume", name)
+	}
 	w.transfer("xfer-2")
 	w.sql(w.a, "INSERT INTO accounts SELECT n, repeat('x', 2000), NULL FROM generate_series(10, 1500) n", "TRUNCATE accounts CASCADE",
 		"SELECT pg_logical_emit_message(true, 'app', 'done')")
 	w.wants(w.run(1, "wait", "feed", "--for", "applied").err, "has no target in the catalog")
-	var texts [2]string
-	for i, name := range []string{"raw", "feed"} {
+	var texts [3]string
+	for i, name := range []string{"raw", "feed", "rows"} {
 		w.run(0, "wait", name, "--for", "published")
 		texts[i] = positions.ReplaceAllString(w.run(0, "tail", name, "--follow=false").out, "")
 		// What wait and probes write themselves is not the same.
 		texts[i] = regexp.MustCompile(`(?m)^.*\n.*message "cdc\..*\n`).ReplaceAllString(texts[i], "")
 	}
-	if texts[0] != texts[1] {
-		t.Errorf("internal:\n%.2000s\njson:\n%.2000s", texts[0], texts[1])
+	if texts[0] != texts[1] || texts[0] != texts[2] {
+		t.Errorf("internal:\n%.2000s\njson:\n%.2000s\nrow by row:\n%.2000s", texts[0], texts[1], texts[2])
 	}
 	w.wants(texts[0], "truncate public.accounts cascade", `message "app"  "done"`, "balance=null")
-	for _, name := range []string{"raw", "feed"} {
+	for _, name := range []string{"raw", "feed", "rows"} {
 		w.run(0, "drop-subscription", name)
 	}
 	w.nothingLeft()
