@@ -49,7 +49,10 @@ func (w *writer) group(g *apply.Group) error {
 			return err
 		}
 	}
-	return w.s.commit(w.ctx, g)
+	if err := w.s.swap(w.ctx, g.From, g.To); err != nil {
+		return err
+	}
+	return w.s.commit(w.ctx)
 }
 
 // prepare looks up every table of the group, and makes those that are missing: DDL would commit what was done so far.

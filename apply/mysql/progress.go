@@ -221,20 +221,22 @@ func (s *session) fenced() error {
 	}
 }
 
-// commit is the commit point: what InnoDB has logged when the answer comes is applied. The compare-and-swap on the progress comes
-// before it; where it does not find the row as expected, nothing is committed.
-func (s *session) commit(ctx context.Context, g *apply.Group) error {
+// swap is the compare-and-swap: the row goes on only from where this attempt left it.
+func (s *session) swap(ctx context.Context, from, to apply.Progress) error {
 	n, err := s.exec(ctx, `UPDATE cdc_progress SET stream_id = ?, csn = ?, stream_seq = ?, stream_time = ?, updated = UTC_TIMESTAMP(6)
 		WHERE subscription = ? AND stream_seq = ? AND stream_id = ? AND owner = ?`,
-		g.To.StreamID, uint64(g.To.CSN), uint64(g.To.Seq), g.To.Stamp, s.cfg.Subscription, uint64(g.From.Seq), g.From.StreamID, s.owner)
+		to.StreamID, uint64(to.CSN), uint64(to.Seq), to.Stamp, s.cfg.Subscription, uint64(from.Seq), from.StreamID, s.owner)
 	if err != nil {
 		return classify(fmt.Errorf("write cdc_progress: %w", err), nil)
 	}
 	if n != 1 {
 		return s.fenced()
 	}
-	if _, err := s.exec(ctx, "COMMIT"); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
 	return nil
+}
+
+// commit is the commit point: what InnoDB has logged when the answer comes is applied.
+func (s *session) commit(ctx context.Context) error {
+	_, err := s.exec(ctx, "COMMIT")
+	return wrap("commit", err)
 }
