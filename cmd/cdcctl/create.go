@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/shape"
 	"shardcdc/pipeline/subscribe"
 )
 
@@ -20,7 +22,7 @@ import (
 type specFlags struct {
 	shards, targets, gidRules []string
 	tables, publications      nameList
-	slot, truncate            string
+	slot, truncate, shape     string
 	format                    format.Format
 	ddl                       string
 	slotTimeout, maxClockSkew time.Duration
@@ -70,6 +72,7 @@ func (s *specFlags) addSources(f *pflag.FlagSet) {
 	f.BoolVar(&s.copyData, "copy-data", true, "copy the rows that the tables hold already; false: the stream begins with the transactions from now on")
 	addTargetRows(f, &s.targetRows, mark.TargetFail)
 	f.BoolVar(&s.createTables, "create-tables", false, createHelp)
+	f.StringVar(&s.shape, "shape", "", "file of rules in YAML: which columns and rows of the tables are in the stream, under which names, and what is masked (docs/shaping.md)")
 	f.StringVar(&s.ddl, "ddl", control.DDLIgnore, ddlHelp)
 	f.DurationVar(&s.maxClockSkew, "max-clock-skew", control.DefaultMaxClockSkew, "the most by which the shards' clocks may differ; more stops the subscription")
 }
@@ -125,6 +128,9 @@ func (s *specFlags) spec(name string) (subscribe.Spec, error) {
 	fault := func(err error) {
 		faults = append(faults, subscribe.FaultOf("", err))
 	}
+	if err := s.readShape(&spec); err != nil {
+		faults = append(faults, err...)
+	}
 	for _, text := range s.shards {
 		n, d, err := subscribe.ParseNamed(text, "")
 		if err != nil {
@@ -156,6 +162,28 @@ func (s *specFlags) spec(name string) (subscribe.Spec, error) {
 		return spec, cli.UsageError{Err: faults}
 	}
 	return spec, nil
+}
+
+// readShape reads the file of rules.
+func (s *specFlags) readShape(spec *subscribe.Spec) (faults subscribe.Faults) {
+	if s.shape == "" {
+		return nil
+	}
+	data, err := os.ReadFile(s.shape)
+	if err == nil {
+		spec.Shape, err = shape.Parse(s.shape, data)
+	}
+	if err == nil {
+		return nil
+	}
+	many, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return subscribe.Faults{subscribe.FaultOf("", err)}
+	}
+	for _, e := range many.Unwrap() {
+		faults = append(faults, subscribe.FaultOf("", e))
+	}
+	return faults
 }
 
 func createCommand() *cobra.Command {

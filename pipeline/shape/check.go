@@ -14,6 +14,7 @@ type Facts struct {
 	Relation *pipeline.Relation
 	Unique   [][]string // columns of unique indexes whose values are never NULL
 	Large    []string   // columns whose values PostgreSQL may keep apart (TOAST)
+	NotNull  []string   // columns that are NOT NULL
 }
 
 // Finding is what a check found.
@@ -49,6 +50,11 @@ func (s *Shape) Check(f *Facts) (findings []Finding) {
 			}
 		}
 	}
+	for _, column := range f.NotNull {
+		if t.Mask[column].Nullify {
+			note(false, "mask of column %s: it is NOT NULL, and has to allow NULL where the stream is applied", column)
+		}
+	}
 	if p.filter != nil && !p.full() {
 		var unknown []string
 		for _, c := range f.Large {
@@ -64,13 +70,12 @@ func (s *Shape) Check(f *Facts) (findings []Finding) {
 	return findings
 }
 
-// CheckNames looks at all tables together, by the names that they have at the source: two must not be one in the stream, and each
-// rule for one table has to find it.
+// CheckNames looks at tables together, by the names that they have at the source: two must not be one in the stream.
 func (s *Shape) CheckNames(tables [][2]string) error {
 	var errs []error
 	first := map[[2]string][2]string{}
 	for _, t := range tables {
-		if r := s.Rule(t[0], t[1]); r != nil && r.Exclude {
+		if s.Excluded(t[0], t[1]) {
 			continue
 		}
 		schema, name := s.Name(t[0], t[1])
@@ -80,13 +85,20 @@ func (s *Shape) CheckNames(tables [][2]string) error {
 		}
 		first[to] = t
 	}
+	return errors.Join(errs...)
+}
+
+// CheckUse finds rules that count for none of the tables: a name that is wrong would leave a value unmasked. For a pattern that is
+// no fault, as tables may come.
+func (s *Shape) CheckUse(tables [][2]string) (findings []Finding) {
 	for i := range s.Tables {
 		rule := &s.Tables[i]
 		if !slices.ContainsFunc(tables, func(t [2]string) bool { return s.Rule(t[0], t[1]) == rule }) {
-			errs = append(errs, rule.fault(errors.New("it counts for no table that is captured. Try: correct the name, or move it before the rule that matches first")))
+			err := rule.fault(errors.New("it counts for no table that is captured. Try: correct the name, or move it before the rule that matches first"))
+			findings = append(findings, Finding{Fault: !rule.match.Wild(), Text: err.Error()})
 		}
 	}
-	return errors.Join(errs...)
+	return findings
 }
 
 // Columns are the names in the stream of those columns of a table that are in it.
@@ -106,6 +118,12 @@ func (s *Shape) Columns(schema, table string, columns []string) []string {
 		stay = append(stay, c)
 	}
 	return stay
+}
+
+// Alters says whether the rows that the stream has of a table of the source are not all of them, as they are.
+func (s *Shape) Alters(schema, table string) bool {
+	t := s.Rule(schema, table)
+	return t != nil && (t.Rows != "" || t.rewrites())
 }
 
 // Excluded says whether nothing of a table of the source is in the stream.

@@ -255,9 +255,11 @@ func (s *Shape) Rule(schema, table string) *Table {
 
 // Rewrites says whether what the stream has of the tables may differ from what statements that change tables speak of.
 func (s *Shape) Rewrites() bool {
-	return s != nil && slices.ContainsFunc(s.Tables, func(t Table) bool {
-		return t.Exclude || t.Rename != "" || len(t.Columns)+len(t.ExcludeColumns)+len(t.RenameColumns)+len(t.Mask) > 0
-	})
+	return s != nil && slices.ContainsFunc(s.Tables, func(t Table) bool { return t.rewrites() })
+}
+
+func (t *Table) rewrites() bool {
+	return t.Exclude || t.Rename != "" || len(t.Columns)+len(t.ExcludeColumns)+len(t.RenameColumns)+len(t.Mask) > 0
 }
 
 // Routes says whether a rule has a route.

@@ -34,6 +34,7 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 	if wish.copies() {
 		findings = append(findings, keyless(tables)...)
 	}
+	findings = append(findings, shapeNames(spec.Shape, tables, true)...)
 	same := twins(spec.Shards, shards)
 	findings = append(findings, same...)
 	if wish.copies() && len(same) == 0 {
@@ -41,7 +42,7 @@ func Check(ctx context.Context, bus *control.Bus, spec Spec) []Finding {
 	}
 	findings = append(findings, clocks(spec.Shards, shards, spec.MaxClockSkew)...)
 	for i := range spec.Targets {
-		wait.Go(func() { targets[i] = checkTarget(ctx, &spec.Targets[i], tables, shards, wish) })
+		wait.Go(func() { targets[i] = checkTarget(ctx, &spec.Targets[i], inStream(spec.Shape, tables), shards, wish) })
 	}
 	wait.Wait()
 	findings = append(findings, FollowNotes(spec.FollowNewTables, spec.CreateTables, spec.DDL, spec.Targets)...)
@@ -120,6 +121,9 @@ func (c *shardCheck) run(ctx context.Context, spec *Spec, shard Shard) {
 		c.findings = append(c.findings, Finding{Severity: severity(f.Severity), About: about, What: f.What, Try: f.Try})
 	}
 	if err != nil {
+		fault(err)
+	}
+	if err := c.checkShape(ctx, db, about, spec.Shape); err != nil {
 		fault(err)
 	}
 	if wish := spec.copyWish(); wish.copies() {

@@ -203,7 +203,7 @@ func (c *changing) check(ctx context.Context, pick func(*member) []table, publis
 				return err
 			}
 		}
-		if !wish.copies() {
+		if !wish.copies() && c.sub.Shape == nil {
 			return nil
 		}
 		db, err := open(ctx, sh.DSN)
@@ -211,6 +211,9 @@ func (c *changing) check(ctx context.Context, pick func(*member) []table, publis
 			return err
 		}
 		defer db.hangUp()
+		if err := s.checkShape(ctx, db, about, c.sub.Shape); err != nil || !wish.copies() {
+			return err
+		}
 		return s.checkCopyable(ctx, db, sh.DSN, about, wish)
 	})
 	if err != nil {
@@ -261,11 +264,16 @@ func (c *changing) findings(ctx context.Context, shards []shardCheck, wish copyW
 	if wish.copies() {
 		findings = append(findings, keyless(tables)...)
 	}
+	together := slices.Clone(tables)
+	for _, m := range c.members {
+		together = append(together, m.published...)
+	}
+	findings = append(findings, shapeNames(c.sub.Shape, together, false)...)
 	wish.creates = c.sub.CreateTables
 	targets := make([][]Finding, len(c.sub.Targets))
 	var wait sync.WaitGroup
 	for i := range c.sub.Targets {
-		wait.Go(func() { targets[i] = c.checkTarget(ctx, &c.sub.Targets[i], tables, wish) })
+		wait.Go(func() { targets[i] = c.checkTarget(ctx, &c.sub.Targets[i], inStream(c.sub.Shape, tables), wish) })
 	}
 	wait.Wait()
 	return append(findings, slices.Concat(targets...)...)

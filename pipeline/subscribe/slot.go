@@ -12,6 +12,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/shape"
 	"shardcdc/pipeline/wire"
 )
 
@@ -114,7 +115,7 @@ func CheckExisting(ctx context.Context, bus *control.Bus, sub *control.Subscript
 	targets := make([][]Finding, len(sub.Targets))
 	var wait sync.WaitGroup
 	for i := range sub.Shards {
-		wait.Go(func() { shards[i].existing(ctx, &sub.Shards[i]) })
+		wait.Go(func() { shards[i].existing(ctx, &sub.Shards[i], sub.Shape) })
 	}
 	findings := append(checkNATS(ctx, bus), checkStream(ctx, bus, sub)...)
 	wait.Wait()
@@ -125,17 +126,18 @@ func CheckExisting(ctx context.Context, bus *control.Bus, sub *control.Subscript
 	}
 	findings = append(findings, checkDDL(ctx, sub)...)
 	tables := published(shards)
+	findings = append(findings, shapeNames(sub.Shape, tables, true)...)
 	findings = append(findings, clocks(names, shards, time.Duration(sub.MaxClockSkew))...)
 	for i := range sub.Targets {
 		wait.Go(func() {
-			targets[i] = checkTarget(ctx, &sub.Targets[i], tables, shards, copyWish{creates: sub.CreateTables})
+			targets[i] = checkTarget(ctx, &sub.Targets[i], inStream(sub.Shape, tables), shards, copyWish{creates: sub.CreateTables})
 		})
 	}
 	wait.Wait()
 	return append(findings, slices.Concat(targets...)...)
 }
 
-func (c *shardCheck) existing(ctx context.Context, sh *control.Shard) {
+func (c *shardCheck) existing(ctx context.Context, sh *control.Shard, rules *shape.Shape) {
 	about := "shard " + sh.Name
 	add := func(f ...Finding) {
 		for _, one := range f {
@@ -162,6 +164,9 @@ func (c *shardCheck) existing(ctx context.Context, sh *control.Shard) {
 		add(FaultOf("", err))
 	}
 	if c.tables, err = shardTables(ctx, db, &Spec{Publications: sh.Publications}); err != nil {
+		add(FaultOf("", err))
+	}
+	if err := c.checkShape(ctx, db, about, rules); err != nil {
 		add(FaultOf("", err))
 	}
 	s, err := db.slot(ctx, sh.Slot)

@@ -19,6 +19,7 @@ import (
 	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/mark"
 	"shardcdc/pipeline/pattern"
+	"shardcdc/pipeline/shape"
 )
 
 // Spec says what subscription is wanted. The zero value of each optional field means its default.
@@ -52,6 +53,7 @@ type Spec struct {
 	DDL             string        // default control.DDLIgnore
 	FollowNewTables bool          // see control.Subscription
 	CreateTables    bool          // see control.Subscription
+	Shape           *shape.Shape  // see control.Subscription
 	Retain          time.Duration // messages stay this long at least, and until every target has applied them; 0: for ever
 }
 
@@ -111,6 +113,7 @@ func (s *Spec) subscription() *control.Subscription {
 	sub.MaxClockSkew = control.Duration(s.MaxClockSkew)
 	sub.MemoryBytesMax, sub.SpillBytesMax = s.MemoryBytesMax, s.SpillBytesMax
 	sub.Retain = control.Duration(s.Retain)
+	sub.Shape = s.Shape
 	sub.Copy, sub.DDL, sub.FollowNewTables, sub.CreateTables = s.Copy, s.DDL, s.FollowNewTables, s.CreateTables
 	for _, sh := range s.Shards {
 		sub.Shards = append(sub.Shards, control.Shard{

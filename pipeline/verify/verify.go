@@ -245,6 +245,9 @@ func (v *verifier) scan(ctx context.Context, c *cluster, name tableName, report 
 }
 
 func (v *verifier) plan(ctx context.Context, c *cluster, name tableName) (*plan, error) {
+	if v.cfg.Subscription.Shape.Alters(name.schema, name.name) {
+		return nil, &unfit{"the subscription's rules (--shape) decide what of it is in the stream, so the target's table is no copy of the shards'", "--table with the others, as in --table '-" + name.String() + "'"}
+	}
 	shards := make([]*described, len(c.shards))
 	err := c.eachShard(ctx, func(ctx context.Context, i int, d *database) (err error) {
 		shards[i], err = describePublished(ctx, d, name, v.cfg.Subscription.Shards[i].Publications)
