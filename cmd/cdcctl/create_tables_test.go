@@ -27,7 +27,7 @@ func TestCreateTables(t *testing.T) {
 	w.run(0, append([]string{"create-subscription", "s", "--wait"}, args...)...)
 	w.equal("s")
 	w.sql(w.a, "CREATE TABLE shop.later (id int PRIMARY KEY, v int[])", "INSERT INTO shop.later VALUES (1, '{1}')")
-	w.run(0, "add-table", "s", "shop.later", "--wait")
+	w.run(0, "add-table", "s", "shop.later")
 	w.sql(w.a, "UPDATE shop.later SET v = '{1,2}'", "INSERT INTO shop.empty VALUES (1)")
 	w.run(0, "wait", "s", "--for", "applied")
 	w.equal("s")

@@ -116,8 +116,10 @@ func (e *edit) finish(into *pipeline.Fragment) error {
 	if into.Content != nil {
 		return fmt.Errorf("chunk %s of %s: the fragment that takes it is not in memory", e.c.ID, e.c.Table)
 	}
-	if e.rows > 0 {
+	if len(e.c.Relation.Raw) > 0 || e.rows > 0 { // readers make a table of it, also without rows; one that is not there has no description
 		into.Relations = append(into.Relations, pipeline.RelationUse{Offset: int64(len(into.Body)), Relation: e.c.Relation})
+	}
+	if e.rows > 0 {
 		into.Changes += e.rows
 		into.Ops |= pipeline.OpsOf(pipeline.Read)
 	}
