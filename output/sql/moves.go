@@ -142,8 +142,7 @@ func (e *Encoder) follow(p *plan, fragment int, f *pipeline.Fragment) ([]fate, e
 		}
 		switch c.Op {
 		case pipeline.Insert, pipeline.Update, pipeline.Delete:
-			// A table that is emptied first has no rows from before.
-			if !p.order.tables[tableOf(c.Relation)] && !e.copies.contained(f.Shard, c) {
+			if !p.order.wiped(fragment, i, c) && !e.copies.contained(f.Shard, c) {
 				return fl.follow(uint32(i), c)
 			}
 		}

@@ -13,8 +13,7 @@ import (
 
 // order is what a transaction's TRUNCATEs decide.
 type order struct {
-	last   map[place]int // index of the last TRUNCATE
-	tables map[tableName]bool
+	last map[place]int // index of the last TRUNCATE
 }
 
 // place is a table in a fragment.
@@ -63,7 +62,7 @@ func (e *Encoder) truncates(p *plan, tx *pipeline.Transaction) error {
 			return err
 		}
 	}
-	p.order = order{last: make(map[place]int), tables: make(map[tableName]bool)}
+	p.order = order{last: make(map[place]int)}
 	byFlags := make(map[byte][]string)
 	for _, x := range all {
 		if e.empties(p, x) {
@@ -105,6 +104,5 @@ func (e *Encoder) empties(p *plan, x *emptied) bool {
 	for at, i := range x.at {
 		p.order.last[at] = i
 	}
-	p.order.tables[x.name] = true
 	return true
 }
