@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	natsjs "github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"shardcdc/output"
@@ -256,8 +257,19 @@ func TestWholeUnits(t *testing.T) {
 	if f.Head.First != 5 || f.End.Last != 7 {
 		t.Errorf("after a trim: sequence %d to %d, want 5 to 7", f.Head.First, f.End.Last)
 	}
+	o.publish(1, 1)                                                                                              // 9, 10
+	if err := stream.Purge(ctx, natsjs.WithPurgeSubject(unfinished), natsjs.WithPurgeSequence(10)); err != nil { // as when it was full
+		t.Fatal(err)
+	}
+	if _, _, err := Export(ctx, o.live(), o.sub, filepath.Join(t.TempDir(), "none"), Range{}); !errors.Is(err, ErrNothing) {
+		t.Errorf("an epoch, a gap and half a unit: %v", err)
+	}
+	o.publish(1) // 11
+	if f := open(t, o.export(Range{})); f.Head.First != 11 || f.End.Last != 11 {
+		t.Errorf("behind a gap: sequence %d to %d, want 11", f.Head.First, f.End.Last)
+	}
 	path := filepath.Join(t.TempDir(), "none")
-	if _, _, err := Export(ctx, o.live(), o.sub, path, Range{From: 61}); !errors.Is(err, ErrNothing) {
+	if _, _, err := Export(ctx, o.live(), o.sub, path, Range{From: 999}); !errors.Is(err, ErrNothing) {
 		t.Errorf("nothing: %v", err)
 	}
 	if left, _ := filepath.Glob(path + "*"); left != nil {
@@ -297,4 +309,31 @@ func TestResume(t *testing.T) {
 	}
 	_, last := o.live().Borders()
 	same(t, "imported", messages(t, s, 1, last, "copy"), messages(t, o.live(), 1, last, "bank"))
+}
+
+// Who else writes into the stream meanwhile is noticed, and nothing is stored behind that.
+func TestAlone(t *testing.T) {
+	o := newOrigin(t, format.Format{Name: format.JSON, JSON: format.JSONOptions{Layout: format.ByRow}})
+	o.publish(1200)
+	path := o.export(Range{})
+	there := natstest.Bus(t)
+	var foreign uint64
+	_, err := Import(t.Context(), there, open(t, path), Options{Progress: func(pipeline.Seq) {
+		if foreign > 0 {
+			return
+		}
+		ack, err := there.JS.Publish(t.Context(), "cdc.bank.public.accounts", []byte("{}"))
+		if err != nil {
+			t.Error(err)
+		}
+		foreign = ack.Sequence
+	}})
+	wants(t, err, "wrong last sequence")
+	s, err := reading.Live(t.Context(), there.JS, "bank")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, last := s.Borders(); uint64(last) != foreign {
+		t.Errorf("the stream ends at %d, want %d", last, foreign)
+	}
 }

@@ -101,7 +101,6 @@ func (r *Reader) add(m *Message) ([]*Transaction, error) {
 	}
 	r.whole = r.whole || !inUnit || before+1 >= r.began
 	if !r.whole { // the reading began in the middle of a unit
-		r.whole = m.Ends()
 		return nil, nil
 	}
 	if !r.carries(m) {
