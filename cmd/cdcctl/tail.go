@@ -10,6 +10,7 @@ import (
 
 	"shardcdc/cmd/cli"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/reading"
 	"shardcdc/pipeline/wire"
 )
@@ -20,6 +21,7 @@ type tailFlags struct {
 	follow                   bool
 	count                    int
 	form                     string
+	sql                      format.SQLOptions
 }
 
 func tailCommand() *cobra.Command {
@@ -36,11 +38,12 @@ it ends at the stream's present end, with --to-csn behind that CSN; then it begi
 otherwise. Rows that were published one by one are shown together, when their transaction is complete.
 
 --format json prints one JSON text per line, in the shape that docs/formats.md describes; docs/inspecting.md says what it is
-for streams in the flavour debezium and of the format sql. It reads and leaves no trace.
+for streams in the flavour debezium and of the format sql. --format sql prints statements that psql or mysql can be fed with, of
+streams of the formats internal and sql (docs/formats.md). It reads and leaves no trace.
 
 Exit codes: 0 shown, or ended by ctrl-C; 1 the stream cannot be read, or there is no such subscription; 2 called in a
 wrong way.`,
-		Example: "  cdcctl tail bank\n  cdcctl tail bank --from-csn 0 --count 10\n  cdcctl tail bank --from-time 15m --follow=false\n  cdcctl tail bank --follow=false --format json | jq .gid\n  cdcctl tail --file bank.cdc",
+		Example: "  cdcctl tail bank\n  cdcctl tail bank --from-csn 0 --count 10\n  cdcctl tail bank --from-time 15m --follow=false\n  cdcctl tail bank --follow=false --format json | jq .gid\n  cdcctl tail bank --from-csn 0 --follow=false --format sql --sql-dialect mysql | mysql bank\n  cdcctl tail --file bank.cdc",
 		Args:    where.args(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, err := flags.tail(cmd, &where)
@@ -64,7 +67,10 @@ wrong way.`,
 	f.Uint64Var(&flags.fromSeq, "from-seq", 0, "begin at this sequence of the stream, or at the next beginning of a transaction")
 	f.BoolVar(&flags.follow, "follow", true, "go on with what is published later")
 	f.IntVar(&flags.count, "count", 0, "end after this many transactions; 0: never")
-	f.StringVar(&flags.form, "format", "text", "text for people, json for programs")
+	f.StringVar(&flags.form, "format", "text", "text for people, json for programs, sql for databases")
+	f.StringVar(&flags.sql.Dialect, "sql-dialect", "", "of --format sql: postgresql (the default), or mysql (also for MariaDB)")
+	f.BoolVar(&flags.sql.Idempotent, "sql-idempotent", false, "of --format sql: statements that may be run again")
+	f.BoolVar(&flags.sql.CreateTables, "sql-create-tables", false, "of --format sql: CREATE TABLE IF NOT EXISTS in front of a table's first change")
 	where.add(f)
 	return cmd
 }
@@ -72,10 +78,17 @@ wrong way.`,
 // tail makes what the flags ask for.
 func (f *tailFlags) tail(cmd *cobra.Command, where *stored) (*tail, error) {
 	t := &tail{w: cmd.OutOrStdout(), count: f.count, follow: f.follow && !where.offline()}
-	if f.form != "text" && f.form != "json" {
-		return nil, cli.Usagef("--format %q is unknown. Try: --format text or --format json", f.form)
+	if f.form != "text" && f.form != "json" && f.form != format.SQL {
+		return nil, cli.Usagef("--format %q is unknown. Try: --format text, --format json or --format sql", f.form)
 	}
-	t.form = f.form
+	t.form, t.sql = f.form, f.sql
+	choices := format.Format{SQL: f.sql}
+	if f.form == format.SQL {
+		choices.Name = format.SQL
+	}
+	if err := choices.Validate(); err != nil {
+		return nil, cli.Usagef("%w", err)
+	}
 	if f.count < 0 {
 		return nil, cli.Usagef("--count %d is negative", f.count)
 	}
@@ -138,6 +151,7 @@ type tail struct {
 	follow bool
 	count  int
 	form   string
+	sql    format.SQLOptions
 	w      io.Writer
 
 	shown int
@@ -145,6 +159,9 @@ type tail struct {
 
 func (t *tail) run(ctx context.Context) error {
 	show, err := newShower(t.form, t.stream.sub)
+	if t.form == format.SQL {
+		show, err = newStatements(t.sql, t.stream.sub)
+	}
 	if err != nil {
 		return err
 	}
