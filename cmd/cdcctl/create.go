@@ -68,7 +68,7 @@ func (s *specFlags) addSources(f *pflag.FlagSet) {
 	f.Var(&s.tables, "tables", "tables to capture, as patterns like public.* or app.order_*; a leading - excludes (default public.*)")
 	f.Var(&s.publications, "publication", "use this publication of every shard instead of making one for --tables (repeatable)")
 	f.StringVar(&s.slot, "slot", "", "use this slot of every shard instead of making one; it must be of pgoutput with two_phase")
-	f.StringArrayVar(&s.targets, "target", nil, "DSN, or NAME=DSN, of a database to replay on (repeatable)")
+	f.StringArrayVar(&s.targets, "target", nil, "DSN, or NAME=DSN, of a database to replay on (postgres://…, mysql://…), or of a folder of files (file:///…) (repeatable)")
 	f.BoolVar(&s.copyData, "copy-data", true, "copy the rows that the tables hold already; false: the stream begins with the transactions from now on")
 	addTargetRows(f, &s.targetRows, mark.TargetFail)
 	f.BoolVar(&s.createTables, "create-tables", false, createHelp)
