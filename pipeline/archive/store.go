@@ -2,6 +2,9 @@ package archive
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/minio/highwayhash"
 	"github.com/nats-io/nats.go"
 
 	"shardcdc/pipeline/control"
@@ -27,6 +31,8 @@ const (
 	storeFolder   = "jetstream"
 	storeAccount  = "$G" // of a server without accounts
 	storeStreams  = "streams"
+	storeMeta     = "meta.inf" // a stream's configuration
+	storeSum      = "meta.sum" // its checksum
 	storeKey      = "meta.key" // of an encrypted stream
 	catalogStream = "KV_CDC_SUBSCRIPTIONS"
 )
@@ -96,8 +102,11 @@ func copyStore(ctx context.Context, dir, to, subscription string) (err error) {
 		return inUse("process " + pid)
 	}
 	for _, name := range []string{wire.StreamName(subscription), catalogStream} {
-		from := filepath.Join(account, storeStreams, name)
-		if err := copyStream(ctx, from, filepath.Join(to, storeFolder, storeAccount, storeStreams, name)); err != nil {
+		from, into := filepath.Join(account, storeStreams, name), filepath.Join(to, storeFolder, storeAccount, storeStreams, name)
+		if err := copyStream(ctx, from, into); err != nil {
+			return err
+		}
+		if err := standAlone(into, name); err != nil {
 			return err
 		}
 	}
@@ -191,6 +200,38 @@ func copyStream(ctx context.Context, from, to string) error {
 		return inUse("a server that writes to it")
 	}
 	return nil
+}
+
+// standAlone makes the copy of a replicated stream one that a server alone takes: its configuration and the checksum beside it.
+func standAlone(folder, stream string) error {
+	path := filepath.Join(folder, storeMeta)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var meta map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &meta); err != nil {
+		return fmt.Errorf("stream %s: %s: %w", stream, storeMeta, err)
+	}
+	if string(meta["num_replicas"]) == "1" {
+		return nil
+	}
+	meta["num_replicas"] = json.RawMessage("1")
+	if raw, err = json.Marshal(meta); err != nil {
+		return err
+	}
+	key := sha256.Sum256([]byte(stream))
+	sum, err := highwayhash.New64(key[:])
+	if err != nil {
+		return err
+	}
+	if _, err := sum.Write(raw); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(folder, storeSum), []byte(hex.EncodeToString(sum.Sum(nil))), 0o600)
 }
 
 // filesOf are the files below a folder, without consumers'.

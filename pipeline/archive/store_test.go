@@ -2,11 +2,16 @@ package archive
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -15,6 +20,7 @@ import (
 	"shardcdc/pipeline/embedded"
 	"shardcdc/pipeline/embedded/natstest"
 	"shardcdc/pipeline/format"
+	"shardcdc/pipeline/pause/pausetest"
 	"shardcdc/pipeline/reading"
 )
 
@@ -114,4 +120,75 @@ func TestStoreOfOthers(t *testing.T) {
 	}
 	_, err := OpenStore(context.Background(), dir, "bank")
 	wants(t, err, "in use by process")
+}
+
+// startCluster starts a server on each store directory, and does not wait for a leader.
+func startCluster(t *testing.T, dirs []string) (peers []*server.Server) {
+	t.Helper()
+	var routes []*url.URL
+	ports := make([]int, len(dirs))
+	for i := range dirs {
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports[i] = free.Addr().(*net.TCPAddr).Port
+		routes = append(routes, &url.URL{Scheme: "nats", Host: free.Addr().String()})
+		if err := free.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, dir := range dirs {
+		srv, err := server.NewServer(&server.Options{
+			ServerName: fmt.Sprintf("n%d", i), JetStream: true, StoreDir: dir, Routes: routes, NoSigs: true, Host: "127.0.0.1", Port: server.RANDOM_PORT,
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: ports[i]},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go srv.Start()
+		t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+		peers = append(peers, srv)
+	}
+	return peers
+}
+
+// The store of one server of a cluster is read, too.
+func TestStoreOfCluster(t *testing.T) {
+	dirs := []string{t.TempDir(), t.TempDir(), t.TempDir()}
+	peers := startCluster(t, dirs)
+	var bus *control.Bus
+	pausetest.Within(time.Minute, t, "the cluster has a leader", func() (ok bool) {
+		var err error
+		bus, err = control.Connect(t.Context(), control.Connection{URL: peers[0].ClientURL(), Name: "test", Replicas: 3})
+		return err == nil
+	})
+	defer bus.Close()
+	o := newOrigin(t, format.Format{Name: format.Internal})
+	o.publish(5)
+	path := o.export(Range{})
+	pausetest.Within(time.Minute, t, "it is imported", func() bool {
+		_, err := Import(t.Context(), bus, open(t, path), Options{})
+		if err != nil {
+			t.Log(err) // while leaders are elected
+		}
+		return err == nil
+	})
+	for _, p := range peers {
+		p.Shutdown()
+		p.WaitForShutdown()
+	}
+	for _, dir := range dirs {
+		s, err := OpenStore(t.Context(), dir, "bank")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream, err := reading.Live(t.Context(), s.Bus.JS, "bank")
+		if err == nil {
+			same(t, "the copy", messages(t, stream, 1, 2, "bank"), messages(t, o.live(), 1, 2, "bank"))
+		}
+		if err := errors.Join(err, s.Close()); err != nil {
+			t.Error(err)
+		}
+	}
 }
