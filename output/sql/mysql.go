@@ -17,7 +17,6 @@ func (mySQL) settings() string {
 	return `SET NAMES utf8mb4;
 SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO';
 SET SESSION time_zone = '+00:00';
-SET SESSION explicit_defaults_for_timestamp = 1;
 SET SESSION foreign_key_checks = 0;
 SET SESSION unique_checks = 1;
 `
