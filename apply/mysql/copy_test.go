@@ -163,6 +163,20 @@ func TestCopyTargetRows(t *testing.T) {
 	w.want("SELECT id FROM t", "1")
 }
 
+// A copied row takes the place of the one with its key, not of one that has another value of it by chance.
+func TestCopyMeetsAnotherIndex(t *testing.T) {
+	w := newWorld(t, 1)
+	w.source("CREATE TABLE t (id int PRIMARY KEY, u int); INSERT INTO t VALUES (1, 10)")
+	w.exec("CREATE TABLE t (id INT PRIMARY KEY, u INT UNIQUE); INSERT INTO t VALUES (5, 10)")
+	w.capture()
+	all := tables(true, "t")
+	w.must(w.begin(mark.TargetMerge, all...))
+	if b := w.blocked([]*pipeline.Transaction{w.chunk(0, all[0], "true")}); b.Row != "(id)=(1)" || !strings.Contains(b.Error(), "Duplicate entry '10'") {
+		t.Error(b)
+	}
+	w.want("SELECT id, u FROM t", "5|10")
+}
+
 // Of a table without a key, what a shard does before its rows arrive is contained in them; also a TRUNCATE.
 func TestCopyKeyless(t *testing.T) {
 	w := newWorld(t, 2)

@@ -39,6 +39,9 @@ func (c *Cluster) subscribeWithCopy(spec subscribe.Spec) {
 	if spec.Format.Name != "" {
 		args = append(args, "--format", spec.Format.Name)
 	}
+	if spec.CreateTables {
+		args = append(args, "--create-tables")
+	}
 	args = append(args, c.options.CopyArgs...)
 	if spec.Retain != 0 {
 		args = append(args, "--retain", spec.Retain.String())
@@ -69,7 +72,7 @@ type Verdict struct {
 // ProvesEqual lets cdcctl verify compare source and target.
 func (c *Cluster) ProvesEqual() {
 	c.t.Helper()
-	text := c.Cdcctl("verify", c.Sub.Name, "-o", "json")
+	text := c.Cdcctl("verify", c.Sub.Name, "--target", TargetName, "-o", "json")
 	var v Verdict
 	if err := json.NewDecoder(strings.NewReader(text[max(strings.Index(text, "{"), 0):])).Decode(&v); err != nil {
 		c.t.Fatalf("cdcctl verify: %v: %s", err, text)
