@@ -45,11 +45,13 @@ type Encoder struct {
 	buf      []byte
 	tx       transaction
 	of       *pipeline.Fragment
+	end      string // of the fragment, as a number
 	walker   pipeline.Walker
 	each     func(*pipeline.Change) error
 	values   [2][]pipeline.Value // scratch
 	old, new []pipeline.Value    // of the row; nil: it has none
-	scratch  []byte
+	scratch  []byte              // of keys
+	escaped  []byte              // scratch of ascii
 }
 
 var _ output.Encoder = (*Encoder)(nil)
@@ -174,7 +176,11 @@ func (e *Encoder) change(c *pipeline.Change) error {
 	return nil
 }
 
-func (e *Encoder) write(s string) { e.buf = append(e.buf, s...) }
+func (e *Encoder) write(parts ...string) {
+	for _, s := range parts {
+		e.buf = append(e.buf, s...)
+	}
+}
 
 func (e *Encoder) number(n int64) { e.buf = strconv.AppendInt(e.buf, n, 10) }
 

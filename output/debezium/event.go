@@ -2,7 +2,6 @@ package debezium
 
 import (
 	"errors"
-	"strconv"
 
 	"shardcdc/output"
 	"shardcdc/pipeline"
@@ -145,7 +144,7 @@ func (e *Encoder) key(t *table, values, others []pipeline.Value) ([]output.Heade
 		b = append(b, '}')
 	}
 	e.scratch = b
-	return []output.Header{{Name: wire.HeaderKey, Value: string(ascii(nil, b))}}, nil
+	return []output.Header{{Name: wire.HeaderKey, Value: e.ascii(b)}}, nil
 }
 
 // event writes the envelope of a row.
@@ -162,7 +161,7 @@ func (e *Encoder) event(t *table, op, snapshot string, before, after []pipeline.
 	}
 	e.source(snapshot, t.source, e.tx.events+1)
 	e.place(t.collection)
-	e.write(`,"op":"` + op + `","ts_ms":`)
+	e.write(`,"op":"`, op, `","ts_ms":`)
 	e.number(e.tx.millis)
 	e.write(e.tx.times)
 	e.write("}")
@@ -205,7 +204,7 @@ func (e *Encoder) object(t *table, values, old []pipeline.Value) (unchanged stri
 	}
 	e.write("}")
 	if unchanged != "" {
-		unchanged = string(ascii([]byte{'['}, []byte(unchanged[1:]+"]")))
+		unchanged = e.ascii([]byte("[" + unchanged[1:] + "]"))
 	}
 	return unchanged, nil
 }
@@ -213,24 +212,24 @@ func (e *Encoder) object(t *table, values, old []pipeline.Value) (unchanged stri
 // source writes the source block. sequence is the event's place in the stream's order: that of its transaction, and its place
 // there.
 func (e *Encoder) source(snapshot, table string, order int64) {
-	csn, parts := e.tx.CSN.String(), e.sources[e.of.Shard]
-	e.write(`,"source":{"version":"` + version + `","connector":"postgresql","name":` + e.name + `,"ts_ms":`)
+	csn, parts := e.tx.csn, e.sources[e.of.Shard]
+	e.write(`,"source":{"version":"`, version, `","connector":"postgresql","name":`, e.name, `,"ts_ms":`)
 	e.number(e.tx.millis)
-	e.write(`,"snapshot":"` + snapshot + `"` + parts[0] + csn + `\",\"`)
+	e.write(`,"snapshot":"`, snapshot, `"`, parts[0], csn, `\",\"`)
 	e.number(order)
-	e.write(`\"]"` + e.tx.times + table + `,"txId":`)
+	e.write(`\"]"`, e.tx.times, table, `,"txId":`)
 	if snapshot == streamed {
 		e.number(int64(e.of.XID))
 	} else {
 		e.write("null")
 	}
-	e.write(`,"lsn":` + strconv.FormatUint(uint64(e.of.End), 10) + `,"xmin":null,"csn":"` + csn + `"` + parts[1])
+	e.write(`,"lsn":`, e.end, `,"xmin":null,"csn":"`, csn, `"`, parts[1])
 }
 
 // place writes the transaction block of an event.
 func (e *Encoder) place(collection string) {
 	total, inCollection := e.tx.count(collection)
-	e.write(`,"transaction":{"id":` + e.tx.id + `,"total_order":`)
+	e.write(`,"transaction":{"id":`, e.tx.id, `,"total_order":`)
 	e.number(total)
 	e.write(`,"data_collection_order":`)
 	e.number(inCollection)
@@ -272,11 +271,11 @@ func (e *Encoder) message(c *pipeline.Change) error {
 	if err != nil {
 		return err
 	}
-	e.write(e.messageSchema + `{"op":"m","ts_ms":`)
+	e.write(e.messageSchema, `{"op":"m","ts_ms":`)
 	e.number(e.tx.millis)
 	e.source(streamed, `,"schema":"","table":""`, e.tx.events+1)
 	e.place(messageCollection)
-	e.write(`,"message":{"prefix":` + string(prefix) + `,"content":`)
+	e.write(`,"message":{"prefix":`, string(prefix), `,"content":`)
 	if e.buf, err = e.content.write(e.buf, []byte(`\x`+hexOf(c.Content))); err != nil {
 		return err
 	}
@@ -287,18 +286,18 @@ func (e *Encoder) message(c *pipeline.Change) error {
 	if e.messageKeySchema != "" {
 		key = append(key, '}')
 	}
-	return e.put(wire.MessageTokens, []output.Header{{Name: wire.HeaderKey, Value: string(ascii(nil, key))}}, false)
+	return e.put(wire.MessageTokens, []output.Header{{Name: wire.HeaderKey, Value: e.ascii(key)}}, false)
 }
 
 // mark writes a mark.
 func (e *Encoder) mark(tokens, op string, content []byte) error {
-	e.write(`{"csn":"` + e.tx.CSN.String() + `","gid":`)
+	e.write(`{"csn":"`, e.tx.csn, `","gid":`)
 	if err := e.gid(); err != nil {
 		return err
 	}
-	e.write(`,"commit_time":"` + e.tx.CommitTime.String() + `","shard":` + quote(e.conf.Shards[e.of.Shard].Name) + `,"xid":`)
+	e.write(`,"commit_time":"`, e.tx.CommitTime.String(), `","shard":`, quote(e.conf.Shards[e.of.Shard].Name), `,"xid":`)
 	e.number(int64(e.of.XID))
-	e.write(`,"lsn":"` + e.of.End.String() + `","op":"` + op + `",`)
+	e.write(`,"lsn":"`, e.of.End.String(), `","op":"`, op, `",`)
 	e.buf = append(e.buf, content[1:]...)
 	return e.put(tokens, nil, false)
 }

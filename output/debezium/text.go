@@ -47,9 +47,14 @@ func quote(s string) string {
 	return string(b)
 }
 
-// ascii writes JSON with escapes for everything that is not printable ASCII: not every client takes other bytes in a header.
+// ascii is JSON with escapes for everything that is not printable ASCII: not every client takes other bytes in a header.
 // In JSON they stand within strings only.
-func ascii(dst, json []byte) []byte {
+func (e *Encoder) ascii(json []byte) string {
+	e.escaped = appendASCII(e.escaped[:0], json)
+	return string(e.escaped)
+}
+
+func appendASCII(dst, json []byte) []byte {
 	for len(json) > 0 {
 		r, n := utf8.DecodeRune(json)
 		json = json[n:]

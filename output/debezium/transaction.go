@@ -12,6 +12,7 @@ import (
 // transaction is what the events of one transaction share.
 type transaction struct {
 	*pipeline.Transaction
+	csn    string
 	id     string // as a JSON string
 	millis int64  // of the commit, since 1970
 	times  string // ts_us and ts_ns
@@ -31,7 +32,8 @@ func (t *transaction) begin(tx *pipeline.Transaction) {
 	t.Transaction = tx
 	t.millis = tx.CommitTime.Time().UnixMilli()
 	t.times = `,"ts_us":` + strconv.FormatInt(micros, 10) + `,"ts_ns":` + strconv.FormatInt(micros*1000, 10)
-	t.id = `"` + tx.CSN.String() + ":" + strconv.FormatUint(uint64(tx.Fragments[0].End), 10) + `"`
+	t.csn = tx.CSN.String()
+	t.id = `"` + t.csn + ":" + strconv.FormatUint(uint64(tx.Fragments[0].End), 10) + `"`
 	t.events = 0
 	for _, c := range t.order {
 		c.events = 0
@@ -72,7 +74,7 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN) e
 		return err
 	}
 	for _, f := range tx.Fragments {
-		e.of = f
+		e.of, e.end = f, strconv.FormatUint(uint64(f.End), 10)
 		if err := e.walker.Walk(f, e.each); err != nil {
 			return err
 		}
@@ -84,7 +86,7 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN) e
 func (e *Encoder) boundary(status string, previous pipeline.CSN) error {
 	end := status == "END"
 	e.write(e.boundarySchema)
-	e.write(`{"status":"` + status + `","id":` + e.tx.id + `,"event_count":`)
+	e.write(`{"status":"`, status, `","id":`, e.tx.id, `,"event_count":`)
 	if end {
 		e.number(e.tx.events)
 		e.write(`,"data_collections":[`)
@@ -92,7 +94,7 @@ func (e *Encoder) boundary(status string, previous pipeline.CSN) error {
 			if i > 0 {
 				e.write(",")
 			}
-			e.write(`{"data_collection":` + quote(c.name) + `,"event_count":`)
+			e.write(`{"data_collection":`, quote(c.name), `,"event_count":`)
 			e.number(c.events)
 			e.write("}")
 		}
@@ -102,7 +104,7 @@ func (e *Encoder) boundary(status string, previous pipeline.CSN) error {
 	}
 	e.write(`,"ts_ms":`)
 	e.number(e.tx.millis)
-	e.write(`,"csn":"` + e.tx.CSN.String() + `","previous":"` + previous.String() + `","gid":`)
+	e.write(`,"csn":"`, e.tx.csn, `","previous":"`, previous.String(), `","gid":`)
 	if err := e.gid(); err != nil {
 		return err
 	}
