@@ -22,7 +22,6 @@ type debeziumReader struct {
 	t        *testing.T
 	balances map[int64]int64 // by account
 	pending  []debeziumEvent
-	of       string // the writer's epoch
 	open     string // transaction that has begun
 	ended    pipeline.CSN
 	sum      int64 // of all balances
