@@ -228,9 +228,48 @@ func (p *permitted) reader(t *testing.T) {
 			t.Errorf("%d messages on %s", subjects[want], want)
 		}
 	}
+	t.Run("Go", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "consumer")
+		if out, err := exec.Command("go", "build", "-o", path, "shardcdc/docs/consumers/go").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		p.example(t, path, "-behind-csn", "1", "-nats", p.url, "-dsn", p.c.TargetDSN())
+	})
+	t.Run("Node", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "node")
+		p.example(t, installNode(t, dir), filepath.Join(dir, "consumer.js"), "--nats", p.url, "--dsn", p.c.TargetDSN())
+	})
 	mustRefuse(t, nc, refused, append(hostile("CDC_bank"),
 		"$JS.API.STREAM.INFO.CDC_twin", "$JS.API.CONSUMER.CREATE.CDC_twin.mine", "$JS.API.STREAM.MSG.GET.CDC_twin", "$JS.API.DIRECT.GET.CDC_twin.cdc.twin._tx",
 	), others...)
+}
+
+// example runs an example as the reader, until it has read the stream.
+func (p *permitted) example(t *testing.T, path string, args ...string) {
+	t.Helper()
+	prog, err := program.Start(program.Options{
+		Name: "example", Path: path, Args: args, Log: filepath.Join(t.TempDir(), "log"),
+		Env: []string{"NATS_USER=reader", "NATS_PASSWORD=" + password("reader")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := prog.Kill(); err != nil {
+			t.Error(err)
+		}
+	}()
+	harness.Until(p.c.Ctx, t, "the example has read the stream", func() (bool, string) {
+		if !prog.Running() {
+			t.Fatalf("it ended: %v; refused: %q", prog.Err(), p.refused())
+		}
+		if p.c.Query(p.c.TargetDSN(), "SELECT (to_regclass('consumed') IS NOT NULL)::text") == "false" {
+			return false, "it has no tables yet"
+		}
+		csn := p.c.Query(p.c.TargetDSN(), "SELECT coalesce(max(csn), 'none') FROM consumed WHERE csn <> '0'")
+		return csn != "none", "it has read nothing"
+	})
+	p.c.Query(p.c.TargetDSN(), "WITH gone AS (DELETE FROM consumed) SELECT 'done'")
 }
 
 // accounts reads its table through the consumer that was made for it.

@@ -22,7 +22,7 @@ import (
 )
 
 func main() {
-	url := flag.String("nats", nats.DefaultURL, "NATS server, with user:password@ where it wants them")
+	url := flag.String("nats", nats.DefaultURL, "NATS server; NATS_USER and NATS_PASSWORD in the environment, where it wants them")
 	name := flag.String("subscription", "bank", "subscription")
 	dsn := flag.String("dsn", "postgres://localhost/consumer", "database of the consumer")
 	behind := flag.Uint64("behind-csn", 0, "the database has everything up to this CSN: for its first start, and until it has got further")
@@ -41,7 +41,8 @@ func run(ctx context.Context, url, name, dsn string, behind uint64) error {
 		return err
 	}
 	defer db.Close(context.WithoutCancel(ctx))
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.CustomInboxPrefix("_INBOX_reader"))
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.CustomInboxPrefix("_INBOX_reader"),
+		nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD")))
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,8 @@ await db.query(`
 await db.query("INSERT INTO consumed VALUES ($1, '0', 0) ON CONFLICT DO NOTHING", [stream]);
 let { csn, seq } = (await db.query("SELECT csn, seq FROM consumed WHERE stream = $1", [stream])).rows[0];
 
-const nc = await connect({ servers: flags.nats, maxReconnectAttempts: -1, inboxPrefix: "_INBOX_reader" });
+const { NATS_USER: user, NATS_PASSWORD: pass } = process.env; // where the server wants them
+const nc = await connect({ servers: flags.nats, user, pass, maxReconnectAttempts: -1, inboxPrefix: "_INBOX_reader" });
 const consumer = await jetstream(nc).consumers.get(stream, {
   filter_subjects: [accounts, ends, epochs],
   deliver_policy: DeliverPolicy.StartSequence,

@@ -15,6 +15,7 @@ Any error ends it; let something start it again (systemd: Restart=always). It go
 
 import asyncio
 import json
+import os
 import sqlite3
 import sys
 
@@ -101,7 +102,8 @@ async def main(url, name, path):
     from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
     consumer = Consumer(name, path)
-    nc = await nats.connect(url, max_reconnect_attempts=-1, inbox_prefix="_INBOX_reader")
+    user, password = os.environ.get("NATS_USER"), os.environ.get("NATS_PASSWORD")  # where the server wants them
+    nc = await nats.connect(url, user=user, password=password, max_reconnect_attempts=-1, inbox_prefix="_INBOX_reader")
     subscription = await nc.jetstream().pull_subscribe(
         consumer.transactions,
         stream=consumer.stream,

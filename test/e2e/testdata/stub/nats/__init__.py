@@ -11,7 +11,7 @@ from . import errors
 from .js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 
-async def connect(servers, *, max_reconnect_attempts, inbox_prefix):
+async def connect(servers, *, user, password, max_reconnect_attempts, inbox_prefix):
     return SimpleNamespace(jetstream=JetStream)
 
 
