@@ -92,7 +92,7 @@ func keptSkips(ctx context.Context, bus *control.Bus, sub *control.Subscription)
 			return nil, err
 		}
 		if n > 0 {
-			kept = append(kept, fmt.Sprintf("target %s: table cdc.skipped, with %s that it was told to leave out", t.Name, plural(n, "transaction")))
+			kept = append(kept, fmt.Sprintf("target %s: %s, with %s that it was told to leave out", t.Name, skippedPlace(sub, t.Name), plural(n, "transaction")))
 		}
 	}
 	return kept, nil

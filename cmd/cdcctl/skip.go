@@ -13,6 +13,7 @@ import (
 	"shardcdc/cmd/cli"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
+	"shardcdc/pipeline/dsn"
 )
 
 // blocked is the state of a worker that its target refuses.
@@ -29,7 +30,7 @@ func skipCommand() *cobra.Command {
 		Short: "Leave out the one transaction that a target refuses, for good",
 		Long: `Tells the apply worker of a target to leave out the transaction that it is stuck at, all of it, on every table: the
 target then differs from the shards there. It works only for the transaction that cdcctl status shows as blocked. The
-order is recorded for ever in cdcctl history, and in the table cdc.skipped of the target.
+order is recorded for ever in cdcctl history, and on the target: in its table cdc.skipped, or in the index of its folder.
 
 The other way is to repair: mend the target (a constraint, a missing table, a row that is in the way), and the worker
 goes on by itself within a second.
@@ -108,8 +109,25 @@ func (s *skipping) run(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("Target %s left out the transaction that it refused: %s.\n"+
-		"Its table cdc.skipped says what it lacks. The rows, while the stream keeps them: cdcctl tail %s --from-csn %s --count 1 --follow=false",
-		s.target, what, s.sub.Name, s.csn), nil
+		"Its %s says what it lacks. The rows, while the stream keeps them: cdcctl tail %s --from-csn %s --count 1 --follow=false",
+		s.target, what, skippedPlace(s.sub, s.target), s.sub.Name, s.csn), nil
+}
+
+// skippedPlace is where a target says what it lacks. One that the catalog does not name is taken for a database.
+func skippedPlace(sub *control.Subscription, target string) string {
+	for _, t := range sub.Targets {
+		if t.Name != target {
+			continue
+		}
+		switch dsn.KindOf(t.DSN) {
+		case dsn.Files:
+			return "index"
+		case dsn.MySQL:
+			return "table cdc_skipped"
+		case dsn.PostgreSQL:
+		}
+	}
+	return "table cdc.skipped"
 }
 
 // chooseTarget takes the only one when none is given. One that the catalog does not name may have a worker of its own
