@@ -120,7 +120,7 @@ func (w *world) offline(t *testing.T, all string, csns []string) {
 	}
 	w.wants(w.run(0, on("import", file, "--name", "copy")...).out, "had all of it", "0 messages were new")
 	w.wants(w.run(0, on("status", "copy")...).out, "copy: imported; nothing captures it here", "no worker")
-	w.wants(w.run(0, on("list")...).out, "copy")
+	w.wants(w.run(0, on("list")...).out, "copy", "active, imported")
 	for _, refused := range [][]string{{"check", "copy"}, {"add-table", "copy", "public.x"}, {"wait", "copy", "--for", "published"}, {"verify", "copy"}} {
 		w.wants(w.run(1, on(refused...)...).err, "subscription copy was imported: its shards are elsewhere. Try: ")
 	}

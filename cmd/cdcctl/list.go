@@ -65,7 +65,15 @@ func printList(cmd *cobra.Command, entries []control.Entry, asJSON bool) error {
 		for _, t := range e.Targets {
 			targets = append(targets, t.Name)
 		}
-		lines = append(lines, cells(e.Name, e.State, e.Format, strings.Join(shards, ","), strings.Join(targets, ","), e.Created.UTC().Format("2006-01-02 15:04:05Z")))
+		lines = append(lines, cells(e.Name, stateText(e.Subscription), e.Format, strings.Join(shards, ","), strings.Join(targets, ","), e.Created.UTC().Format("2006-01-02 15:04:05Z")))
 	}
 	return table(cmd.OutOrStdout(), lines...)
+}
+
+// stateText is a subscription's state for people.
+func stateText(s *control.Subscription) string {
+	if s.Imported {
+		return string(s.State) + ", imported"
+	}
+	return string(s.State)
 }

@@ -85,7 +85,7 @@ func findOne(ctx context.Context, s *storedStream, csn pipeline.CSN) (one oneTra
 		} else {
 			next = t
 		}
-		return reading.Stop
+		return reading.ErrStop
 	})
 	switch {
 	case err != nil:

@@ -174,13 +174,13 @@ func (t *tail) run(ctx context.Context) error {
 			return err
 		}
 		if t.shown++; t.shown == t.count {
-			return reading.Stop
+			return reading.ErrStop
 		}
 		return nil
 	})
 }
 
-// each calls fn with every transaction from a position on, up to a CSN (0: without end), until it returns reading.Stop.
+// each calls fn with every transaction from a position on, up to a CSN (0: without end), until it returns reading.ErrStop.
 func (s *storedStream) each(ctx context.Context, reader *reading.Reader, from reading.Position, to pipeline.CSN, follow bool, fn func(*reading.Transaction) error) error {
 	first, err := reading.First(ctx, s.source, from)
 	if err != nil {
@@ -193,7 +193,7 @@ func (s *storedStream) each(ctx context.Context, reader *reading.Reader, from re
 		}
 		for _, tx := range txs {
 			if to > 0 && tx.CSN > to {
-				return reading.Stop
+				return reading.ErrStop
 			}
 			if !from.Includes(tx) {
 				continue
@@ -206,7 +206,7 @@ func (s *storedStream) each(ctx context.Context, reader *reading.Reader, from re
 			if err != nil {
 				return err
 			}
-			return reading.Stop
+			return reading.ErrStop
 		}
 		return nil
 	})

@@ -32,7 +32,6 @@ type origin struct {
 	bus  *control.Bus
 	sub  *control.Subscription
 	pub  *jetstream.Publisher
-	at   pipeline.Checkpoint
 	last pipeline.CSN
 }
 

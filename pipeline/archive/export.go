@@ -87,7 +87,7 @@ func (e *export) copy(ctx context.Context, w *Writer) error {
 			return err
 		}
 		if m.Seq >= e.last || e.upTo > 0 && max(e.csn, e.watermark) >= e.upTo {
-			return reading.Stop
+			return reading.ErrStop
 		}
 		return nil
 	})
@@ -167,9 +167,9 @@ func firstWhole(ctx context.Context, s reading.Source, begin, last pipeline.Seq)
 		switch {
 		case m.Seq > last:
 			found = 0
-			return reading.Stop
+			return reading.ErrStop
 		case m.Ends() && known:
-			return reading.Stop
+			return reading.ErrStop
 		case m.Ends():
 			known, found = true, 0
 		}

@@ -226,7 +226,7 @@ func (f *File) Read(ctx context.Context, from pipeline.Seq, _ bool, fn func(*rea
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := fn(m); errors.Is(err, reading.Stop) {
+		if err := fn(m); errors.Is(err, reading.ErrStop) {
 			return nil
 		} else if err != nil {
 			return err

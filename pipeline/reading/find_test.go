@@ -41,7 +41,7 @@ func (s memory) Read(_ context.Context, from pipeline.Seq, _ bool, fn func(*Mess
 		if m.Seq < from {
 			continue
 		}
-		if err := fn(m); errors.Is(err, Stop) {
+		if err := fn(m); errors.Is(err, ErrStop) {
 			return nil
 		} else if err != nil {
 			return err

@@ -45,15 +45,15 @@ type Source interface {
 	// Get reads one message; ErrGone when it is not there.
 	Get(ctx context.Context, seq pipeline.Seq) (*Message, error)
 	// Read calls fn with every message from a sequence on, in order, up to the last one, or with follow also with those
-	// that come later. It ends without an error when fn returns Stop.
+	// that come later. It ends without an error when fn returns ErrStop.
 	Read(ctx context.Context, from pipeline.Seq, follow bool, fn func(*Message) error) error
 }
 
 var (
 	// ErrGone says that a message is not in the stream, or not any more.
 	ErrGone = errors.New("the message is gone")
-	// Stop ends a Read.
-	Stop = errors.New("stop")
+	// ErrStop ends a Read.
+	ErrStop = errors.New("stop")
 )
 
 // pullBytes is what is in flight of a live stream; a limit in messages hangs on large ones.
@@ -122,7 +122,7 @@ func (s *Stream) Read(ctx context.Context, from pipeline.Seq, follow bool, fn fu
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", s.name, err)
 		}
-		if err := fn(m); errors.Is(err, Stop) {
+		if err := fn(m); errors.Is(err, ErrStop) {
 			return nil
 		} else if err != nil {
 			return err

@@ -129,7 +129,7 @@ func TestCarriedOver(t *testing.T) {
 	b.Committed(2000)
 	first, one := export(1, "0")
 	c.Kill(node)
-	node = c.Node("node")
+	c.Node("node")
 	c.Running()
 	b.Committed(300)
 	second, two := export(2, one.CSN)
