@@ -70,6 +70,7 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN) e
 		}
 	}
 	e.tx.begin(tx)
+	defer e.release()
 	if err := e.boundary("BEGIN", previous); err != nil {
 		return err
 	}
@@ -80,6 +81,14 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN) e
 		}
 	}
 	return e.boundary("END", previous)
+}
+
+// release lets go of the transaction.
+func (e *Encoder) release() {
+	e.tx.Transaction, e.of, e.old, e.new = nil, nil, nil, nil
+	for _, values := range e.values {
+		clear(values[:cap(values)])
+	}
 }
 
 // boundary writes BEGIN or END. Behind Debezium's fields is what shows a gap in the stream.
