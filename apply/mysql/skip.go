@@ -3,8 +3,6 @@ package mysql
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,11 +18,10 @@ func (w *writer) skip(tx *pipeline.Transaction, skip apply.Skip) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	counts := map[skippedKind]int{}
-	var unreadable []string
+	var missing apply.Missing
 	for _, f := range tx.Fragments {
 		err := f.Walk(func(c *pipeline.Change) error {
-			count(counts, c)
+			missing.Count(c)
 			m, ok, err := mark.CopyOf(c)
 			if ok && err == nil {
 				err = ours(w.s.copyMark(w.ctx, tx.CSN, f.Shard, &m, true))
@@ -37,51 +34,12 @@ func (w *writer) skip(tx *pipeline.Transaction, skip apply.Skip) error {
 			return err
 		}
 		if err != nil {
-			unreadable = append(unreadable, err.Error())
+			missing.Unreadable(err)
 		}
 	}
 	_, err := w.s.exec(w.ctx, "INSERT INTO cdc_skipped (subscription, csn, reason, skipped_by, asked, changes, passed) VALUES (?, ?, ?, ?, ?, ?, UTC_TIMESTAMP(6))",
-		w.s.cfg.Subscription, uint64(tx.CSN), skip.Reason, skip.By, skip.At.UTC().Format("2006-01-02 15:04:05.000000"), summary(counts, unreadable))
+		w.s.cfg.Subscription, uint64(tx.CSN), skip.Reason, skip.By, skip.At.UTC().Format("2006-01-02 15:04:05.000000"), missing.String())
 	return classify(wrap("write cdc_skipped", err), &apply.Blocked{CSN: tx.CSN})
-}
-
-// skippedKind is a line of the summary.
-type skippedKind struct {
-	table string // of the source
-	op    pipeline.Op
-}
-
-func count(counts map[skippedKind]int, c *pipeline.Change) {
-	switch c.Op {
-	case pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Read:
-		counts[skippedKind{c.Relation.String(), c.Op}]++
-	case pipeline.Truncate:
-		for _, r := range c.Truncated {
-			counts[skippedKind{r.String(), c.Op}]++
-		}
-	case pipeline.Message: // says nothing about tables
-	}
-}
-
-// summary is for people: public.t: 2 insert, 1 delete; …
-func summary(counts map[skippedKind]int, unreadable []string) string {
-	tables := map[string][]string{}
-	for _, op := range []pipeline.Op{pipeline.Insert, pipeline.Update, pipeline.Delete, pipeline.Truncate, pipeline.Read} {
-		for k, n := range counts {
-			if k.op == op {
-				tables[k.table] = append(tables[k.table], fmt.Sprintf("%d %s", n, op))
-			}
-		}
-	}
-	var lines []string
-	for table, kinds := range tables {
-		lines = append(lines, table+": "+strings.Join(kinds, ", "))
-	}
-	slices.Sort(lines)
-	for _, text := range unreadable {
-		lines = append(lines, "the rest cannot be read: "+text)
-	}
-	return strings.Join(lines, "; ")
 }
 
 // Skipped lists what was left out on the target, the oldest first.

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardcdc/apply"
+	"shardcdc/apply/moves"
 	"shardcdc/apply/postgres/ddl"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
@@ -341,5 +342,5 @@ func (w *writer) altering(tx *pipeline.Transaction) error {
 		}
 	}
 	w.order = order{}
-	return w.changes(tx, nil, inOrder)
+	return w.changes(tx, nil, moves.InOrder)
 }

@@ -33,7 +33,7 @@
 // are the right ones.
 //
 // Memory is two chunks of statements and what was gathered: views into the group, or, where its rows still arrive, a megabyte of
-// copies; whatever the size of a transaction. And what move.go remembers of a transaction in which rows may move between shards,
+// copies; whatever the size of a transaction. And what package moves remembers of a transaction in which rows may move between shards,
 // up to Config.MovesMax.
 //
 // A target that answers nothing for long is asked on a second connection what it is doing; see watch.go.
@@ -62,7 +62,7 @@
 // # Rows that move between shards
 //
 // Fragments are applied one after the other, but deletes make room first, and what a fragment did to a row before
-// it deleted it is left out (only in transactions of several fragments); see move.go.
+// it deleted it is left out (only in transactions of several fragments); see package moves.
 //
 // # What the target may have of its own
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"shardcdc/apply/moves"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
 )
@@ -82,7 +83,7 @@ func (w *writer) plan(shard pipeline.ShardID, r *pipeline.Relation) (*plan, erro
 
 // resolve makes sure that every table of a transaction has a plan, where all are needed before the first change.
 func (w *writer) resolve(tx *pipeline.Transaction) error {
-	if !truncates(tx) && !mayMove(tx) {
+	if !truncates(tx) && !moves.May(tx) {
 		return nil
 	}
 	for _, f := range tx.Fragments {

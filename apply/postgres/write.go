@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardcdc/apply"
+	"shardcdc/apply/moves"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/garbage"
 )
@@ -80,7 +81,7 @@ const chunksMax = 2
 // transaction sends one source transaction.
 func (w *writer) transaction(tx *pipeline.Transaction) error {
 	w.inOrder = w.careful
-	if truncates(tx) || mayMove(tx) {
+	if truncates(tx) || moves.May(tx) {
 		w.inOrder = true
 		if err := w.flush(); err != nil {
 			return err
@@ -110,20 +111,20 @@ func (w *writer) transaction(tx *pipeline.Transaction) error {
 		return at(tx.CSN, err)
 	}
 	if moved != nil {
-		if err := w.changes(tx, moved, first); err != nil {
+		if err := w.changes(tx, moved, moves.First); err != nil {
 			return err
 		}
 	}
-	return w.changes(tx, moved, inOrder)
+	return w.changes(tx, moved, moves.InOrder)
 }
 
 // changes sends those of a transaction's changes that have this fate, in order.
-func (w *writer) changes(tx *pipeline.Transaction, moved moved, chosen fate) error {
+func (w *writer) changes(tx *pipeline.Transaction, moved moves.Moved, chosen moves.Fate) error {
 	if w.visit == nil {
 		w.visit = w.visited
 	}
 	for n, f := range tx.Fragments {
-		if moved != nil && moved[n].each == nil && moved[n].all != chosen {
+		if moved.None(n, chosen) {
 			continue // a large one need not be read
 		}
 		if f.Ops.Has(pipeline.Read) {
@@ -151,8 +152,8 @@ type pass struct {
 	tx       *pipeline.Transaction
 	f        *pipeline.Fragment
 	fragment int
-	moved    moved
-	chosen   fate
+	moved    moves.Moved
+	chosen   moves.Fate
 	i        int // of the change
 	large    int // bytes of the last large row
 }
@@ -167,7 +168,7 @@ func (w *writer) visited(c *pipeline.Change) error {
 		ps.large = size
 		defer w.letGo()
 	}
-	if ps.moved.of(ps.fragment, ps.i) != ps.chosen || c.Op == pipeline.Truncate {
+	if ps.moved.Of(ps.fragment, ps.i) != ps.chosen || c.Op == pipeline.Truncate {
 		return nil // a truncation was in order.truncates
 	}
 	if c.Op == pipeline.Message {
