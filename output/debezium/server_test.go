@@ -3,6 +3,7 @@ package debezium
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -54,11 +55,23 @@ func newSource(t *testing.T, name string) *source {
 	}
 	s.exec("CREATE PUBLICATION p FOR ALL TABLES" + options)
 	s.exec("SELECT pg_create_logical_replication_slot('" + name + "', 'pgoutput')")
-	t.Cleanup(func() {
-		_, _ = s.conn.Exec(context.Background(), "SELECT pg_drop_replication_slot('"+name+"')").ReadAll()
-		_ = s.conn.Close(context.Background())
-	})
+	t.Cleanup(s.drop)
 	return s
+}
+
+// drop removes the database, so that a test may run again.
+func (s *source) drop() {
+	ctx := context.Background()
+	_, err := s.conn.Exec(ctx, "SELECT pg_drop_replication_slot('"+s.name+"')").ReadAll()
+	err = errors.Join(err, s.conn.Close(ctx))
+	admin, dialErr := pgconn.Connect(ctx, server.DSNFor("postgres"))
+	if dialErr == nil {
+		_, dialErr = admin.Exec(ctx, "DROP DATABASE "+s.name+" WITH (FORCE)").ReadAll()
+		dialErr = errors.Join(dialErr, admin.Close(ctx))
+	}
+	if err = errors.Join(err, dialErr); err != nil {
+		s.t.Error(err)
+	}
 }
 
 func (s *source) connect(db string) *pgconn.PgConn {
