@@ -109,12 +109,15 @@ type exported struct {
 	Last pipeline.Seq `json:"last"`
 }
 
-// A stream is carried where no network leads, in files that are written while it flows, and by an import that is killed on its way:
-// the far target becomes equal to the source.
+// A stream is carried where no network leads, with the rows that were there before it, in files that are written while it flows, and
+// by an import that is killed on its way: the far target becomes equal to the source.
 func TestCarriedOver(t *testing.T) {
-	c := harness.New(t, harness.Options{})
+	var b *harness.Bank
+	c := harness.New(t, harness.Options{Copy: harness.CopyToEmpty, Before: func(c *harness.Cluster) {
+		b = c.OpenBankUnwatched(bank.Config{AbandonEvery: 100, PerSecond: 600})
+		b.Committed(200)
+	}})
 	node := c.Node("node")
-	b := c.OpenBankUnwatched(bank.Config{AbandonEvery: 100, PerSecond: 600})
 	c.Running()
 	export := func(n int, from string) (string, exported) {
 		t.Helper()
@@ -127,6 +130,7 @@ func TestCarriedOver(t *testing.T) {
 		return file, e
 	}
 	b.Committed(2000)
+	c.CopyEnds()
 	first, one := export(1, "0")
 	c.Kill(node)
 	c.Node("node")
