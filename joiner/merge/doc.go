@@ -13,6 +13,7 @@
 //		batch, ok := m.Take(bytesMax)           // publish it, durably, as one unit
 //		m.Durable(&batch.Checkpoint)            // in the order of Take
 //		confirm m.Confirmed(shard) to the slot
+//		m.Idle(), and a little later m.Heartbeat(), while nothing leaves
 //	}
 //
 // # State

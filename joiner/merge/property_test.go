@@ -24,6 +24,7 @@ type delivery struct {
 	asked  []Probe        // not answered yet
 	flying []pipeline.Batch
 	stream []pipeline.Batch // durable, or stored without an ack
+	idles  int              // times that the shards are asked while nothing leaves
 	skip   bool             // after a restart, PREPAREs that were rolled back meanwhile are not sent again
 }
 
@@ -32,8 +33,13 @@ func newDelivery(t *rapid.T, w *world, stored []pipeline.Batch) *delivery {
 	d.conf = Config{
 		Shards: len(w.ends), MaxClockSkew: w.skew, GlobalID: upToUnderscore,
 		BytesMax: rapid.SampledFrom([]int{0, 1, 35, 1000}).Draw(t, "bytes held"),
-		BatchMax: rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "transactions in a batch"),
+		BatchMax: rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "messages in a batch"),
 		Singly:   rapid.SampledFrom([]int{0, 1, 3}).Draw(t, "transactions that leave one by one"),
+	}
+	d.conf.Watermarks = rapid.Bool().Draw(t, "watermarks are wanted")
+	d.idles = rapid.IntRange(0, 5).Draw(t, "times that it is idle")
+	if rapid.Bool().Draw(t, "transactions are several messages") {
+		d.conf.Messages = func(tx *pipeline.Transaction) int { return 1 + len(tx.Fragments) }
 	}
 	d.start(t)
 	return d
@@ -130,6 +136,10 @@ func (d *delivery) now() time.Duration {
 func (d *delivery) take(bytesMax int) bool {
 	b, ok := d.m.Take(bytesMax)
 	if !ok {
+		if d.idles > 0 { // each has the shards asked again, so it has an end
+			d.idles--
+			d.m.Idle()
+		}
 		b, ok = d.m.Heartbeat()
 	}
 	if ok {

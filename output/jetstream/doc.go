@@ -5,7 +5,8 @@
 //
 // A subscription has one stream with one writer. It holds
 //
-//	cdc.<subscription>._tx              transactions; one unit is one message or several
+//	cdc.<subscription>._tx              transactions, or their ends; one unit is one message or several
+//	cdc.<subscription>.<schema>.<table> rows, where they are published one by one (output.Payload.Subject); and others like it
 //	cdc.<subscription>._ctl.epoch       one message per takeover: the fence
 //	cdc.<subscription>._ctl.watermark   a checkpoint alone, when the shards move on without transactions
 //	cdc.<subscription>._ctl.checkpoint  a checkpoint that is too large for a header
@@ -22,6 +23,11 @@
 //
 // A payload that is not in memory (output.Large) is pulled through one batch of messages: what is stored is let go
 // before more is read. Its number of parts is known from its size. When it cannot be read to its end, the unit has none.
+// Payloads that are made one after the other (output.Series), as the rows of a large transaction, go the same way. What is published
+// next, by this writer or another, comes behind a new epoch, so a reader never takes the beginning of a unit that has no end for
+// the beginning of the one that repeats it: all messages of a unit have one epoch.
+//
+// The last message of a unit is on _tx or on _ctl.watermark, whatever subjects its others are on, so recovery looks at these two only.
 //
 // Prepared fragments in doubt make a checkpoint large. Beyond 16 kB it is the payload of messages of its own, in the
 // batch that ends the unit, and the end mark names the stream sequence of the first of them. They stand before the

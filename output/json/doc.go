@@ -1,5 +1,6 @@
-// Package json writes transactions as JSON: one payload per transaction, in a shape of shardcdc's own. It is
-// described for its readers, with an example, in docs/formats.md.
+// Package json writes transactions as JSON, in a shape of shardcdc's own: one payload per transaction (Encoder), or one per change
+// and one behind them (Rows). It is described for its readers, with examples, in docs/formats.md, and for programs in
+// docs/schema/native.schema.json, which tests hold against what is written.
 //
 //	{"csn":"…","previous":"…","gid":"…"|null,"commit_time":"2026-01-31T12:00:00.000000Z",
 //	 "fragments":[{"shard":"a","xid":7,"lsn":"0/16B3860","changes":2,"origin":"…"}],
@@ -9,6 +10,11 @@
 //	  {"index":1,"shard":"a","op":"update",…,"key":{…},"before":{…},"after":{…},"unchanged":["photo"]},
 //	  {"index":2,"shard":"b","op":"truncate","tables":[{"schema":"public","table":"t"}],"cascade":false,"restart_identity":false},
 //	  {"index":3,"shard":"b","op":"message","prefix":"…","content":"…"}]}
+//
+// Row by row, each element of changes is a payload of its own, on the subject of its table, with the fields that tell its transaction
+// and its fragment in front; and the object above, with tables ({"schema":"…","table":"…","changes":2}) instead of changes, is the last
+// one of the transaction. A truncation is there for each of its tables. Both encoders share the writer of changes, and the tests
+// put rows together and compare.
 //
 // # Tables
 //
