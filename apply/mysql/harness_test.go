@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -59,10 +60,13 @@ type world struct {
 	skips   map[pipeline.CSN]apply.Skip
 }
 
+// worlds are counted, so that a test that runs again has other databases.
+var worlds atomic.Int64
+
 func newWorld(t testing.TB, shards int) *world {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "_", "#", "_", " ", "_", ",", "").Replace(t.Name()))
-	name = name[max(0, len(name)-40):]
+	name = fmt.Sprintf("%s_%d", name[max(0, len(name)-40):], worlds.Add(1))
 	w := &world{t: t, name: name}
 	for i := range shards {
 		db := fmt.Sprintf("%s_s%d", name, i)
