@@ -28,6 +28,7 @@ func BenchmarkPublish(b *testing.B) {
 		{"internal of wide rows", "internal", 10, 10, 5000},
 		{"json of small transactions", "json", 4000, 1, 200},
 		{"json of wide rows", "json", 40, 10, 5000},
+		{"json row by row", "rows", 300, 10, 200},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			s, srv := newServer(b, StreamConfig{}, "127.0.0.1:0")
@@ -44,8 +45,11 @@ func BenchmarkPublish(b *testing.B) {
 			}
 			conf := s.config()
 			conf.Format, conf.Encoder = c.format, output.NewInternal()
-			if c.format == "json" {
+			switch c.format {
+			case "json":
 				conf.Encoder = outputjson.New([]string{"a"}, format.JSONOptions{})
+			case "rows":
+				conf.Format, conf.Encoder = "json", outputjson.NewRows("bank", []string{"a"}, format.JSONOptions{})
 			}
 			conf.BatchMax = control.EmbeddedBatchMax
 			s.limit = MessageBytesMax
