@@ -31,7 +31,7 @@ func (e *Encoder) row(c *pipeline.Change) error {
 	}
 	switch c.Op {
 	case pipeline.Insert:
-		s.insert(e.conf.Options.Idempotent)
+		s.insert(e.conf.Options.Idempotent && t.key != nil)
 	case pipeline.Read:
 		s.read(e.plan.keyedRows)
 	case pipeline.Update:
