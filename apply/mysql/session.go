@@ -16,9 +16,9 @@ import (
 	driver "github.com/go-sql-driver/mysql"
 
 	"shardcdc/apply"
-	"shardcdc/apply/moves"
 	"shardcdc/apply/schedule"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/moves"
 )
 
 // Target is a database of MySQL or MariaDB.

@@ -9,9 +9,9 @@ import (
 	driver "github.com/go-sql-driver/mysql"
 
 	"shardcdc/apply"
-	"shardcdc/apply/moves"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/moves"
 )
 
 // writer sends one group's statements and checks how many rows each found, in order. Statements go in pieces: several in one, and
@@ -85,16 +85,20 @@ func (w *writer) findMoves(tx *pipeline.Transaction) (moves.Moved, error) {
 	return moved, malformed(err)
 }
 
-// Key is described by moves.Rows. A table that is emptied first has no rows from before.
-func (w *writer) Key(c *pipeline.Change) (table any, key []int) {
-	p := w.s.plans[c.Relation]
-	if p == nil || w.order.empties(p.table) {
-		return nil, nil
+// Row is described by moves.Rows. What a TRUNCATE wiped is not sent at all.
+func (w *writer) Row(fragment, i int, c *pipeline.Change) (moves.Row, error) {
+	p, err := w.s.plan(w.ctx, c.Relation)
+	if err != nil {
+		return moves.Row{}, ours(err)
 	}
+	if w.order.wiped(fragment, i, p.table) {
+		return moves.Row{}, nil
+	}
+	r := moves.Row{Table: p.table, Key: p.identity, Emptied: w.order.empties(p.table)}
 	if c.Relation.Identity == 'f' {
-		return p.table, p.full
+		r.Key = p.full
 	}
-	return p.table, p.identity
+	return r, nil
 }
 
 // changes sends those of a transaction's changes that have this fate, in order.
@@ -108,6 +112,10 @@ func (w *writer) changes(tx *pipeline.Transaction, chosen moves.Fate) error {
 			i++
 			if w.moved.Of(n, i) != chosen || c.Op == pipeline.Truncate {
 				return nil // a truncation was in order
+			}
+			if chosen == moves.First && c.Op == pipeline.Update {
+				gone := moves.Gone(c)
+				c = &gone
 			}
 			if c.Op == pipeline.Message {
 				return ours(w.message(tx, f, c))

@@ -9,10 +9,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardcdc/apply"
-	"shardcdc/apply/moves"
 	"shardcdc/apply/postgres/ddl"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/moves"
 	"shardcdc/pipeline/textform"
 )
 

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 
-	"shardcdc/apply/moves"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/moves"
 )
 
 // message deals with a logical message: with what shardcdc itself says in the stream; others are for other readers.

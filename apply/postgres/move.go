@@ -4,8 +4,8 @@ import (
 	"fmt"
 
 	"shardcdc/apply"
-	"shardcdc/apply/moves"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/moves"
 )
 
 // Rows that move between shards: package moves. A value of a unique index that moves by updates alone meets itself; here a
@@ -27,27 +27,28 @@ func (s *session) moves(tx *pipeline.Transaction, o *order) (moves.Moved, error)
 			Try: fmt.Sprintf("start the worker with --moves-max %d or more (about 150 bytes of memory each); it goes on by itself", n),
 		}
 	}
-	moved, err := moves.Find(tx, keys{s, o})
+	moved, err := moves.Find(tx, rowsOf{s, o})
 	if err != nil {
 		return nil, malformed(err)
 	}
 	return moved, nil
 }
 
-// keys are moves.Rows.
-type keys struct {
+// rowsOf are moves.Rows.
+type rowsOf struct {
 	s *session
 	o *order
 }
 
-// Key is described by moves.Rows. A table that is emptied first has no rows from before.
-func (k keys) Key(c *pipeline.Change) (any, []int) {
+// Row is described by moves.Rows. What a TRUNCATE wiped is not sent at all.
+func (k rowsOf) Row(fragment, i int, c *pipeline.Change) (moves.Row, error) {
 	p := k.s.plans[c.Relation]
-	if p.gone || k.o.truncated(p.table) {
-		return nil, nil
+	if p.gone || k.o.wiped(fragment, i, p.table) {
+		return moves.Row{}, nil
 	}
+	r := moves.Row{Table: p.table, Key: p.identity, Emptied: k.o.truncated(p.table)}
 	if c.Relation.Identity == 'f' {
-		return p.table, p.full
+		r.Key = p.full
 	}
-	return p.table, p.identity
+	return r, nil
 }

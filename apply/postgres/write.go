@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"shardcdc/apply"
-	"shardcdc/apply/moves"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/garbage"
+	"shardcdc/pipeline/moves"
 )
 
 // change is what an error needs to know about one row's statement. The tuples are views into the group.
@@ -170,6 +170,10 @@ func (w *writer) visited(c *pipeline.Change) error {
 	}
 	if ps.moved.Of(ps.fragment, ps.i) != ps.chosen || c.Op == pipeline.Truncate {
 		return nil // a truncation was in order.truncates
+	}
+	if ps.chosen == moves.First && c.Op == pipeline.Update {
+		gone := moves.Gone(c)
+		c = &gone
 	}
 	if c.Op == pipeline.Message {
 		return w.message(ps.tx, ps.f, c)

@@ -8,6 +8,7 @@ import (
 	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/format"
+	"shardcdc/pipeline/moves"
 )
 
 // Policies for a TRUNCATE that ran on some shards only, while the tables that the statements are for hold the rows of all.
@@ -41,7 +42,7 @@ type Encoder struct {
 	out      io.Writer // where the buffer goes when it is full; nil: it grows
 	buf      []byte
 	plan     *plan
-	pass     fate // what is written now: madeRoom or inOrder
+	pass     moves.Fate // what is written now: First or InOrder
 	fragment int
 	of       *pipeline.Fragment
 	index    int    // of the next change in the fragment
@@ -116,11 +117,11 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN, p
 	e.buf = append(e.buf, e.dialect.begin()...)
 	e.buf = append(e.buf, p.first...)
 	if p.moved != nil {
-		if err := e.changes(tx, madeRoom); err != nil {
+		if err := e.changes(tx, moves.First); err != nil {
 			return err
 		}
 	}
-	if err := e.changes(tx, inOrder); err != nil {
+	if err := e.changes(tx, moves.InOrder); err != nil {
 		return err
 	}
 	e.buf = append(e.buf, "COMMIT;\n-- end "...)
@@ -151,10 +152,10 @@ func (e *Encoder) head(tx *pipeline.Transaction, previous pipeline.CSN) {
 }
 
 // changes writes the changes of this fate.
-func (e *Encoder) changes(tx *pipeline.Transaction, pass fate) error {
+func (e *Encoder) changes(tx *pipeline.Transaction, pass moves.Fate) error {
 	e.pass = pass
 	for n, f := range tx.Fragments {
-		if e.plan.moved.none(n, pass) {
+		if e.plan.moved.None(n, pass) {
 			continue
 		}
 		e.fragment, e.of, e.index = n, f, 0
@@ -175,7 +176,7 @@ func (e *Encoder) next(c *pipeline.Change) error {
 	if i >= e.of.Changes {
 		return nil // changes says it
 	}
-	if e.plan.moved.of(e.fragment, i) != e.pass || e.plan.order.wiped(e.fragment, i, c) || e.copies.contained(e.of.Shard, c) || c.Op == pipeline.Read && e.plan.leaveRows {
+	if e.plan.moved.Of(e.fragment, i) != e.pass || e.plan.order.wiped(e.fragment, i, c) || e.copies.contained(e.of.Shard, c) || c.Op == pipeline.Read && e.plan.leaveRows {
 		return nil
 	}
 	if err := e.change(c); err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/moves"
 )
 
 // plan is what has to be known of a transaction before its first statement.
@@ -12,7 +13,7 @@ type plan struct {
 	before []byte // statements in front of BEGIN
 	first  []byte // behind it
 	order  order
-	moved  moved
+	moved  moves.Moved
 	ddl    map[string]*ran // statements that every shard ran in this transaction
 	// leaveRows: the rows of this chunk are of a copy that another one has taken over.
 	leaveRows bool

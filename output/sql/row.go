@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/moves"
 )
 
 // row writes an insert, update, delete, or a row that was copied; or of a row that makes room, the delete.
@@ -25,7 +26,7 @@ func (e *Encoder) row(c *pipeline.Change) error {
 		e.buf, e.path = append(e.buf, t.path...), t.path
 	}
 	s := statement{e: e, t: t, kind: c.OldKind, start: len(e.buf)}
-	if e.pass == madeRoom {
+	if e.pass == moves.First {
 		s.delete()
 		return nil
 	}

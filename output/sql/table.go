@@ -27,6 +27,7 @@ type table struct {
 	name     string // quoted, with the schema
 	columns  []column
 	key      []int  // columns that identify a row; nil: the whole row does, or nothing
+	row      []int  // columns by which a change finds a row: the key, or all; nil: nothing finds one
 	full     bool   // REPLICA IDENTITY FULL
 	insert   string // up to the values
 	upsert   string // behind the values: a row that is there takes them; empty: the key is not known
@@ -105,6 +106,12 @@ func newTable(d dialect, r *pipeline.Relation) (*table, error) {
 	}
 	if !t.full {
 		t.key = mysql.KeyColumns(r)
+	}
+	t.row = t.key
+	if t.full {
+		for i := range r.Columns {
+			t.row = append(t.row, i)
+		}
 	}
 	for _, i := range t.key {
 		t.columns[i].key = true

@@ -11,7 +11,7 @@ var stages = []string{"dumper", "joiner", "output", "apply"}
 // Pure packages are values with methods: no clock, context, lock, goroutine, file or network. Of output the folder itself
 // is pure (what an encoder is), and the encoders below it are; the publisher is not.
 var pure = []string{
-	"pipeline", "pipeline/wire", "pipeline/mark", "pipeline/format", "pipeline/pgtype", "pipeline/pattern", "pipeline/shape", "pipeline/mysql", "dumper/pgoutput", "dumper/copier/fold", "joiner/gid", "joiner/merge", "output", "output/json", "output/debezium", "output/sql", "apply/schedule", "apply/moves", "apply/postgres/ddl", "apply/postgres/net",
+	"pipeline", "pipeline/wire", "pipeline/mark", "pipeline/format", "pipeline/pgtype", "pipeline/pattern", "pipeline/shape", "pipeline/moves", "pipeline/mysql", "dumper/pgoutput", "dumper/copier/fold", "joiner/gid", "joiner/merge", "output", "output/json", "output/debezium", "output/sql", "apply/schedule", "apply/postgres/ddl", "apply/postgres/net",
 }
 
 // wiring may know several stages.

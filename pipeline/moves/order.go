@@ -1,0 +1,174 @@
+package moves
+
+import (
+	"bytes"
+	"errors"
+
+	"shardcdc/pipeline"
+	"shardcdc/pipeline/mark"
+)
+
+// Halves says how readers are told of an update that changes a row's key.
+type Halves bool
+
+const (
+	Whole Halves = false // in one piece
+	Apart Halves = true  // as a deletion and a creation, which may stand apart
+)
+
+// RememberedMax is how many changes Order follows. The fragments of a transaction with more stay in order, but for those that
+// delete only.
+const RememberedMax = 1_000_000
+
+// Order finds out in which order readers are told the changes: First, then InOrder, each fragment by fragment. Whoever takes them one by
+// one (an insert or update makes the row of its key what it says, a delete removes it, whatever shard it is from) ends with the right
+// rows. With Apart that is so for all rows that have keys. With Whole an update of the key gives the old key away in order, if its row
+// stays; the reader has to know, by the shard, that a row that came there meanwhile is another one. (And loses that row if the
+// shard that gave the key away takes it again, and deletes that row in the same transaction.)
+//
+// A TRUNCATE goes first, with what the fragment did to its tables before. Rows of a table without a key are known by all of their
+// values. A fragment that changes tables stays in order, so that nobody is told a row in a form that is to come.
+func Order(tx *pipeline.Transaction, halves Halves) (Moved, error) {
+	if !may(tx, takesAway) {
+		return nil, nil
+	}
+	var all Moved // made when there is something to say: most transactions only update
+	set := func(n int, fs fates) {
+		if all == nil {
+			all = make(Moved, len(tx.Fragments))
+		}
+		all[n] = fs
+	}
+	remembered := 0
+	for n, f := range tx.Fragments {
+		switch {
+		case !takesAway(f):
+		case !writes(f):
+			set(n, fates{all: First})
+		default:
+			remembered += f.Changes
+		}
+	}
+	if remembered > RememberedMax {
+		return all, nil
+	}
+	for n, f := range tx.Fragments {
+		if !takesAway(f) || !writes(f) {
+			continue
+		}
+		each, err := order(f, halves)
+		if err != nil {
+			return nil, err
+		}
+		if each != nil {
+			set(n, fates{each: each})
+		}
+	}
+	return all, nil
+}
+
+// takesAway says that rows of the fragment may leave their keys. An update may be of the key.
+func takesAway(f *pipeline.Fragment) bool {
+	return f.Ops.Has(pipeline.Delete) || f.Ops.Has(pipeline.Truncate) || f.Ops.Has(pipeline.Update)
+}
+
+// order is Order of one fragment. Nil: all stay in order.
+func order(f *pipeline.Fragment, halves Halves) ([]Fate, error) {
+	if !f.Ops.Has(pipeline.Delete) && !f.Ops.Has(pipeline.Truncate) {
+		if changes, err := changesKeys(f); err != nil || !changes {
+			return nil, err
+		}
+	}
+	tables := tablesOf(f)
+	emptied, alters, err := look(f)
+	if err != nil || alters {
+		return nil, err
+	}
+	fl := newFollower(f)
+	err = fl.walk(f, func(i int, c *pipeline.Change) error {
+		t := tables[c.RelationID]
+		switch last, ok := emptied[c.RelationID]; {
+		case c.Op == pipeline.Truncate, ok && c.Relation != nil && i < last:
+			fl.fates[i] = First
+		case isRow(c) && t != nil && len(t.Key) > 0:
+			fl.follow(i, c, &t.Row, t.whole)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	fl.readers(halves)
+	return fl.fates, nil
+}
+
+// table is what identifies its rows.
+type table struct {
+	Row
+	whole bool // all values of the row do
+}
+
+// tablesOf are the tables of a fragment, by ID; nil for one that comes in several forms.
+func tablesOf(f *pipeline.Fragment) map[uint32]*table {
+	tables := make(map[uint32]*table, len(f.Relations))
+	for _, use := range f.Relations {
+		r := use.Relation
+		if _, again := tables[r.ID]; again {
+			tables[r.ID] = nil
+			continue
+		}
+		t := &table{Row: Row{Table: r.ID}, whole: r.Identity == 'f'}
+		for i := range r.Columns {
+			if t.whole || r.Columns[i].Key {
+				t.Key = append(t.Key, i)
+			}
+		}
+		tables[r.ID] = t
+	}
+	return tables
+}
+
+// errFound ends a walk.
+var errFound = errors.New("found")
+
+// changesKeys says whether an update of the fragment is of the key. Without REPLICA IDENTITY FULL PostgreSQL sends an old row only then; rows
+// known by all of their values have no key.
+func changesKeys(f *pipeline.Fragment) (bool, error) {
+	var old, now []pipeline.Value
+	err := f.Walk(func(c *pipeline.Change) error {
+		if c.Op != pipeline.Update || c.OldKind == pipeline.OldNone || c.Relation.Identity == 'f' {
+			return nil
+		}
+		old, now = c.Old.Values(old[:0]), c.New.Values(now[:0])
+		for i, v := range old {
+			if c.Relation.Columns[i].Key && now[i].Kind != pipeline.Unchanged && (v.Kind != now[i].Kind || !bytes.Equal(v.Data, now[i].Data)) {
+				return errFound
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, err
+}
+
+// look finds what has to be known of a fragment before its first change: the last TRUNCATE of each table, and whether it changes tables.
+func look(f *pipeline.Fragment) (emptied map[uint32]int, alters bool, err error) {
+	if !f.Ops.Has(pipeline.Truncate) && !f.Ops.Has(pipeline.Message) {
+		return nil, false, nil
+	}
+	emptied = make(map[uint32]int)
+	i := 0
+	err = f.Walk(func(c *pipeline.Change) error {
+		for _, id := range c.TruncateIDs {
+			emptied[id] = i
+		}
+		if _, ok, err := mark.DDLOf(c); ok && err == nil {
+			alters = true
+		}
+		i++
+		return nil
+	})
+	return emptied, alters, err
+}
