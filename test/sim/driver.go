@@ -19,6 +19,7 @@ type Config struct {
 	Start        pipeline.Checkpoint
 	BytesMax     int
 	DatesBehind  pipeline.LSN
+	Watermarks   bool
 }
 
 // Probe asks a shard for its clock and then for the end of its flushed WAL.
@@ -34,6 +35,7 @@ type Merger interface {
 	Probed(shard pipeline.ShardID, id uint64, clock pipeline.Timestamp, flushed pipeline.LSN) error
 	Admits(shard pipeline.ShardID) bool
 	Take(bytesMax int) (pipeline.Batch, bool)
+	Idle() bool
 	Heartbeat() (pipeline.Batch, bool)
 	Durable(c *pipeline.Checkpoint)
 	Confirmed(shard pipeline.ShardID) pipeline.LSN
@@ -171,8 +173,8 @@ func (d *driver) records() int {
 func (d *driver) boot() {
 	c := d.oracle.checkpoint()
 	m, err := d.start(d.World, Config{
-		DatesBehind: pipeline.LSN(d.DatesBehind),
-		Shards:      d.Options.Shards, MaxClockSkew: time.Duration(d.MaxClockSkew) * time.Microsecond,
+		DatesBehind: pipeline.LSN(d.DatesBehind), Watermarks: d.Watermarks,
+		Shards: d.Options.Shards, MaxClockSkew: time.Duration(d.MaxClockSkew) * time.Microsecond,
 		GlobalID: globalID, Start: cloneCheckpoint(c), BytesMax: d.BytesMax,
 	})
 	d.check(err, "New")
@@ -220,6 +222,7 @@ func (d *driver) step() {
 	case n < 97:
 		d.ack()
 	default:
+		d.m.Idle()
 		d.heartbeat()
 	}
 	d.oracle.confirmed(d.m)

@@ -85,6 +85,9 @@ var mutants = []mutant{
 	{"ambiguous fragments stay where they are", "evidence.go", "if err := m.refuseAmbiguous(f, t); err != nil {", "if err := error(nil); err != nil {", ""},
 	{"what may be ambiguous is forgotten at its end", "refuse.go", "if last > 0 {", "if false {", "4600"},
 	{"no heartbeat", "merge.go", "if !moved {", "if true {", ""},
+	{"a heartbeat passes what may leave", "merge.go", "m.failure != nil || m.Ready()", "m.failure != nil", ""},
+	{"a unit's watermark is that of what stays behind", "merge.go", "if !complete {", "if false && !complete {", ""},
+	{"the time counts before the stream is there", "evidence.go", "s.queue.push(entry{csn: mk.csn})", "s.floor = max(s.floor, mk.csn)", ""},
 }
 
 // TestMutants: TestWorlds fails for each mutant. They are compiled with an overlay; the tree is not touched.

@@ -40,7 +40,8 @@ type Options struct {
 	// AtOnce, and real time is not kept.
 	WrongClocks int
 
-	DatesBehind int // of the merger; 0: dates are evidence at all times
+	DatesBehind int  // of the merger; 0: dates are evidence at all times
+	Watermarks  bool // idle streams tell watermarks
 
 	MaxClockSkew micros // what the merger is told
 	Skew         micros // what clocks really are off true time, at most; 2*Skew <= MaxClockSkew
@@ -100,6 +101,7 @@ func OptionsOf(seed uint64) Options {
 	if o.WrongClocks+o.AtOnce > 0 {
 		o.DatesBehind = 1 << 40 // far behind, dates are believed: a known hole
 	}
+	o.Watermarks = pick(0, 1) == 1
 	return o
 }
 

@@ -194,6 +194,8 @@ func (m *omniscient) checkpoint() pipeline.Checkpoint {
 	return c
 }
 
+func (m *omniscient) Idle() bool { return false }
+
 func (m *omniscient) Heartbeat() (pipeline.Batch, bool) {
 	c := m.checkpoint()
 	if checkpointString(&c) == checkpointString(&m.held) || m.spoil == "no heartbeat" {

@@ -30,7 +30,7 @@ func (m merger) Probes(dst []Probe) []Probe {
 func startMerger(_ *World, c Config) (Merger, error) {
 	m, err := merge.New(merge.Config{
 		Shards: c.Shards, MaxClockSkew: c.MaxClockSkew, GlobalID: c.GlobalID, Start: c.Start, BytesMax: c.BytesMax,
-		DatesBehind: c.DatesBehind,
+		DatesBehind: c.DatesBehind, Watermarks: c.Watermarks,
 	})
 	if err != nil {
 		return nil, err
