@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"shardcdc/apply"
 	"shardcdc/pipeline"
@@ -33,7 +35,8 @@ type column struct {
 	mysql     mysql.Column
 	generated bool
 	notNull   bool
-	folds     bool // its collation calls strings equal that are not
+	folds     bool // its collation calls strings equal that are not, as a and A
+	pads      bool // or are not but for blanks at the end
 }
 
 // column finds one by name: MySQL's columns have no case, so a name that is written otherwise is the same one.
@@ -52,13 +55,65 @@ func (s *session) targetName(schema, name string) tableName {
 	if database == "" {
 		database = s.database
 	}
+	if s.foldsNames {
+		database, name = strings.ToLower(database), strings.ToLower(name)
+	}
 	return tableName{database, name}
+}
+
+// systems are databases of the server itself.
+var systems = []string{"mysql", "information_schema", "performance_schema", "sys"}
+
+// Limits of names.
+const (
+	nameMax     = 64
+	nameRuneMax = 0xFFFF
+)
+
+// mayBe refuses names under which rows would come to what is not theirs, and those that MySQL cannot have.
+func (s *session) mayBe(name tableName) error {
+	b := &apply.Blocked{Table: name.String(), Try: "rename it with a shaping rule (docs/shaping.md), or leave it out"}
+	switch {
+	case name.schema == s.database && slices.Contains(Tables, strings.ToLower(name.name)):
+		b.Problem = "is a table of shardcdc's own on the target"
+	case slices.Contains(systems, strings.ToLower(name.schema)):
+		b.Problem = "would be in a database of the server itself"
+	case badName(name.schema), badName(name.name):
+		b.Problem = fmt.Sprintf("has a name that MySQL cannot have: at most %d characters, none above U+FFFF", nameMax)
+	default:
+		return nil
+	}
+	return b
+}
+
+func badName(name string) bool {
+	return utf8.RuneCountInString(name) > nameMax || strings.ContainsFunc(name, func(r rune) bool { return r > nameRuneMax })
+}
+
+// claim notes which table of the source a table of the target is for. Two that differ by their schema or by the case of their names
+// may have one place; their rows would be taken for each other's.
+func (s *session) claim(source, target tableName) error {
+	first, claimed := s.sources[target]
+	if !claimed {
+		s.sources[target] = source
+		return nil
+	}
+	if first == source {
+		return nil
+	}
+	return &apply.Blocked{
+		Table: target.String(), Problem: fmt.Sprintf("is the place of two tables of the source, %s and %s", first, source),
+		Try: "rename one of them with a shaping rule (docs/shaping.md), or leave it out; or another database in the target's DSN",
+	}
 }
 
 // find reads a table's description; nil: it is not there.
 func (s *session) find(ctx context.Context, name tableName) (*table, error) {
 	if t := s.tables[name]; t != nil {
 		return t, nil
+	}
+	if err := s.mayBe(name); err != nil {
+		return nil, err
 	}
 	engine, err := s.engine(ctx, name)
 	if err != nil {
@@ -98,19 +153,29 @@ func (s *session) engine(ctx context.Context, name tableName) (string, error) {
 }
 
 func (s *session) readColumns(ctx context.Context, t *table) error {
-	return s.query(ctx, `SELECT column_name, data_type, COALESCE(numeric_scale, datetime_precision, -1), extra, is_nullable, COALESCE(collation_name, '')
+	return s.query(ctx, `SELECT column_name, data_type, COALESCE(numeric_scale, datetime_precision, -1), extra, is_nullable, COALESCE(collation_name, ''), column_type, COALESCE(character_octet_length, 0)
 		FROM information_schema.columns WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position`, func(scan func(...any) error) error {
 		var c column
 		var extra, nullable, collation string
-		err := scan(&c.name, &c.mysql.DataType, &c.mysql.Places, &extra, &nullable, &collation)
+		var length uint64 // of a LONGTEXT more than an int of 32 bits has
+		err := scan(&c.name, &c.mysql.DataType, &c.mysql.Places, &extra, &nullable, &collation, &c.mysql.Type, &length)
 		// DEFAULT_GENERATED is a default that is an expression.
 		extra = strings.ToUpper(extra)
 		c.generated = strings.Contains(extra, "VIRTUAL") || strings.Contains(extra, "STORED") || strings.Contains(extra, "PERSISTENT")
 		c.notNull = nullable == "NO"
-		c.folds = collation != "" && !strings.HasSuffix(collation, "_bin") && collation != "binary"
+		c.mysql.Length = int(min(length, math.MaxInt32))
+		c.folds, c.pads = compares(collation)
 		t.columns = append(t.columns, &c)
 		return err
 	}, t.name.schema, t.name.name)
+}
+
+// compares says what a collation does to strings that are not equal. Those of the name nopad (MariaDB) and 0900 (MySQL) mind blanks at the end.
+func compares(collation string) (folds, pads bool) {
+	if collation == "" || collation == "binary" {
+		return false, false
+	}
+	return !strings.HasSuffix(collation, "_bin"), !strings.Contains(collation, "_nopad") && !strings.Contains(collation, "_0900_")
 }
 
 func (s *session) readKeys(ctx context.Context, t *table) error {

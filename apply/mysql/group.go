@@ -57,6 +57,10 @@ func (w *writer) group(g *apply.Group) error {
 
 // prepare looks up every table of the group, and makes those that are missing: DDL would commit what was done so far.
 func (w *writer) prepare(g *apply.Group) error {
+	if len(w.s.plans) > plansMax { // never within a group, where one table has to be one thing
+		clear(w.s.plans)
+		clear(w.s.tables)
+	}
 	return g.Transactions(func(tx *pipeline.Transaction) error {
 		if _, skipped := g.Skips[tx.CSN]; skipped {
 			return nil

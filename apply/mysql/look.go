@@ -55,6 +55,11 @@ func Look(ctx context.Context, dsn string, wanted []Wanted) (version string, see
 func (s *session) look(ctx context.Context, w Wanted) (Seen, error) {
 	name := s.targetName(w.Schema, w.Table)
 	one := Seen{Wanted: w, Name: name.String(), Database: name.schema}
+	for _, err := range []error{s.mayBe(name), s.claim(tableName{w.Schema, w.Table}, name)} {
+		if err != nil {
+			return one, err
+		}
+	}
 	n := 0
 	if err := s.conn.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = ?", name.schema).Scan(&n); err != nil {
 		return one, err

@@ -31,7 +31,13 @@ type planned struct {
 	kind   mysql.Kind
 }
 
-// plansMax limits the table versions in memory; above it all are read again.
+// inexact: equal is not the same.
+func (c *planned) inexact() bool {
+	folds, pads := c.kind.Collates()
+	return folds && c.folds || pads && c.pads
+}
+
+// plansMax limits the table versions in memory, besides those of one group; above it all are read again.
 const plansMax = 4096
 
 // plan finds the plan of a version of a shard's table, or makes it.
@@ -39,11 +45,11 @@ func (s *session) plan(ctx context.Context, r *pipeline.Relation) (*plan, error)
 	if p := s.plans[r]; p != nil {
 		return p, nil
 	}
-	if len(s.plans) >= plansMax {
-		clear(s.plans)
-		clear(s.tables)
+	name := s.targetName(r.Namespace, r.Name)
+	if err := s.claim(tableName{r.Namespace, r.Name}, name); err != nil {
+		return nil, err
 	}
-	t, err := s.table(ctx, s.targetName(r.Namespace, r.Name))
+	t, err := s.table(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -107,8 +113,8 @@ func (p *plan) keyToUpsert(keys [][]int) (best []int) {
 	return best
 }
 
-// inserting prepares the texts around the values of an INSERT. ON DUPLICATE KEY means any unique index, so it will do only where
-// there is one.
+// inserting prepares the texts around the values of an INSERT. ON DUPLICATE KEY means any unique index, and a row whose key the collation
+// calls equal, so it will do only where there is one index, of exact columns.
 func (p *plan) inserting() {
 	var names, sets []string
 	for _, c := range p.columns {
@@ -118,7 +124,8 @@ func (p *plan) inserting() {
 		}
 	}
 	p.insert = "INSERT INTO " + p.table.name.String() + " (" + strings.Join(names, ", ") + ") VALUES "
-	if p.upsert != nil && p.table.uniques == 1 {
+	inexact := slices.ContainsFunc(p.upsert, func(i int) bool { return p.columns[i].inexact() })
+	if p.upsert != nil && p.table.uniques == 1 && !inexact {
 		p.replace = " ON DUPLICATE KEY UPDATE " + strings.Join(sets, ", ")
 	}
 }

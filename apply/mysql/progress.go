@@ -183,7 +183,8 @@ func (s *session) alone(ctx context.Context) error {
 			return err
 		}
 		if got == 1 {
-			return nil
+			_, err := s.exec(ctx, "SET SESSION wait_timeout = 86400") // what stands still from here on is evicted
+			return err
 		}
 		if err := s.evict(ctx); err != nil {
 			return err

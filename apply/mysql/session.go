@@ -54,9 +54,13 @@ type session struct {
 	conn   *sql.Conn
 
 	packetMax int    // bytes of a statement
+	chunk     int    // Config.ChunkBytes, or less where packets are small
 	lock      string // the name of the lock that a session holds while it works; see progress.go
 	owner     string // of the progress, since Progress
 	database  string
+
+	foldsNames bool                    // of tables and databases: lower_case_table_names
+	sources    map[tableName]tableName // by the names on the target
 
 	tables map[tableName]*table
 	plans  map[*pipeline.Relation]*plan
@@ -83,7 +87,7 @@ func (t *Target) open(ctx context.Context) (*session, error) {
 	}
 	s := &session{
 		cfg: &t.cfg, target: t, db: sql.OpenDB(connector), database: t.conn.DBName,
-		tables: map[tableName]*table{}, plans: map[*pipeline.Relation]*plan{},
+		sources: map[tableName]tableName{}, tables: map[tableName]*table{}, plans: map[*pipeline.Relation]*plan{},
 	}
 	s.lock = lockName(t.conn.DBName, t.cfg.Subscription)
 	if s.conn, err = s.db.Conn(ctx); err != nil {
@@ -128,7 +132,8 @@ func (s *session) settings(ctx context.Context) error {
 		// Rows come in the order of the source's transactions, where a child may stand before its parent until the transaction ends.
 		"SET SESSION foreign_key_checks = 0, unique_checks = 1, sql_safe_updates = 0, sql_auto_is_null = 0",
 		fmt.Sprintf("SET SESSION innodb_lock_wait_timeout = %[1]d, lock_wait_timeout = %[1]d", int(s.cfg.LockTimeout.Seconds())),
-		"SET SESSION wait_timeout = 86400, net_write_timeout = 600, net_read_timeout = 600",
+		// A process that stands still before it has the session's lock cannot be found by it; see alone.
+		"SET SESSION wait_timeout = 60, net_write_timeout = 600, net_read_timeout = 600",
 	}
 	if isMariaDB(version) {
 		pinned = append(pinned,
@@ -141,9 +146,13 @@ func (s *session) settings(ctx context.Context) error {
 			return classify(fmt.Errorf("settings of the target's session: %s: %w", text, err), nil)
 		}
 	}
-	if err := s.conn.QueryRowContext(ctx, "SELECT @@max_allowed_packet").Scan(&s.packetMax); err != nil {
+	if err := s.conn.QueryRowContext(ctx, "SELECT @@max_allowed_packet, @@lower_case_table_names <> 0").Scan(&s.packetMax, &s.foldsNames); err != nil {
 		return classify(fmt.Errorf("ask the target's settings: %w", err), nil)
 	}
+	if s.foldsNames {
+		s.database = strings.ToLower(s.database)
+	}
+	s.chunk = min(s.cfg.ChunkBytes, s.packetMax/4) // the last row of a piece may be as large as the others, and twice as large when it is written
 	return nil
 }
 

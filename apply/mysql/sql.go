@@ -58,6 +58,7 @@ func (p *plan) appendWhere(dst []byte, key []int, from row) (_ []byte, err error
 	return p.appendKey(dst, key, from)
 }
 
+// appendKey compares columns. Where a collation would take another row for this one it finds candidates, by the index, whose bytes are compared.
 func (p *plan) appendKey(dst []byte, key []int, from row) (_ []byte, err error) {
 	for n, i := range key {
 		if n > 0 {
@@ -66,8 +67,16 @@ func (p *plan) appendKey(dst []byte, key []int, from row) (_ []byte, err error) 
 		if from[i].Kind != pipeline.Text {
 			return dst, &apply.Fatal{Problem: fmt.Sprintf("table %s: the key column %s came without a value", p.table.name, p.columns[i].quoted)}
 		}
-		dst = append(append(dst, p.columns[i].quoted...), " = "...)
+		c := &p.columns[i]
+		dst = append(append(dst, c.quoted...), " = "...)
 		if dst, err = p.appendValue(dst, i, from[i]); err != nil {
+			return dst, err
+		}
+		if !c.inexact() {
+			continue
+		}
+		dst = append(dst, " AND "...)
+		if dst, err = p.appendBytes(dst, i, from[i]); err != nil {
 			return dst, err
 		}
 	}
@@ -85,23 +94,28 @@ func (p *plan) appendWhole(dst []byte, from row) (_ []byte, err error) {
 		if n++; n > 1 {
 			dst = append(dst, " AND "...)
 		}
-		text := c.kind.IsText() && from[i].Kind == pipeline.Text
-		if text {
-			dst = append(append(append(dst, "CAST(CONVERT("...), c.quoted...), " USING utf8mb4) AS BINARY) <=> CAST("...)
+		if c.kind.IsText() && from[i].Kind == pipeline.Text {
+			dst, err = p.appendBytes(dst, i, from[i])
 		} else {
-			dst = append(append(dst, c.quoted...), " <=> "...)
+			dst, err = p.appendValue(append(append(dst, c.quoted...), " <=> "...), i, from[i])
 		}
-		if dst, err = p.appendValue(dst, i, from[i]); err != nil {
+		if err != nil {
 			return dst, err
-		}
-		if text {
-			dst = append(dst, " AS BINARY)"...)
 		}
 	}
 	if n == 0 {
 		dst = append(dst, "TRUE"...)
 	}
 	return append(dst, " LIMIT 1"...), nil
+}
+
+// appendBytes compares characters as bytes.
+func (p *plan) appendBytes(dst []byte, i int, v pipeline.Value) (_ []byte, err error) {
+	dst = append(append(append(dst, "CAST(CONVERT("...), p.columns[i].quoted...), " USING utf8mb4) AS BINARY) <=> CAST("...)
+	if dst, err = p.appendValue(dst, i, v); err != nil {
+		return dst, err
+	}
+	return append(dst, " AS BINARY)"...), nil
 }
 
 // appendUpdate appends an UPDATE. Columns of the key that stay as they are are not written; nor is what PostgreSQL did not send.

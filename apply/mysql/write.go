@@ -167,7 +167,7 @@ func (w *writer) change(csn pipeline.CSN, p *plan, c *pipeline.Change, cp *copyO
 	w.rows++
 	w.rowBytes += int64(len(c.Old) + len(c.New))
 	w.old, w.now = c.Old.Values(w.old[:0]), c.New.Values(w.now[:0])
-	if len(c.Old)+len(c.New) > w.s.cfg.ChunkBytes/2 { // a large row goes by itself: it may be all that a packet holds
+	if len(c.Old)+len(c.New) > w.s.chunk/2 { // a large row goes by itself: it may be all that a packet holds
 		if err := w.flush(); err != nil {
 			return err
 		}
@@ -252,7 +252,7 @@ func (w *writer) end(e expected) error {
 
 // sent sends what there is when it is enough.
 func (w *writer) sent() error {
-	if w.careful || len(w.piece) >= w.s.cfg.ChunkBytes {
+	if w.careful || len(w.piece) >= w.s.chunk {
 		return w.flush()
 	}
 	return nil
@@ -270,7 +270,7 @@ func (w *writer) flush() error {
 	found, err := w.s.execAll(w.ctx, string(w.piece))
 	expected := w.expected
 	w.piece, w.expected = w.piece[:0], w.expected[:0]
-	if cap(w.piece) > 4*w.s.cfg.ChunkBytes {
+	if cap(w.piece) > 4*w.s.chunk {
 		w.piece = nil
 	}
 	if err != nil {

@@ -17,6 +17,8 @@ type Kind struct {
 	name    string
 	array   byte // the delimiter of an array's elements
 	// Of a column of MySQL that is known (In):
+	column    *Column
+	fit       fit
 	places    int // digits behind the point, or of a second
 	hasPlaces bool
 }
@@ -182,47 +184,6 @@ func (k Kind) keyBytes() int {
 	case formNumeric, formBytes, formArray:
 	}
 	return 0
-}
-
-// numbers are the types of MySQL that hold numbers exactly.
-var numbers = map[string]bool{"tinyint": true, "smallint": true, "mediumint": true, "int": true, "bigint": true, "decimal": true}
-
-// texts are the types of MySQL that hold characters.
-var texts = map[string]bool{"char": true, "varchar": true, "tinytext": true, "text": true, "mediumtext": true, "longtext": true, "enum": true}
-
-// Column is a column of MySQL, as information_schema.columns describes it.
-type Column struct {
-	DataType string // DATA_TYPE
-	// Places: NUMERIC_SCALE or DATETIME_PRECISION; -1: the type has none.
-	Places int
-}
-
-// In is the kind for this column of MySQL: into one of characters every value goes in PostgreSQL's text form, so none is unfit; into
-// one of numbers, numbers go as such; and what MySQL would round in silence is unfit.
-func (k Kind) In(c Column) Kind {
-	dataType := strings.ToLower(c.DataType)
-	switch k.form {
-	case formBool, formInteger, formUnsigned, formFloat, formDecimal, formMoney, formBytes, formBits, formDate, formTime, formDateTime, formDateTimeUTC:
-		if texts[dataType] {
-			k.form = formText
-		}
-	case formNumeric:
-		if numbers[dataType] {
-			k.form = formDecimal
-		}
-		if dataType == "double" || dataType == "float" {
-			k.form = formFloat
-		}
-	case formText, formPadded, formASCII, formArray:
-	}
-	switch k.form {
-	case formDecimal, formMoney:
-		k.places, k.hasPlaces = c.Places, c.Places >= 0 && numbers[dataType]
-	case formTime, formDateTime, formDateTimeUTC:
-		k.places, k.hasPlaces = c.Places, c.Places >= 0
-	default:
-	}
-	return k
 }
 
 // Name is PostgreSQL's name of the type.

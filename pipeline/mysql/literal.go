@@ -36,11 +36,17 @@ const (
 	whyInfinity = "it has no infinite times"
 	whyYear     = "its years are 1 to 9999"
 	whyUTF8     = "it is no UTF-8"
+	whyExponent = "it has an exponent, and the column's numbers have none"
 )
 
 // AppendLiteral appends the literal of a value that is not NULL; text is PostgreSQL's text form, as of package textform. The error is
 // an *Unfit.
 func (k Kind) AppendLiteral(dst, text []byte) ([]byte, error) {
+	if k.fit != fitAll {
+		if err := k.fits(text); err != nil {
+			return dst, err
+		}
+	}
 	switch k.form {
 	case formText, formASCII, formNumeric:
 		return k.appendString(dst, text)
@@ -154,7 +160,11 @@ func (k Kind) appendNumber(dst, text []byte) ([]byte, error) {
 		return dst, k.unfit(text, whyNumber)
 	}
 	if n != len(text) {
-		return dst, k.unfit(text, whyForm)
+		why := whyForm
+		if text[n] == 'e' {
+			why = whyExponent
+		}
+		return dst, k.unfit(text, why)
 	}
 	if digits := bytes.TrimLeft(text, "-0."); len(digits)-bytes.Count(digits, []byte(".")) > decimalDigitsMax {
 		return dst, k.unfit(text, "it has 65 digits")

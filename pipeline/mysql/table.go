@@ -143,6 +143,19 @@ func rowBytes(r *pipeline.Relation, key []int) (n int) {
 	return n
 }
 
+// Collates says whether two values that differ may be equal to a collation: folds, one that takes a for A; pads, one that does not mind blanks
+// at the end. Of most types PostgreSQL writes each value in one way.
+func (k Kind) Collates() (folds, pads bool) {
+	switch k.form {
+	case formText:
+		return true, true
+	case formPadded, formArray:
+		return true, false
+	default:
+		return false, false
+	}
+}
+
 // IsText says whether a literal of the kind is a string of characters, which a collation compares.
 func (k Kind) IsText() bool {
 	switch k.form {
