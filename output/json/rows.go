@@ -230,18 +230,17 @@ func (e *Rows) change(c *pipeline.Change) error {
 	return e.failed(e.of, c.Op.String(), fmt.Errorf("%s has no form", c.Op))
 }
 
-// truncated writes a truncation for those who read one of its tables.
+// truncated writes a truncation for those who read one of its tables. It does not name the others: a statement about a thousand
+// tables would become a million names.
 func (e *Rows) truncated(c *pipeline.Change, r *pipeline.Relation) error {
 	e.open()
 	e.buf = append(e.buf, `,"op":"truncate",`...)
 	t, err := e.tables.of(r)
-	if err == nil {
-		e.buf = append(append(e.buf, t.head...), ',')
-		err = e.truncate(c)
-	}
 	if err != nil {
 		return e.failed(e.of, c.Op.String(), err)
 	}
+	e.buf = append(append(e.buf, t.head...), ',')
+	e.truncation(c)
 	return e.closeTable(r, "truncate", r.ID)
 }
 

@@ -2,8 +2,10 @@ package json
 
 import (
 	"bytes"
+	"encoding/binary"
 	stdjson "encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -63,7 +65,8 @@ func checkRows(t *testing.T, payloads, rows []output.Payload) {
 	}
 }
 
-// add strips a row of what it says of its transaction, once it is found right. A truncation is there once per table.
+// add strips a row of what it says of its transaction, once it is found right. A truncation is there once per table, and becomes the
+// one of all of them.
 func add(t *testing.T, changes []any, m, tx map[string]any) []any {
 	t.Helper()
 	shard, found := m["shard"], false
@@ -78,11 +81,16 @@ func add(t *testing.T, changes []any, m, tx map[string]any) []any {
 		delete(m, name)
 	}
 	if m["op"] == "truncate" {
+		table := map[string]any{"schema": m["schema"], "table": m["table"]}
 		delete(m, "schema")
 		delete(m, "table")
-		if n := len(changes); n > 0 && cmp.Equal(changes[n-1], any(m)) {
-			return changes
+		if n := len(changes); n > 0 {
+			if before := changes[n-1].(map[string]any); before["index"] == m["index"] {
+				before["tables"] = append(before["tables"].([]any), table)
+				return changes
+			}
 		}
+		m["tables"] = []any{table}
 	}
 	return append(changes, m)
 }
@@ -248,6 +256,33 @@ func TestRowMessages(t *testing.T) {
 	}
 	if most := RowMessages(b.Transactions[0]); len(p) > most || most > len(p)+10 {
 		t.Errorf("%d payloads, said at most %d", len(p), most)
+	}
+}
+
+// A statement about many tables takes as many messages, not as many times as many names.
+func TestRowsTruncateMany(t *testing.T) {
+	const tables = 2000
+	e := NewRows("s", []string{"a"}, format.JSONOptions{})
+	b := bulk(1, 0)
+	f := b.Transactions[0].Fragments[0]
+	f.Relations = nil
+	msg := binary.BigEndian.AppendUint32([]byte{'T'}, tables)
+	msg = append(msg, 0)
+	for i := range uint32(tables) {
+		f.Relations = append(f.Relations, pipeline.RelationUse{Relation: &pipeline.Relation{ID: i + 1, Namespace: "public", Name: fmt.Sprint("table", i)}})
+		msg = binary.BigEndian.AppendUint32(msg, i+1)
+	}
+	f.Append(msg)
+	p, err := e.Encode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := 0
+	for i := range p {
+		size += len(p[i].Data)
+	}
+	if len(p) != 2*tables+1 || size > 1<<20 {
+		t.Errorf("%d messages, %d bytes", len(p), size)
 	}
 }
 

@@ -117,7 +117,7 @@ func opText(op pipeline.Op) string {
 	return ""
 }
 
-// truncate writes what a truncation was, behind its op.
+// truncate writes the tables of a truncation, and what it was, behind its op.
 func (w *writer) truncate(c *pipeline.Change) error {
 	w.buf = append(w.buf, `"tables":[`...)
 	for i, r := range c.Truncated {
@@ -130,11 +130,17 @@ func (w *writer) truncate(c *pipeline.Change) error {
 		w.buf = append(w.buf, t.head...)
 		w.buf = append(w.buf, '}')
 	}
-	w.buf = append(w.buf, `],"cascade":`...)
+	w.buf = append(w.buf, `],`...)
+	w.truncation(c)
+	return nil
+}
+
+// truncation writes the options of a truncation.
+func (w *writer) truncation(c *pipeline.Change) {
+	w.buf = append(w.buf, `"cascade":`...)
 	w.buf = strconv.AppendBool(w.buf, c.TruncateFlags&pipeline.TruncateCascade != 0)
 	w.buf = append(w.buf, `,"restart_identity":`...)
 	w.buf = strconv.AppendBool(w.buf, c.TruncateFlags&pipeline.TruncateRestartIdentity != 0)
-	return nil
 }
 
 // comma stands before every element but the first.

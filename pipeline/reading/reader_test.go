@@ -168,12 +168,14 @@ func TestRows(t *testing.T) {
 	table := func(name string) string { return wire.TableSubject("s", "p", name) }
 	one := func(s string) [][]byte { return [][]byte{[]byte(s)} }
 	insert := "{" + envelopeText + `"index":0,"total":2,"op":"insert","schema":"p","table":"t","after":{"id":1}}`
-	truncate := "{" + envelopeText + `"index":1,"total":2,"op":"truncate","tables":[{"schema":"p","table":"t"},{"schema":"p","table":"u"}]}`
+	truncate := func(table string) []byte {
+		return []byte("{" + envelopeText + `"index":1,"total":2,"op":"truncate","schema":"p","table":"` + table + `"}`)
+	}
 	p.send(table("t"), 8, one(insert), 1, false) // its writer dies
 	p.epoch()
 	p.send(table("t"), 9, wire.Split([]byte(insert), 60), len(wire.Split([]byte(insert), 60)), false)
-	p.send(table("t"), 9, one(truncate), 1, false)
-	p.send(table("u"), 9, one(truncate), 1, false)
+	p.send(table("t"), 9, one(string(truncate("t"))), 1, false)
+	p.send(table("u"), 9, one(string(truncate("u"))), 1, false)
 	p.send(wire.Subject("s"), 9, one(endText), 1, true)
 	if len(p.got) != 1 {
 		t.Fatalf("%d transactions", len(p.got))

@@ -109,7 +109,7 @@ func (r *rows) transaction(m *Message, payload []byte) ([]*Transaction, error) {
 // envelope are the fields of a row's message that are its transaction's.
 var envelope = []string{"csn", "gid", "commit_time", "xid", "lsn", "total"}
 
-// together is the transaction with its rows in it. A TRUNCATE of several tables has a message for each, with one index.
+// together is the transaction with its rows in it.
 func (r *rows) together(payload []byte, total int) ([]byte, error) {
 	out, err := without(payload, []string{"tables"})
 	if err != nil {
@@ -117,18 +117,21 @@ func (r *rows) together(payload []byte, total int) ([]byte, error) {
 	}
 	out = append(bytes.TrimSuffix(out, []byte("}")), changesKey...)
 	next := 0
-	for _, row := range r.stored {
-		var at struct{ Index *int }
-		if err := json.Unmarshal(row.Body, &at); err != nil || at.Index == nil {
-			return nil, errors.Join(errors.New("a row's message has no index"), err)
+	for i, row := range r.stored {
+		at, err := changeOf(row)
+		if err != nil {
+			return nil, err
 		}
 		switch {
-		case *at.Index == next-1:
+		case *at.Index == next-1: // another table of a TRUNCATE
 			continue
 		case *at.Index != next:
 			return nil, fmt.Errorf("row %d follows row %d", *at.Index, next-1)
 		}
 		change, err := without(row.Body, envelope)
+		if err == nil && at.Op == "truncate" {
+			change, err = truncation(change, r.stored[i:], next)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -142,6 +145,47 @@ func (r *rows) together(payload []byte, total int) ([]byte, error) {
 		return nil, fmt.Errorf("%d rows, and its end says %d", next, total)
 	}
 	return append(out, "]}"...), nil
+}
+
+// change is what a row's message says of its place.
+type change struct {
+	Index             *int
+	Op, Schema, Table string
+}
+
+func changeOf(row Row) (c change, err error) {
+	if err := json.Unmarshal(row.Body, &c); err != nil || c.Index == nil {
+		return c, errors.Join(errors.New("a row's message has no index"), err)
+	}
+	return c, nil
+}
+
+// truncation makes a TRUNCATE of its messages, one for each table, all with one index: these are the first of rows.
+func truncation(first []byte, rows []Row, index int) ([]byte, error) {
+	type table struct {
+		Schema string `json:"schema"`
+		Table  string `json:"table"`
+	}
+	var tables []table
+	for _, row := range rows {
+		c, err := changeOf(row)
+		if err != nil {
+			return nil, err
+		}
+		if *c.Index != index {
+			break
+		}
+		tables = append(tables, table{c.Schema, c.Table})
+	}
+	all, err := json.Marshal(tables)
+	if err != nil {
+		return nil, err
+	}
+	out, err := without(first, []string{"schema", "table"})
+	if err != nil {
+		return nil, err
+	}
+	return append(append(append(bytes.TrimSuffix(out, []byte("}")), `,"tables":`...), all...), '}'), nil
 }
 
 // debezium takes a message on the subject of transactions: BEGIN or END.

@@ -59,20 +59,30 @@ func (r *rowReader) transaction(end []byte) []byte {
 		r.t.Fatal(err)
 	}
 	r.complete(end)
-	changes, last := []json.RawMessage{}, -1
+	changes, last := []map[string]json.RawMessage{}, -1
 	for _, row := range r.pending {
-		var c struct{ Index int }
-		if err := json.Unmarshal(row, &c); err != nil {
+		var c struct {
+			Index             int
+			Op, Schema, Table string
+		}
+		var change map[string]json.RawMessage
+		if err := errors.Join(json.Unmarshal(row, &c), json.Unmarshal(row, &change)); err != nil {
 			r.t.Fatal(err)
 		}
-		if c.Index == last { // a truncation is there for each of its tables
-			continue
+		if c.Op == "truncate" { // it is there for each of its tables
+			table := fmt.Sprintf(`{"schema":%q,"table":%q}`, c.Schema, c.Table)
+			if c.Index == last {
+				of := changes[len(changes)-1]
+				of["tables"] = append(bytes.TrimSuffix(of["tables"], []byte("]")), ","+table+"]"...)
+				continue
+			}
+			change["tables"] = json.RawMessage("[" + table + "]")
 		}
 		if c.Index != last+1 {
 			r.t.Fatalf("csn %s: index %d follows %d", tx["csn"], c.Index, last)
 		}
 		last = c.Index
-		changes = append(changes, row)
+		changes = append(changes, change)
 	}
 	all, err := json.Marshal(changes)
 	if err != nil {
