@@ -3,6 +3,7 @@ package moves
 import (
 	"bytes"
 	"errors"
+	"slices"
 
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
@@ -27,7 +28,8 @@ const RememberedMax = 1_000_000
 // shard that gave the key away takes it again, and deletes that row in the same transaction.)
 //
 // A TRUNCATE goes first, with what the fragment did to its tables before. Rows of a table without a key are known by all of their
-// values. A fragment that changes tables stays in order, so that nobody is told a row in a form that is to come.
+// values. What is about tables of one fragment only stays in order. So does a fragment that changes tables, and what is about a table that
+// comes in two forms, so that nobody is told a row in a form that is to come.
 func Order(tx *pipeline.Transaction, halves Halves) (Moved, error) {
 	if !may(tx, takesAway) {
 		return nil, nil
@@ -42,7 +44,7 @@ func Order(tx *pipeline.Transaction, halves Halves) (Moved, error) {
 	remembered := 0
 	for n, f := range tx.Fragments {
 		switch {
-		case !takesAway(f):
+		case !takesAway(f), !shares(tx, n):
 		case !writes(f):
 			set(n, fates{all: First})
 		default:
@@ -53,10 +55,10 @@ func Order(tx *pipeline.Transaction, halves Halves) (Moved, error) {
 		return all, nil
 	}
 	for n, f := range tx.Fragments {
-		if !takesAway(f) || !writes(f) {
+		if !takesAway(f) || !writes(f) || !shares(tx, n) {
 			continue
 		}
-		each, err := order(f, halves)
+		each, err := order(tx, n, halves)
 		if err != nil {
 			return nil, err
 		}
@@ -72,15 +74,33 @@ func takesAway(f *pipeline.Fragment) bool {
 	return f.Ops.Has(pipeline.Delete) || f.Ops.Has(pipeline.Truncate) || f.Ops.Has(pipeline.Update)
 }
 
-// order is Order of one fragment. Nil: all stay in order.
-func order(f *pipeline.Fragment, halves Halves) ([]Fate, error) {
+// shares says whether a fragment has a table that another one has, too.
+func shares(tx *pipeline.Transaction, n int) bool {
+	return slices.ContainsFunc(tx.Fragments[n].Relations, func(use pipeline.RelationUse) bool { return shared(tx, n, use.Relation) })
+}
+
+// shared says whether a table of a fragment is one of another fragment.
+func shared(tx *pipeline.Transaction, n int, r *pipeline.Relation) bool {
+	for m, other := range tx.Fragments {
+		if m != n && slices.ContainsFunc(other.Relations, func(use pipeline.RelationUse) bool {
+			return use.Relation.Name == r.Name && use.Relation.Namespace == r.Namespace
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// order is Order of the n-th fragment. Nil: all stay in order.
+func order(tx *pipeline.Transaction, n int, halves Halves) ([]Fate, error) {
+	f := tx.Fragments[n]
 	if !f.Ops.Has(pipeline.Delete) && !f.Ops.Has(pipeline.Truncate) {
 		if changes, err := changesKeys(f); err != nil || !changes {
 			return nil, err
 		}
 	}
-	tables := tablesOf(f)
-	emptied, alters, err := look(f)
+	tables := tablesOf(tx, n)
+	emptied, alters, err := look(f, tables)
 	if err != nil || alters {
 		return nil, err
 	}
@@ -88,7 +108,7 @@ func order(f *pipeline.Fragment, halves Halves) ([]Fate, error) {
 	err = fl.walk(f, func(i int, c *pipeline.Change) error {
 		t := tables[c.RelationID]
 		switch last, ok := emptied[c.RelationID]; {
-		case c.Op == pipeline.Truncate, ok && c.Relation != nil && i < last:
+		case c.Op == pipeline.Truncate && len(emptied) > 0, ok && c.Relation != nil && i < last:
 			fl.fates[i] = First
 		case isRow(c) && t != nil && len(t.Key) > 0:
 			fl.follow(i, c, &t.Row, t.whole)
@@ -108,13 +128,16 @@ type table struct {
 	whole bool // all values of the row do
 }
 
-// tablesOf are the tables of a fragment, by ID; nil for one that comes in several forms.
-func tablesOf(f *pipeline.Fragment) map[uint32]*table {
-	tables := make(map[uint32]*table, len(f.Relations))
-	for _, use := range f.Relations {
+// tablesOf are the tables of a fragment that others have, too, by ID; of one that comes in several forms rows have no key.
+func tablesOf(tx *pipeline.Transaction, n int) map[uint32]*table {
+	tables := make(map[uint32]*table)
+	for _, use := range tx.Fragments[n].Relations {
 		r := use.Relation
-		if _, again := tables[r.ID]; again {
-			tables[r.ID] = nil
+		if t := tables[r.ID]; t != nil {
+			t.Key = nil
+			continue
+		}
+		if !shared(tx, n, r) {
 			continue
 		}
 		t := &table{Row: Row{Table: r.ID}, whole: r.Identity == 'f'}
@@ -153,16 +176,18 @@ func changesKeys(f *pipeline.Fragment) (bool, error) {
 	return false, err
 }
 
-// look finds what has to be known of a fragment before its first change: the last TRUNCATE of each table, and whether it changes tables.
-func look(f *pipeline.Fragment) (emptied map[uint32]int, alters bool, err error) {
+// look finds what has to be known of a fragment before its first change: the last TRUNCATE of each table, if one empties a table that others
+// have, too; and whether it changes tables.
+func look(f *pipeline.Fragment, tables map[uint32]*table) (emptied map[uint32]int, alters bool, err error) {
 	if !f.Ops.Has(pipeline.Truncate) && !f.Ops.Has(pipeline.Message) {
 		return nil, false, nil
 	}
 	emptied = make(map[uint32]int)
-	i := 0
+	i, concerns := 0, false
 	err = f.Walk(func(c *pipeline.Change) error {
 		for _, id := range c.TruncateIDs {
 			emptied[id] = i
+			concerns = concerns || tables[id] != nil
 		}
 		if _, ok, err := mark.DDLOf(c); ok && err == nil {
 			alters = true
@@ -170,5 +195,8 @@ func look(f *pipeline.Fragment) (emptied map[uint32]int, alters bool, err error)
 		i++
 		return nil
 	})
+	if !concerns {
+		clear(emptied)
+	}
 	return emptied, alters, err
 }
