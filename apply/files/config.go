@@ -32,7 +32,8 @@ type Config struct {
 	Head string
 	// Encoder makes one for each file, so that a file is complete in itself. It is told of the copies that have not ended.
 	Encoder func([]Copying) Encoder
-	// RotateBytes: a file that is as large gets no further transactions; the last group may exceed it. Default 256 MiB.
+	// RotateBytes: a file that is as large gets no further transactions; the last group may exceed it. Neither does one whose
+	// index has 32 MiB, which is what a start reads. Default 256 MiB.
 	RotateBytes int64
 	// RotateEvery: a file whose first transaction was written so long ago gets no further ones. Default 1 h.
 	RotateEvery time.Duration
@@ -46,6 +47,9 @@ const (
 	DefaultRotateBytes = 256 << 20
 	DefaultRotateEvery = time.Hour
 )
+
+// indexBytesMax is how long an index may be, some 80,000 commits. A variable for tests.
+var indexBytesMax int64 = 32 << 20
 
 // Target is a folder.
 type Target struct{ cfg Config }

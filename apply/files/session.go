@@ -173,7 +173,7 @@ func (s *session) finish(g *apply.Group) (err error) {
 
 // full says that the present file gets no more transactions.
 func (s *session) full() bool {
-	return !s.opened.IsZero() && (s.state.end >= s.cfg.RotateBytes || s.cfg.Now().Sub(s.opened) >= s.cfg.RotateEvery)
+	return !s.opened.IsZero() && (s.state.end >= s.cfg.RotateBytes || s.written >= indexBytesMax || s.cfg.Now().Sub(s.opened) >= s.cfg.RotateEvery)
 }
 
 // room makes sure that there is a file that may get transactions.

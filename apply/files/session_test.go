@@ -323,11 +323,37 @@ func TestCopies(t *testing.T) {
 		}
 		s.Close(t.Context())
 	}
-	if len(told) != 9 {
-		t.Fatalf("%d encoders, want one for each group", len(told))
+	if len(told) != 9+3 {
+		t.Fatalf("%d encoders, want one for each group, and one behind each mark that was skipped", len(told))
 	}
-	if diff := cmp.Diff([]Copying{came, keyed}, told[5]); diff != "" {
-		t.Errorf("the encoder was told\n%s", diff)
+	for i, want := range map[int][]Copying{1: {bare, keyed}, 7: {came, keyed}} {
+		if diff := cmp.Diff(want, told[i]); diff != "" {
+			t.Errorf("encoder %d was told\n%s", i, diff)
+		}
+	}
+}
+
+// A file whose index is long gets no further transactions: a start reads all of it.
+func TestIndexRotates(t *testing.T) {
+	defer func(max int64) { indexBytesMax = max }(indexBytesMax)
+	indexBytesMax = 1500
+	target := folder(t, nil)
+	s, at := open(t, target), apply.Progress{}
+	for csn := range pipeline.CSN(20) {
+		g := groupOf(at, plain(csn+1))
+		if err := s.Apply(t.Context(), g); err != nil {
+			t.Fatal(err)
+		}
+		at = g.To
+	}
+	indexes, err := filepath.Glob(filepath.Join(target.cfg.Folder, "*.index"))
+	if err != nil || len(indexes) < 3 {
+		t.Fatalf("%q, %v", indexes, err)
+	}
+	for _, name := range indexes {
+		if info, err := os.Stat(name); err != nil || info.Size() > 2*indexBytesMax {
+			t.Errorf("%s: %d bytes, %v", name, info.Size(), err)
+		}
 	}
 }
 

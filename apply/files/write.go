@@ -226,6 +226,9 @@ func (w *writer) skip(tx *pipeline.Transaction, why apply.Skip) error {
 			missing.Unreadable(err)
 		}
 	}
+	if w.copiesMoved { // by a mark that the encoder does not see
+		w.s.encoder = w.s.cfg.Encoder(w.copies.clone().Tables)
+	}
 	w.skipped = append(w.skipped, skipped{tx.CSN, why.Reason, why.By, why.At.UTC(), missing.String()})
 	return nil
 }

@@ -7,8 +7,8 @@ import (
 	"shardcdc/pipeline/mark"
 )
 
-// copies are the tables without a key that are being copied, and those that a copy wants empty. The rows of such a table come
-// in one chunk per shard, which contains what the shard did to it since the copy's begin: that is left out.
+// copies are the tables that are being copied. The rows of one without a key come in one chunk per shard, which contains what the
+// shard did to it since the copy's begin: that is left out.
 type copies map[tableName]*copied
 
 type tableName struct{ schema, name string }
@@ -18,21 +18,22 @@ func tableOf(r *pipeline.Relation) tableName { return tableName{r.Namespace, r.N
 type copied struct {
 	job     string
 	arrived map[pipeline.ShardID]bool
-	empty   bool // once the table is made
 	keyed   bool
 }
 
-// Copied is a table without a key whose copy has begun, as the node knows it that begins to write.
+// Copied is a table whose copy has begun, as whoever begins to write knows it. Those with a key may be left out: then a begin mark
+// that comes again empties the table again, which is before the first of its rows.
 type Copied struct {
 	Schema, Table string
 	Job           string
-	Arrived       []pipeline.ShardID // whose rows are in the stream
+	Keyed         bool
+	Arrived       []pipeline.ShardID // without a key: whose rows are in the stream
 }
 
 // Resume tells a new Encoder of copies that are under way in its stream.
 func (e *Encoder) Resume(tables []Copied) {
 	for _, t := range tables {
-		c := &copied{job: t.Job, arrived: make(map[pipeline.ShardID]bool)}
+		c := &copied{job: t.Job, keyed: t.Keyed, arrived: make(map[pipeline.ShardID]bool)}
 		for _, shard := range t.Arrived {
 			c.arrived[shard] = true
 		}
@@ -41,7 +42,8 @@ func (e *Encoder) Resume(tables []Copied) {
 }
 
 // follow takes a mark.
-func (cs copies) follow(e *Encoder, p *plan, shard pipeline.ShardID, m *mark.Copy) {
+func (cs copies) follow(e *Encoder, p *plan, shard pipeline.ShardID, m *mark.Copy) error {
+	var empty []mark.Table
 	for _, t := range m.Tables {
 		name := tableName{t.Schema, t.Name}
 		c := cs[name]
@@ -50,15 +52,10 @@ func (cs copies) follow(e *Encoder, p *plan, shard pipeline.ShardID, m *mark.Cop
 			if c != nil && c.job == m.Job {
 				continue // after a crash
 			}
-			c = &copied{job: m.Job, keyed: t.Keyed, arrived: make(map[pipeline.ShardID]bool)}
+			cs[name] = &copied{job: m.Job, keyed: t.Keyed, arrived: make(map[pipeline.ShardID]bool)}
 			if m.TargetRows == mark.TargetTruncate {
-				written := e.dialect.table(t.Schema, t.Name)
-				c.empty = e.conf.Options.CreateTables && !e.created[written]
-				if !c.empty {
-					p.first = e.dialect.truncate(p.first, []string{written}, 0)
-				}
+				empty = append(empty, t)
 			}
-			cs[name] = c
 		case mark.Rows:
 			p.keyedRows = t.Keyed
 			if c == nil {
@@ -76,16 +73,26 @@ func (cs copies) follow(e *Encoder, p *plan, shard pipeline.ShardID, m *mark.Cop
 		case mark.High:
 		}
 	}
+	return e.empty(p, empty)
 }
 
-// empties says, once, that a table that was made is to be emptied: it may have been there.
-func (cs copies) empties(name tableName) bool {
-	c := cs[name]
-	if c == nil || !c.empty {
-		return false
+// empty empties tables, all at once: they may refer to each other. Those that the statements make themselves may not be there yet.
+func (e *Encoder) empty(p *plan, tables []mark.Table) error {
+	var names []string
+	for _, t := range tables {
+		if err := checkNames(e.dialect, t.Schema, t.Name); err != nil {
+			return err
+		}
+		names = append(names, e.dialect.table(t.Schema, t.Name))
 	}
-	c.empty = false
-	return true
+	switch {
+	case names == nil:
+	case e.conf.Options.CreateTables:
+		p.first = e.dialect.truncateIfThere(p.first, tables)
+	default:
+		p.first = e.dialect.truncate(p.first, names, 0)
+	}
+	return nil
 }
 
 // contained says that a change is contained in rows that come later.

@@ -27,6 +27,8 @@ type dialect interface {
 	// one is what stands before and behind the WHERE that holds for all rows that are equal to one of them.
 	one(t *table) (before, behind string)
 	truncate(dst []byte, names []string, flags byte) []byte // lines
+	// truncateIfThere leaves out what is not there.
+	truncateIfThere(dst []byte, tables []mark.Table) []byte // lines
 	create(dst []byte, r *pipeline.Relation) ([]byte, error)
 	// createsBefore says that a CREATE TABLE commits, so that it has to stand before BEGIN.
 	createsBefore() bool

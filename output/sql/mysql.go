@@ -19,6 +19,7 @@ SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTI
 SET SESSION time_zone = '+00:00';
 SET SESSION foreign_key_checks = 0;
 SET SESSION unique_checks = 1;
+SET SESSION sql_auto_is_null = 0;
 `
 }
 
@@ -81,6 +82,28 @@ func (mySQL) execute(dst []byte, _ *mark.DDL) []byte { return dst } // it is nev
 func (mySQL) truncate(dst []byte, names []string, _ byte) []byte {
 	for _, name := range names {
 		dst = append(append(append(dst, "DELETE FROM "...), name...), ";\n"...)
+	}
+	return dst
+}
+
+// truncateIfThere asks the catalog, whose names are compared as those of files are; a DELETE of what is not there is an error.
+func (d mySQL) truncateIfThere(dst []byte, tables []mark.Table) []byte {
+	text := func(dst []byte, s string) []byte {
+		dst, _ = mysql.Kind{}.AppendLiteral(dst, []byte(s)) // names are UTF-8, see checkName
+		return dst
+	}
+	for _, t := range tables {
+		database, name := mysql.Table(t.Schema, t.Name)
+		dst = text(append(dst, "SET @cdc = (SELECT IF(COUNT(*) > 0, "...), "DELETE FROM "+d.table(t.Schema, t.Name))
+		dst = append(dst, ", 'DO 0') FROM information_schema.tables WHERE table_schema = "...)
+		if database == "" {
+			dst = append(dst, "DATABASE()"...)
+		} else {
+			dst = text(dst, database)
+		}
+		dst = text(append(dst, " AND IF(@@lower_case_table_names, LOWER(table_name) = LOWER("...), name)
+		dst = text(append(dst, "), CAST(table_name AS BINARY) = CAST("...), name)
+		dst = append(dst, " AS BINARY)));\nPREPARE cdc FROM @cdc;\nEXECUTE cdc;\nDEALLOCATE PREPARE cdc;\n"...)
 	}
 	return dst
 }

@@ -58,7 +58,7 @@ func (e *Encoder) prepare(tx *pipeline.Transaction, previous pipeline.CSN) (*pla
 	return p, e.moves(p, tx)
 }
 
-// create makes the tables that the transaction is the first to use, and empties those that a copy wants empty.
+// create makes the tables that the transaction is the first to use.
 func (e *Encoder) create(p *plan, tx *pipeline.Transaction) error {
 	if len(e.created) > tablesMax {
 		clear(e.created)
@@ -83,9 +83,6 @@ func (e *Encoder) create(p *plan, tx *pipeline.Transaction) error {
 				continue
 			}
 			*to = append(append(*to, made...), ";\n"...)
-			if e.copies.empties(tableOf(use.Relation)) {
-				*to = e.dialect.truncate(*to, []string{t.name}, 0)
-			}
 		}
 	}
 	return nil
@@ -102,7 +99,9 @@ func (e *Encoder) marks(p *plan, tx *pipeline.Transaction) error {
 			i++
 			m, ok, err := mark.CopyOf(c)
 			if ok && err == nil {
-				e.copies.follow(e, p, f.Shard, &m)
+				if err := e.copies.follow(e, p, f.Shard, &m); err != nil {
+					return err
+				}
 			}
 			if ok && err != nil {
 				p.first = e.raise(p.first, err.Error())

@@ -27,9 +27,10 @@ var pinned = [][2]string{
 	{"array_nulls", "on"},
 }
 
-// settings: the role is a wish, as only superusers, and whom they let, may set it.
+// settings: the role is a wish, as only superusers, and whom they let, may set it. Without row_security a policy that would hide rows
+// from statements is an error.
 func (postgreSQL) settings() string {
-	b := []byte("SET client_encoding = 'UTF8';\nSET client_min_messages = warning;\n")
+	b := []byte("SET client_encoding = 'UTF8';\nSET client_min_messages = warning;\nSET row_security = off;\n")
 	for _, s := range pinned {
 		b = append(append(appendString(append(append(append(b, "SET "...), s[0]...), " = "...), []byte(s[1])), ';'), '\n')
 	}
@@ -165,6 +166,20 @@ func (postgreSQL) truncate(dst []byte, names []string, flags byte) []byte {
 		dst = append(dst, " CASCADE"...)
 	}
 	return append(dst, ";\n"...)
+}
+
+// truncateIfThere asks the catalog, because names in a string have no escapes.
+func (postgreSQL) truncateIfThere(dst []byte, tables []mark.Table) []byte {
+	body := []byte("DECLARE t text := (SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', nspname, relname), ', ') FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace WHERE (nspname, relname) IN (")
+	for i, t := range tables {
+		if i > 0 {
+			body = append(body, ", "...)
+		}
+		body = appendString(append(body, '('), []byte(t.Schema))
+		body = append(appendString(append(body, ", "...), []byte(t.Name)), ')')
+	}
+	body = append(body, ")); BEGIN IF t IS NOT NULL THEN EXECUTE 'TRUNCATE ' || t; END IF; END"...)
+	return append(appendString(append(dst, "DO "...), body), ";\n"...)
 }
 
 func (postgreSQL) create(dst []byte, r *pipeline.Relation) ([]byte, error) {

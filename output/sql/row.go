@@ -200,7 +200,7 @@ func (s *statement) makeWay() {
 	}
 	e.buf = append(append(e.buf, " AND EXISTS (SELECT 1 FROM (SELECT 1 FROM "...), s.t.name...)
 	s.where(nil)
-	e.buf = append(e.buf, ") AS x)"...)
+	e.buf = append(e.buf, " LIMIT 1) AS x)"...) // LIMIT: else MySQL merges it, and refuses to read the table that it deletes from
 	s.end("")
 }
 

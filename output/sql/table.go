@@ -91,11 +91,18 @@ func checkName(d dialect, name string) error {
 	return d.checkName(name)
 }
 
-func newTable(d dialect, r *pipeline.Relation) (*table, error) {
-	for _, name := range []string{r.Namespace, r.Name} {
+func checkNames(d dialect, schema, table string) error {
+	for _, name := range []string{schema, table} {
 		if err := checkName(d, name); err != nil {
-			return nil, fmt.Errorf("table %q: %w", r, err)
+			return fmt.Errorf("table %q: %w", schema+"."+table, err)
 		}
+	}
+	return nil
+}
+
+func newTable(d dialect, r *pipeline.Relation) (*table, error) {
+	if err := checkNames(d, r.Namespace, r.Name); err != nil {
+		return nil, err
 	}
 	t := &table{relation: r, name: d.table(r.Namespace, r.Name), full: r.Identity == 'f', columns: make([]column, len(r.Columns))}
 	for i, c := range r.Columns {

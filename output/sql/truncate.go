@@ -47,6 +47,9 @@ func (e *Encoder) truncates(p *plan, tx *pipeline.Transaction) error {
 		err := e.walker.Walk(f, func(c *pipeline.Change) error {
 			i++
 			for k, r := range c.Truncated {
+				if err := checkNames(e.dialect, r.Namespace, r.Name); err != nil {
+					return err
+				}
 				at := slices.IndexFunc(all, func(x *emptied) bool { return x.name == tableOf(r) })
 				if at < 0 {
 					at = len(all)

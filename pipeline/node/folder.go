@@ -34,7 +34,7 @@ func newFolder(sub *control.Subscription, text string) (apply.Target, error) {
 		conf.Head = outputsql.Settings(choices.Dialect)
 		conf.Encoder = func(copies []files.Copying) files.Encoder {
 			e := outputsql.New(outputsql.Config{Shards: names, Options: choices, Truncate: sub.Truncate})
-			e.Resume(unkeyed(copies))
+			e.Resume(begun(copies))
 			return filed{Encoder: e}
 		}
 	case format.JSON:
@@ -48,12 +48,10 @@ func newFolder(sub *control.Subscription, text string) (apply.Target, error) {
 	return files.New(conf)
 }
 
-// unkeyed are the tables that the encoder of statements has to know of.
-func unkeyed(copies []files.Copying) (tables []outputsql.Copied) {
+// begun are the tables whose copy an encoder of statements has to know of.
+func begun(copies []files.Copying) (tables []outputsql.Copied) {
 	for _, c := range copies {
-		if !c.Keyed {
-			tables = append(tables, outputsql.Copied{Schema: c.Schema, Table: c.Table, Job: c.Job, Arrived: c.Arrived})
-		}
+		tables = append(tables, outputsql.Copied{Schema: c.Schema, Table: c.Table, Job: c.Job, Keyed: c.Keyed, Arrived: c.Arrived})
 	}
 	return tables
 }
