@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/format"
 )
 
 // proxy stands between a client and the server. Muted, it forwards nothing more to the client; what the client sends
@@ -191,4 +193,28 @@ func TestPatience(t *testing.T) {
 			t.Fatalf("after %s: patience %s, want %s", step.took, p.patience, step.want)
 		}
 	}
+}
+
+// The connection may be cut anywhere within a transaction that is not in memory: what was stored is found, what was not is sent again.
+func TestConnectionCutWithinRows(t *testing.T) {
+	const n = 2*batchMessages + 50
+	b, px := behind(t)
+	p, _, _ := b.open(b.rowConfig(format.JSONOptions{}))
+	b.publish(p, batch(0, 10, 5))
+	want := []transaction{{"5", 2}}
+	csn := pipeline.CSN(5)
+	// Each batch begins with a message that asks for an answer, and ends with one that commits.
+	for _, index := range []int{0, 1, 400, batchMessages - 1, batchMessages, batchMessages + 1, 2*batchMessages - 1, 2 * batchMessages, n - 1} {
+		heard := px.mute(fmt.Sprintf(`"index":%d,`, index))
+		done := make(chan error, 1)
+		go func() { done <- p.Publish(b.ctx, large(rows(csn, csn+1, n, 20))) }()
+		<-heard
+		px.cut()
+		if err := <-done; err != nil {
+			t.Fatalf("cut at index %d: %v", index, err)
+		}
+		csn++
+		want = append(want, transaction{csn.String(), n})
+	}
+	b.wantRows(want...)
 }
