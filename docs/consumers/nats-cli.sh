@@ -6,6 +6,7 @@
 set -eu
 name=${1:-bank}
 stream=CDC_$name
+command -v nats >/dev/null || { echo "nats-cli.sh: the nats CLI is not installed. Try: go install github.com/nats-io/natscli/nats@latest" >&2; exit 1; }
 
 echo "== the stream: its first and last sequence, its size"
 nats stream info "$stream"

@@ -12,7 +12,7 @@ import (
 
 // What this consumer is for: the balances of the table public.accounts.
 const schema = `
-CREATE TABLE IF NOT EXISTS balances (id bigint PRIMARY KEY, shard text NOT NULL, balance bigint NOT NULL);
+CREATE TABLE IF NOT EXISTS balances (id bigint PRIMARY KEY, shard text NOT NULL, balance numeric NOT NULL);
 CREATE TABLE IF NOT EXISTS consumed (stream text PRIMARY KEY, csn text NOT NULL, seq bigint NOT NULL)`
 
 type change struct {
@@ -21,7 +21,7 @@ type change struct {
 	Tables                   []struct{ Schema, Table string } // of a truncate
 }
 
-// account is a row, or its key. A json.Number takes a number or a string: a bigint beyond 2^53 is a string.
+// account is a row, or its key. A json.Number takes a number or a string: a numeric is a string, and so is a bigint beyond 2^53.
 type account struct{ ID, Balance json.Number }
 
 // load makes the tables, and reads the position; the first one is told by first.

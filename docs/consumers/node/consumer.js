@@ -28,7 +28,7 @@ const [accounts, ends, epochs] = ["public.accounts", "_tx", "_ctl.epoch"].map(su
 const db = new pg.Client({ connectionString: flags.dsn });
 await db.connect();
 await db.query(`
-  CREATE TABLE IF NOT EXISTS balances (id bigint PRIMARY KEY, shard text NOT NULL, balance bigint NOT NULL);
+  CREATE TABLE IF NOT EXISTS balances (id bigint PRIMARY KEY, shard text NOT NULL, balance numeric NOT NULL);
   CREATE TABLE IF NOT EXISTS consumed (stream text PRIMARY KEY, csn text NOT NULL, seq bigint NOT NULL)`);
 await db.query("INSERT INTO consumed VALUES ($1, '0', 0) ON CONFLICT DO NOTHING", [stream]);
 let { csn, seq } = (await db.query("SELECT csn, seq FROM consumed WHERE stream = $1", [stream])).rows[0];
@@ -90,7 +90,7 @@ async function commit(end) {
   unit = [];
 }
 
-// act does what a row's change asks for. Numbers beyond 2^53 are strings in the JSON text: nothing is rounded.
+// act does what a row's change asks for. A numeric, and a bigint beyond 2^53, are strings in the JSON text: nothing is rounded.
 async function act({ op, shard, key, after }) {
   switch (op) {
     case "insert":

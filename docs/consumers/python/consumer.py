@@ -20,7 +20,7 @@ import sqlite3
 import sys
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS balances (id INTEGER PRIMARY KEY, shard TEXT NOT NULL, balance INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS balances (id INTEGER PRIMARY KEY, shard TEXT NOT NULL, balance TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS consumed (stream TEXT PRIMARY KEY, csn TEXT NOT NULL, seq INTEGER NOT NULL);
 """
 
@@ -93,7 +93,7 @@ class Consumer:
             self.db.execute("DELETE FROM balances WHERE id = ? AND shard = ?", (int(key["id"]), shard))
         if after:
             self.db.execute(
-                "INSERT OR REPLACE INTO balances VALUES (?, ?, ?)", (int(after["id"]), shard, int(after["balance"]))
+                "INSERT OR REPLACE INTO balances VALUES (?, ?, ?)", (int(after["id"]), shard, str(after["balance"]))
             )
 
 
