@@ -20,11 +20,8 @@ type Encoder struct {
 	ends     []int               // scratch: where payloads end in the buffer
 
 	// Of the running Encode, or of the large payload that is written.
-	out     io.Writer // where the buffer goes when it is full; nil: it grows
-	index   int       // of the next change in the transaction
-	of      *pipeline.Fragment
-	pending []*pipeline.Relation         // descriptions that of has to come with, and that are to come
-	each    func(*pipeline.Change) error // next
+	out   io.Writer // where the buffer goes when it is full; nil: it grows
+	index int       // of the next change in the transaction
 }
 
 var _ output.Encoder = (*Encoder)(nil)
@@ -32,7 +29,7 @@ var _ output.Encoder = (*Encoder)(nil)
 // New makes an Encoder. shards are the shards' names, by ShardID.
 func New(shards []string, opts format.JSONOptions) *Encoder {
 	e := &Encoder{writer: newWriter(shards, opts)}
-	e.each = e.next
+	e.passes = passes{describe: e.describe, each: e.next}
 	return e
 }
 
@@ -56,7 +53,11 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	e.ends = e.ends[:0]
 	previous := b.Previous
 	for _, tx := range b.Transactions {
-		if err := e.payload(tx, previous, e.told.news(tx)); err != nil {
+		k, err := e.know(tx)
+		if err == nil {
+			err = e.payload(tx, previous, k)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
 		}
 		previous, e.ends = tx.CSN, append(e.ends, len(e.buf))
@@ -70,39 +71,28 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	return payloads, nil
 }
 
-// payload writes a transaction; describes are the tables that it describes.
-func (e *Encoder) payload(tx *pipeline.Transaction, previous pipeline.CSN, describes news) error {
+// payload writes a transaction.
+func (e *Encoder) payload(tx *pipeline.Transaction, previous pipeline.CSN, k known) error {
 	if err := e.check(tx, previous); err != nil {
 		return err
 	}
-	e.transaction(tx, previous, describes)
+	e.transaction(tx, previous, k.news)
 	e.buf = append(e.buf, `,"changes":[`...)
 	e.index = 0
-	for i, f := range tx.Fragments {
-		e.of, e.pending = f, describes.in(i)
-		if err := e.walker.Walk(f, e.each); err != nil {
-			return err
-		}
-		for _, r := range e.pending { // of a chunk without rows
-			if err := e.describe(r); err != nil {
-				return err
-			}
-		}
+	if err := e.changes(tx, k); err != nil {
+		return err
 	}
-	if total := tx.Changes() + describes.total(); e.index != total {
+	if total := tx.Changes() + k.news.total(); e.index != total {
 		return fmt.Errorf("%d changes in the bodies, %d announced", e.index, total)
 	}
 	e.buf = append(e.buf, `]}`...)
 	return nil
 }
 
-// next writes a change, and the descriptions that stand in front of it.
+// next writes a change, if it is its turn.
 func (e *Encoder) next(c *pipeline.Change) error {
-	for len(e.pending) > 0 && uses(c, e.pending[0]) {
-		if err := e.describe(e.pending[0]); err != nil {
-			return err
-		}
-		e.pending = e.pending[1:]
+	if turn, err := e.turn(c); err != nil || !turn {
+		return err
 	}
 	return e.change(c)
 }

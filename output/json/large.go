@@ -15,7 +15,7 @@ const flushBytes = 64 << 10
 type large struct {
 	e        *Encoder
 	tx       *pipeline.Transaction
-	news     news
+	known    known
 	previous pipeline.CSN
 	size     int64
 }
@@ -29,8 +29,11 @@ func (e *Encoder) large(b *pipeline.Batch) ([]output.Payload, error) {
 	if len(b.Transactions) > 1 {
 		return nil, fmt.Errorf("encode csn %s as json: %d transactions in a batch that is not in memory", b.Last(), len(b.Transactions))
 	}
-	l := &large{e: e, tx: tx, news: e.told.news(tx), previous: b.Previous}
-	var err error
+	k, err := e.know(tx)
+	if err != nil {
+		return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
+	}
+	l := &large{e: e, tx: tx, known: k, previous: b.Previous}
 	if l.size, err = l.WriteTo(io.Discard); err != nil {
 		return nil, err
 	}
@@ -43,7 +46,7 @@ func (l *large) WriteTo(w io.Writer) (int64, error) {
 	out := &counted{w: w}
 	l.e.out, l.e.buf = out, make([]byte, 0, 2*flushBytes)
 	defer func() { l.e.out, l.e.buf = nil, nil }()
-	err := l.e.payload(l.tx, l.previous, l.news)
+	err := l.e.payload(l.tx, l.previous, l.known)
 	if err == nil {
 		err = l.e.flush()
 	}

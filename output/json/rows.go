@@ -29,15 +29,11 @@ type Rows struct {
 	// Of the running Encode, or of the series that is made.
 	to      func(*output.Payload) error // where each payload goes; nil: all of them stay in the buffer
 	tx      *pipeline.Transaction
-	time    string // of tx, for CloudEvents
-	of      *pipeline.Fragment
-	pending []*pipeline.Relation // descriptions that of has to come with, and that are to come
-	index   int                  // of the next change in the transaction
-	nth     int                  // of the fragment's next change, not counting descriptions
-	lead    []byte               // what of's payloads begin with, up to the index
-	total   []byte               // and what is behind it
-	touched []*place             // with messages of tx, in the order of the first one
-	each    func(*pipeline.Change) error
+	time    string   // of tx, for CloudEvents
+	index   int      // of the next change in the transaction
+	lead    []byte   // what the fragment's payloads begin with, up to the index
+	total   []byte   // and what is behind it
+	touched []*place // with messages of tx, in the order of the first one
 }
 
 var _ output.Encoder = (*Rows)(nil)
@@ -62,7 +58,7 @@ type end struct {
 // NewRows makes an encoder. shards are the shards' names, by ShardID.
 func NewRows(subscription string, shards []string, opts format.JSONOptions) *Rows {
 	e := &Rows{writer: newWriter(shards, opts), source: "/shardcdc/" + wire.EncodeToken(subscription)}
-	e.each = e.next
+	e.passes = passes{enter: e.enter, describe: e.describe, each: e.next}
 	for _, name := range shards {
 		e.tokens = append(e.tokens, wire.EncodeToken(name))
 	}
@@ -112,7 +108,11 @@ func (e *Rows) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	}()
 	previous := b.Previous
 	for _, tx := range b.Transactions {
-		if err := e.rows(tx, previous, e.told.news(tx)); err != nil {
+		k, err := e.know(tx)
+		if err == nil {
+			err = e.rows(tx, previous, k)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
 		}
 		previous = tx.CSN
@@ -120,29 +120,20 @@ func (e *Rows) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 	return e.payloads(&e.made[0]), nil // only now: the buffer has stopped moving
 }
 
-// rows writes a transaction; describes are the tables that it describes.
-func (e *Rows) rows(tx *pipeline.Transaction, previous pipeline.CSN, describes news) error {
+// rows writes a transaction.
+func (e *Rows) rows(tx *pipeline.Transaction, previous pipeline.CSN, k known) error {
 	if err := e.check(tx, previous); err != nil {
 		return err
 	}
-	total := tx.Changes() + describes.total()
+	total := tx.Changes() + k.news.total()
 	e.begin(tx, total)
-	for i, f := range tx.Fragments {
-		e.enter(f)
-		e.pending = describes.in(i)
-		if err := e.walker.Walk(f, e.each); err != nil {
-			return err
-		}
-		for _, r := range e.pending { // of a chunk without rows
-			if err := e.describe(r); err != nil {
-				return err
-			}
-		}
+	if err := e.changes(tx, k); err != nil {
+		return err
 	}
 	if e.index != total {
 		return fmt.Errorf("%d changes in the bodies, %d announced", e.index, total)
 	}
-	return e.end(previous, describes)
+	return e.end(previous, k.news)
 }
 
 // begin begins a transaction.
@@ -161,7 +152,6 @@ func (e *Rows) begin(tx *pipeline.Transaction, total int) {
 
 // enter begins a fragment.
 func (e *Rows) enter(f *pipeline.Fragment) {
-	e.of, e.nth = f, 0
 	whole := e.buf // where a payload may stand already
 	e.buf = append(e.lead[:0], `{"csn":"`...)
 	e.buf = strconv.AppendUint(e.buf, uint64(e.tx.CSN), 10)
@@ -171,22 +161,6 @@ func (e *Rows) enter(f *pipeline.Fragment) {
 	e.where(f)
 	e.buf = append(e.buf, `,"index":`...)
 	e.lead, e.buf = e.buf, whole
-}
-
-// next writes a change, and the descriptions that stand in front of it.
-func (e *Rows) next(c *pipeline.Change) error {
-	for len(e.pending) > 0 && uses(c, e.pending[0]) {
-		if err := e.describe(e.pending[0]); err != nil {
-			return err
-		}
-		e.pending = e.pending[1:]
-	}
-	if err := e.change(c); err != nil {
-		return err
-	}
-	e.index++
-	e.nth++
-	return nil
 }
 
 // open writes what every payload but an end begins with.
@@ -204,6 +178,18 @@ func (e *Rows) describe(r *pipeline.Relation) error {
 	err := e.closeTable(r, "relation", r.ID)
 	e.index++
 	return err
+}
+
+// next writes a change, if it is its turn.
+func (e *Rows) next(c *pipeline.Change) error {
+	if turn, err := e.turn(c); err != nil || !turn {
+		return err
+	}
+	if err := e.change(c); err != nil {
+		return err
+	}
+	e.index++
+	return nil
 }
 
 // change writes one change. Its errors name the shard; the column, too, where there is one.

@@ -11,7 +11,7 @@ import (
 type series struct {
 	e        *Rows
 	tx       *pipeline.Transaction
-	news     news
+	known    known
 	previous pipeline.CSN
 }
 
@@ -23,10 +23,14 @@ func (e *Rows) series(b *pipeline.Batch) ([]output.Payload, error) {
 	if err == nil && len(b.Transactions) > 1 {
 		err = fmt.Errorf("%d transactions in a batch that is not in memory", len(b.Transactions))
 	}
+	var k known
+	if err == nil {
+		k, err = e.know(tx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
 	}
-	s := &series{e: e, tx: tx, news: e.told.news(tx), previous: b.Previous}
+	s := &series{e: e, tx: tx, known: k, previous: b.Previous}
 	return []output.Payload{{Series: s, CSN: tx.CSN, Transactions: 1}}, nil
 }
 
@@ -35,7 +39,7 @@ func (s *series) Each(fn func(*output.Payload) error) error {
 	e := s.e
 	e.to, e.buf, e.ends, e.ids = fn, make([]byte, 0, flushBytes), e.ends[:0], e.ids[:0]
 	defer func() { e.to, e.buf, e.one = nil, nil, made{} }()
-	if err := e.rows(s.tx, s.previous, s.news); err != nil {
+	if err := e.rows(s.tx, s.previous, s.known); err != nil {
 		return fmt.Errorf("encode csn %s as json: %w", s.tx.CSN, err)
 	}
 	return nil

@@ -16,6 +16,7 @@ type writer struct {
 	tables tables
 	told   told
 
+	passes
 	buf      []byte
 	walker   pipeline.Walker
 	old, new []pipeline.Value
