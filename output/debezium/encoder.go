@@ -8,6 +8,7 @@ import (
 	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/format"
+	"shardcdc/pipeline/moves"
 )
 
 // Config is what events say besides their rows.
@@ -45,6 +46,11 @@ type Encoder struct {
 	buf      []byte
 	tx       transaction
 	of       *pipeline.Fragment
+	moved    moves.Moved
+	pass     moves.Fate // First or InOrder
+	fragment int
+	index    int    // of the next change in the fragment
+	split    bool   // it is in two pieces
 	end      string // of the fragment, as a number
 	walker   pipeline.Walker
 	each     func(*pipeline.Change) error
@@ -64,7 +70,7 @@ func New(conf Config) (*Encoder, error) {
 		}
 	}
 	e := &Encoder{conf: conf, name: quote(conf.Subscription), content: binaryForm(conf.Debezium.Binary)}
-	e.each = e.change
+	e.each = e.next
 	e.values[0], e.values[1] = make([]pipeline.Value, 0, 16), make([]pipeline.Value, 0, 16)
 	for _, s := range conf.Shards {
 		e.sources = append(e.sources, []string{
@@ -155,6 +161,21 @@ func (e *Encoder) put(tokens string, headers []output.Header, end bool) error {
 	e.payloads[0] = append(e.payloads[0], p)
 	e.ends = append(e.ends, len(e.buf))
 	return nil
+}
+
+// next writes the events of a change, if it is its turn. Of an update that changes the key the row may be gone first, and be there under
+// the new key in order.
+func (e *Encoder) next(c *pipeline.Change) error {
+	fate := moves.InOrder
+	if e.moved != nil {
+		fate = e.moved.Of(e.fragment, e.index)
+		e.index++
+	}
+	e.split = fate == moves.Split
+	if fate != e.pass && !e.split {
+		return nil
+	}
+	return e.change(c)
 }
 
 // change writes the events of one change. Its errors name the shard; the table and the column, too, where there is one.

@@ -6,6 +6,7 @@ import (
 	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
+	"shardcdc/pipeline/moves"
 	"shardcdc/pipeline/wire"
 )
 
@@ -59,6 +60,9 @@ func (e *Encoder) row(c *pipeline.Change) error {
 	if e.old != nil && t.keyComplete(e.old) && !t.sameKey(e.old, e.new) {
 		return e.move(t)
 	}
+	if e.split && e.pass == moves.First {
+		return nil // for the record the key is the same, or there is none
+	}
 	key, err := e.key(t, e.new, e.old)
 	if err != nil {
 		return err
@@ -90,7 +94,7 @@ func (e *Encoder) remove(t *table, extra []output.Header) error {
 	return e.put(t.tokens, append(key[:1:1], output.Header{Name: wire.HeaderTombstone, Value: "true"}), false)
 }
 
-// move writes the events of a row whose key changed: it is gone under the old key, and there under the new one.
+// move writes the events of a row whose key changed: it is gone under the old key, and there under the new one; or one of both.
 func (e *Encoder) move(t *table) error {
 	before, err := e.key(t, e.old, nil)
 	if err != nil {
@@ -100,8 +104,13 @@ func (e *Encoder) move(t *table) error {
 	if err != nil {
 		return err
 	}
-	if err := e.remove(t, renamed(after, headerNewKey)); err != nil {
-		return err
+	if !e.split || e.pass == moves.First {
+		if err := e.remove(t, renamed(after, headerNewKey)); err != nil {
+			return err
+		}
+	}
+	if e.split && e.pass == moves.First {
+		return nil
 	}
 	return e.create(t, "c", streamed, renamed(before, headerOldKey))
 }

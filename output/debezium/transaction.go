@@ -6,6 +6,7 @@ import (
 
 	"shardcdc/output"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/moves"
 	"shardcdc/pipeline/wire"
 )
 
@@ -69,23 +70,47 @@ func (e *Encoder) transaction(tx *pipeline.Transaction, previous pipeline.CSN) e
 			return fmt.Errorf("fragment %s: the subscription has %d shards only", f, len(e.conf.Shards))
 		}
 	}
+	var err error
+	if e.moved = nil; len(tx.Fragments) > 1 {
+		if e.moved, err = moves.Order(tx, moves.Apart); err != nil {
+			return err
+		}
+	}
 	e.tx.begin(tx)
 	defer e.release()
 	if err := e.boundary("BEGIN", previous); err != nil {
 		return err
 	}
-	for _, f := range tx.Fragments {
+	if e.moved != nil {
+		if err := e.changes(tx, moves.First); err != nil {
+			return err
+		}
+	}
+	if err := e.changes(tx, moves.InOrder); err != nil {
+		return err
+	}
+	return e.boundary("END", previous)
+}
+
+// changes writes the events whose turn it is. What is about rows that go goes first, so that the deletion of a row that moved to another
+// shard does not remove it there: package moves.
+func (e *Encoder) changes(tx *pipeline.Transaction, pass moves.Fate) error {
+	for i, f := range tx.Fragments {
+		if e.moved.None(i, pass) {
+			continue
+		}
+		e.pass, e.fragment, e.index = pass, i, 0
 		e.of, e.end = f, strconv.FormatUint(uint64(f.End), 10)
 		if err := e.walker.Walk(f, e.each); err != nil {
 			return err
 		}
 	}
-	return e.boundary("END", previous)
+	return nil
 }
 
 // release lets go of the transaction.
 func (e *Encoder) release() {
-	e.tx.Transaction, e.of, e.old, e.new = nil, nil, nil, nil
+	e.tx.Transaction, e.of, e.moved, e.old, e.new = nil, nil, nil, nil, nil
 	for _, values := range e.values {
 		clear(values[:cap(values)])
 	}
