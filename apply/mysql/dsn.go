@@ -63,6 +63,9 @@ func parse(text string, read func(name string) ([]byte, error)) (*driver.Config,
 	if c.DBName == "" || strings.Contains(c.DBName, "/") {
 		fault("has no database")
 	}
+	if u.Fragment != "" {
+		fault("has a # in it; write %%23")
+	}
 	c.TLSConfig = "preferred"
 	if err := options(c, u.Query(), read); err != nil {
 		fault("%w", err)
@@ -78,6 +81,9 @@ func parse(text string, read func(name string) ([]byte, error)) (*driver.Config,
 func options(c *driver.Config, given url.Values, read func(name string) ([]byte, error)) (err error) {
 	for _, key := range sortedKeys(given) {
 		value := given.Get(key)
+		if len(given[key]) > 1 {
+			err = errors.Join(err, fmt.Errorf("the option %q is given twice", key))
+		}
 		switch key {
 		case "tls":
 			if !slices.Contains([]string{"preferred", "true", "skip-verify", "false"}, value) {

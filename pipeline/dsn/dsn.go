@@ -111,6 +111,11 @@ func secrets(dsn string) []span {
 	if rest, ok := cutScheme(dsn); ok {
 		return urlSecrets(rest, len(dsn)-len(rest))
 	}
+	if at := strings.LastIndexByte(dsn, '@'); at >= 0 && KindOf(dsn) != Files { // user:password@tcp(host:3306)/database, MYSQL://user:password@host: no DSN here, but a password
+		if colon := strings.IndexAny(dsn[:at], ":="); colon >= 0 && dsn[colon] == ':' {
+			return []span{{colon + 1, at}}
+		}
+	}
 	return keywordSecrets(dsn)
 }
 
@@ -138,6 +143,10 @@ func urlSecrets(p string, base int) (spans []span) {
 				end = at
 			}
 		}
+	} else if host := strings.IndexAny(p[end:], "/?"); host < 0 { // an unencoded '@' in a password: the last one ends it
+		end = strings.LastIndexByte(p, '@')
+	} else {
+		end = strings.LastIndexByte(p[:end+host], '@')
 	}
 	if end >= 0 {
 		if colon := strings.IndexByte(p[:end], ':'); colon >= 0 {
@@ -204,7 +213,11 @@ func keywordValue(s string, at int) (from, to, next int) {
 }
 
 func secretKey(key string) bool {
-	return strings.EqualFold(key, "password") || strings.EqualFold(key, "sslpassword")
+	switch strings.ToLower(key) {
+	case "password", "sslpassword", "passwd", "pass", "pwd": // the last three nobody takes, but they are tried
+		return true
+	}
+	return false
 }
 
 func decodeURL(s string) string {

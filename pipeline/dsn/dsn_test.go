@@ -99,6 +99,15 @@ func TestRedact(t *testing.T) {
 		{"password='never closed user=u", "password='xxxxx"},
 		{"password=${PW} user=u", "password=${PW} user=u"},
 		{"rubbish password=p", "rubbish password=xxxxx"},
+		{"mysql://u:p@q@h/d", "mysql://u:xxxxx@h/d"},
+		{"mysql://u:p@q@h", "mysql://u:xxxxx@h"},
+		{"mysql://u:p@h/d?tls-ca=a@b", "mysql://u:xxxxx@h/d?tls-ca=a@b"},
+		{"mysql://u@h/d?passwd=p&pwd=q", "mysql://u@h/d?passwd=xxxxx&pwd=xxxxx"},
+		{"u:p=q@tcp(h:3306)/d?x=y", "u:xxxxx@tcp(h:3306)/d?x=y"},
+		{"MySQL://u:p@h/d", "MySQL:xxxxx@h/d"},
+		{"mysql:u:p@h/d", "mysql:xxxxx@h/d"},
+		{"host=h application_name=a:b@c", "host=h application_name=a:b@c"},
+		{"file:///var/lib/a@b", "file:///var/lib/a@b"},
 	} {
 		if got := dsn.Redact(test.in); got != test.want {
 			t.Errorf("%s became %s, want %s", test.in, got, test.want)
