@@ -174,3 +174,18 @@ func TestManyVersions(t *testing.T) {
 	w.replay()
 	w.want("SELECT COUNT(*) FROM t", "0")
 }
+
+// What a commit is worth on the server is known before the first one.
+func TestForgetfulServer(t *testing.T) {
+	w := newWorld(t, 1)
+	t.Cleanup(func() {
+		_, _ = w.target.ExecContext(context.Background(), "SET GLOBAL innodb_flush_log_at_trx_commit = DEFAULT")
+	})
+	for _, c := range []struct{ value, want string }{{"1", ""}, {"3", ""}, {"2", "innodb_flush_log_at_trx_commit = 2"}, {"0", "innodb_flush_log_at_trx_commit = 0"}} {
+		w.exec("SET GLOBAL innodb_flush_log_at_trx_commit = " + c.value)
+		server, _, err := mysql.Look(t.Context(), maria.DSN(), nil)
+		if got := strings.Join(server.Forgets, ", "); err != nil || got != c.want || !strings.Contains(server.Version, "MariaDB") {
+			t.Errorf("%s: %+v, %v, want %q", c.value, server, err, c.want)
+		}
+	}
+}

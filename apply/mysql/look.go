@@ -28,28 +28,48 @@ type Seen struct {
 	Folding  []string // columns of a key whose collation calls different strings equal
 }
 
+// Server is what Look says of it.
+type Server struct {
+	Version string
+	// Forgets are settings by which a server that loses its power loses commits that it acknowledged, data and progress together.
+	Forgets []string
+}
+
 // Look connects and looks at a target, and changes nothing.
-func Look(ctx context.Context, dsn string, wanted []Wanted) (version string, seen []Seen, err error) {
+func Look(ctx context.Context, dsn string, wanted []Wanted) (server Server, seen []Seen, err error) {
 	t, err := New(Config{DSN: dsn, Subscription: "check", Shards: 1})
 	if err != nil {
-		return "", nil, err
+		return server, nil, err
 	}
 	s, err := t.open(ctx)
 	if err != nil {
-		return "", nil, err
+		return server, nil, err
 	}
 	defer s.Close(ctx)
-	if err := s.conn.QueryRowContext(ctx, "SELECT VERSION()").Scan(&version); err != nil {
-		return "", nil, err
+	if server, err = s.server(ctx); err != nil {
+		return server, nil, err
 	}
 	for _, w := range wanted {
 		one, err := s.look(ctx, w)
 		if err != nil {
-			return version, seen, fmt.Errorf("look at %s: %w", one.Name, err)
+			return server, seen, fmt.Errorf("look at %s: %w", one.Name, err)
 		}
 		seen = append(seen, one)
 	}
-	return version, seen, nil
+	return server, seen, nil
+}
+
+// server reads what a commit is worth. With a binary log it is the log that decides, after a crash, whether a transaction was committed.
+func (s *session) server(ctx context.Context) (server Server, err error) {
+	var flush, binlog, sync int64
+	err = s.conn.QueryRowContext(ctx, "SELECT VERSION(), @@innodb_flush_log_at_trx_commit, @@log_bin, @@sync_binlog").Scan(&server.Version, &flush, &binlog, &sync)
+	if flush != 1 && flush != 3 { // 3, of MariaDB, syncs more often
+		server.Forgets = append(server.Forgets, fmt.Sprintf("innodb_flush_log_at_trx_commit = %d", flush))
+	}
+	if binlog != 0 && sync != 1 {
+		server.Forgets = append(server.Forgets, fmt.Sprintf("sync_binlog = %d", sync))
+	}
+	return server, err
 }
 
 func (s *session) look(ctx context.Context, w Wanted) (Seen, error) {

@@ -38,21 +38,21 @@ func checkMySQL(ctx context.Context, t *control.Target, tables []table, wish cop
 	for i, t := range tables {
 		wanted[i] = mysql.Wanted{Schema: t.schema, Table: t.name, Columns: t.columns, Keyed: len(t.key) > 0}
 	}
-	version, seen, err := mysql.Look(ctx, expanded, wanted)
+	server, seen, err := mysql.Look(ctx, expanded, wanted)
 	if err != nil {
 		return []Finding{FaultOf(about, errors.New(dsn.Scrub(unblocked(err), expanded)))}
 	}
-	if mysql.Old(version) {
-		return []Finding{faultf(about, "MySQL 8.0 or newer, MariaDB 10.6 or newer", "version %s is too old", version)}
+	if mysql.Old(server.Version) {
+		return []Finding{faultf(about, "MySQL 8.0 or newer, MariaDB 10.6 or newer", "version %s is too old", server.Version)}
 	}
-	l := lookedMySQL{about: about, wish: wish}
+	l := lookedMySQL{about: about, wish: wish, forgets: server.Forgets}
 	for _, s := range seen {
 		l.table(s)
 	}
 	if findings := l.findings(); len(findings) > 0 || len(tables) == 0 {
 		return findings
 	}
-	return []Finding{{Severity: Info, About: about, What: fmt.Sprintf("every table (%d) is there with its columns (%s)", len(tables), version)}}
+	return []Finding{{Severity: Info, About: about, What: fmt.Sprintf("every table (%d) is there with its columns (%s)", len(tables), server.Version)}}
 }
 
 // unblocked is the error's text without the promise that a worker goes on by itself.
@@ -64,6 +64,7 @@ type lookedMySQL struct {
 	wish  copyWish
 
 	missing, narrow, engines, keyless, filled, folding, places []string
+	forgets                                                    []string
 	first                                                      mysql.Seen // of those that are narrow
 }
 
@@ -121,6 +122,8 @@ func (l *lookedMySQL) findings() (all []Finding) {
 	add(l.filled, Error, "DELETE the rows there; or --if-target-has-rows truncate, which does, or merge, which writes over rows with the same key and keeps the others", "tables hold rows there already")
 	add(l.folding, Warning, "ALTER TABLE … CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin (MariaDB) or utf8mb4_0900_bin (MySQL)",
 		"keys have a collation that calls strings equal which PostgreSQL tells apart; two such rows stop the target")
+	add(l.forgets, Warning, "SET GLOBAL innodb_flush_log_at_trx_commit = 1, sync_binlog = 1, and in the server's configuration; or keep the stream for longer than a crash may take back (--retain)",
+		"a crash of the machine takes back the last commits, data and progress together, and they are applied again, if the stream still has them")
 	return all
 }
 
