@@ -13,9 +13,13 @@ import (
 type mySQL struct{}
 
 // settings: strict, so that a value that does not fit is an error; everything else that decides what a value becomes.
+//
+// The client mysql has a character set of its own, by which it looks for quotes; in one as sjis or gbk it may take a quote for the
+// second byte of a character, and then runs commands of its own (\!, \r) in what are names and texts. \C is its command for the
+// character set; a server sees a comment, and so does a client under NO_BACKSLASH_ESCAPES, of which the line before makes an end.
 func (mySQL) settings() string {
-	return `SET NAMES utf8mb4;
-SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO';
+	return `SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO';
+/*!999999\C utf8mb4 */ SET NAMES utf8mb4;
 SET SESSION time_zone = '+00:00';
 SET SESSION foreign_key_checks = 0;
 SET SESSION unique_checks = 1;

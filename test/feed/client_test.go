@@ -10,14 +10,22 @@ import (
 // psql feeds a file to PostgreSQL's client; it returns what that says when it fails.
 func psql(t testing.TB, db, file string) string {
 	t.Helper()
-	cmd := exec.Command("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", server.DSNFor(db))
-	return client(t, cmd, file)
+	return client(t, psqlCommand(db), file)
+}
+
+func psqlCommand(db string) *exec.Cmd {
+	return exec.Command("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", server.DSNFor(db))
 }
 
 // mysqlClient feeds a file to MariaDB's client.
 func mysqlClient(t testing.TB, db, file string) string {
 	t.Helper()
-	return client(t, exec.Command("mariadb", "--no-defaults", "-h", "127.0.0.1", "-P", strconv.Itoa(mariadb.Port()), "-u", "root", "--batch", "--max-allowed-packet=1G", db), file)
+	return client(t, mysqlCommand(db, "--batch", "--max-allowed-packet=1G"), file)
+}
+
+func mysqlCommand(db string, options ...string) *exec.Cmd {
+	args := append([]string{"--no-defaults", "-h", "127.0.0.1", "-P", strconv.Itoa(mariadb.Port()), "-u", "root"}, options...)
+	return exec.Command("mariadb", append(args, db)...)
 }
 
 func client(t testing.TB, cmd *exec.Cmd, file string) string {

@@ -101,6 +101,11 @@ func poison(r *rand.Rand, my bool) poisoned {
 	return p
 }
 
+// create makes the table, empty, in PostgreSQL.
+func (p *poisoned) create(d *database) {
+	d.exec(fmt.Sprintf("DROP TABLE IF EXISTS public.%s; CREATE TABLE public.%[1]s (key int PRIMARY KEY, %s text, \"j\"\"`'\" text[])", pgName(p.r.Name), pgName(p.r.Columns[1].Name)))
+}
+
 func encoded(t *testing.T, b *pipeline.Batch, o format.SQLOptions) string {
 	t.Helper()
 	e := sql.New(sql.Config{Shards: []string{"a\n'\"`"}, Options: o})
@@ -124,7 +129,7 @@ func TestHostilePostgreSQL(t *testing.T) {
 	for round := range 6 {
 		d.exec("DROP TABLE IF EXISTS canary; CREATE TABLE canary (id int); INSERT INTO canary VALUES (1)")
 		p := poison(r, false)
-		d.exec(fmt.Sprintf("DROP TABLE IF EXISTS public.%s; CREATE TABLE public.%[1]s (key int PRIMARY KEY, %s text, \"j\"\"`'\" text[])", pgName(p.r.Name), pgName(p.r.Columns[1].Name)))
+		p.create(d)
 		feeds(t, psql(t, d.name, encoded(t, p.b, format.SQLOptions{Dialect: format.PostgreSQL, Idempotent: round%2 == 1})))
 		var got []string
 		for _, row := range d.rows(fmt.Sprintf("SELECT %s, \"j\"\"`'\"[1] FROM public.%s ORDER BY key", pgName(p.r.Columns[1].Name), pgName(p.r.Name))) {
