@@ -17,9 +17,9 @@ const (
 	Apart Halves = true  // as a deletion and a creation, which may stand apart
 )
 
-// RememberedMax is how many changes Order follows. The fragments of a transaction with more stay in order, but for those that
-// delete only.
-const RememberedMax = 1_000_000
+// rememberedMax is how many changes of one transaction Order follows. Fragments beyond it stay in order, but for those that delete only. A
+// variable for tests.
+var rememberedMax = 1_000_000
 
 // Order finds out in which order readers are told the changes: First, then InOrder, each fragment by fragment. Whoever takes them one by
 // one (an insert or update makes the row of its key what it says, a delete removes it, whatever shard it is from) ends with the right
@@ -43,19 +43,16 @@ func Order(tx *pipeline.Transaction, halves Halves) (Moved, error) {
 	}
 	remembered := 0
 	for n, f := range tx.Fragments {
-		switch {
-		case !takesAway(f), !shares(tx, n):
-		case !writes(f):
-			set(n, fates{all: First})
-		default:
-			remembered += f.Changes
+		if !takesAway(f) || !shares(tx, n) {
+			continue
 		}
-	}
-	if remembered > RememberedMax {
-		return all, nil
-	}
-	for n, f := range tx.Fragments {
-		if !takesAway(f) || !writes(f) || !shares(tx, n) {
+		if !writes(f) {
+			set(n, fates{all: First})
+			continue
+		}
+		if follows, err := mayEnd(f); err != nil {
+			return nil, err
+		} else if !follows || remembered+f.Changes > rememberedMax {
 			continue
 		}
 		each, err := order(tx, n, halves)
@@ -63,6 +60,7 @@ func Order(tx *pipeline.Transaction, halves Halves) (Moved, error) {
 			return nil, err
 		}
 		if each != nil {
+			remembered += f.Changes
 			set(n, fates{each: each})
 		}
 	}
@@ -94,11 +92,6 @@ func shared(tx *pipeline.Transaction, n int, r *pipeline.Relation) bool {
 // order is Order of the n-th fragment. Nil: all stay in order.
 func order(tx *pipeline.Transaction, n int, halves Halves) ([]Fate, error) {
 	f := tx.Fragments[n]
-	if !f.Ops.Has(pipeline.Delete) && !f.Ops.Has(pipeline.Truncate) {
-		if changes, err := changesKeys(f); err != nil || !changes {
-			return nil, err
-		}
-	}
 	tables := tablesOf(tx, n)
 	emptied, alters, err := look(f, tables)
 	if err != nil || alters {
@@ -154,9 +147,12 @@ func tablesOf(tx *pipeline.Transaction, n int) map[uint32]*table {
 // errFound ends a walk.
 var errFound = errors.New("found")
 
-// changesKeys says whether an update of the fragment is of the key. Without REPLICA IDENTITY FULL PostgreSQL sends an old row only then; rows
-// known by all of their values have no key.
-func changesKeys(f *pipeline.Fragment) (bool, error) {
+// mayEnd says whether a row of the fragment may leave its key: it deletes, or an update is of the key. Without REPLICA IDENTITY FULL PostgreSQL
+// sends an old row only then; rows known by all of their values have no key.
+func mayEnd(f *pipeline.Fragment) (bool, error) {
+	if f.Ops.Has(pipeline.Delete) || f.Ops.Has(pipeline.Truncate) {
+		return true, nil
+	}
 	var old, now []pipeline.Value
 	err := f.Walk(func(c *pipeline.Change) error {
 		if c.Op != pipeline.Update || c.OldKind == pipeline.OldNone || c.Relation.Identity == 'f' {
