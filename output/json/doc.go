@@ -16,6 +16,9 @@
 // one of the transaction. A truncation is there for each of its tables. Both encoders share the writer of changes, and the tests
 // put rows together and compare.
 //
+// The changes of a transaction are fragment by fragment; where rows may move between shards, what is about rows that go goes first
+// (package moves; passes.go).
+//
 // # Tables
 //
 // In front of the first change of a table, and of the first one in another form, stands what the table looks like, for each
