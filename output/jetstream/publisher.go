@@ -103,7 +103,7 @@ func Open(ctx context.Context, nc *nats.Conn, js natsjs.JetStream, c Config) (p 
 		return nil, at, false, err
 	}
 	p = &Publisher{
-		conf: c, nc: nc, stream: s, limit: min(int(nc.MaxPayload())-headersMax, MessageBytesMax), patience: patienceMin,
+		conf: c, nc: nc, stream: s, limit: MessageBytes(nc), patience: patienceMin,
 		subjects: subjectsOf(c.Subscription),
 	}
 	if p.limit < headersMax {

@@ -344,6 +344,25 @@ func TestRowsAnswerLost(t *testing.T) {
 	b.wantRows(transaction{"5", 2}, transaction{"6", 1}, transaction{"7", 41 - 1}, transaction{"8", 1})
 }
 
+// A large checkpoint beside as many rows as fit into a batch, where messages are small.
+func TestRowsLargeCheckpoint(t *testing.T) {
+	for name, move := range map[string]func(*pipeline.Batch) *pipeline.Batch{
+		"in memory": func(b *pipeline.Batch) *pipeline.Batch { return b }, "elsewhere": large,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, StreamConfig{})
+			b.limit = 1000
+			p, _, _ := b.open(b.rowConfig(format.JSONOptions{}))
+			b.publish(p, with(move(rows(0, 5, batchMessages-2, 10)), 10_000)) // with a description, and the end
+			b.publish(p, with(move(rows(5, 6, 2*batchMessages-1, 10)), 10_000))
+			if _, at, ok := b.open(b.rowConfig(format.JSONOptions{})); !ok || at.Last != 6 || len(at.Shards[0].Open) != 10_000 {
+				t.Fatalf("recovered csn %s, %d open", at.Last, len(at.Shards[0].Open))
+			}
+			b.wantRows(transaction{"5", batchMessages - 1}, transaction{"6", 2*batchMessages - 1})
+		})
+	}
+}
+
 // A full stream is relieved of rows, whatever their subjects, but not of the last unit's end, nor of the epoch.
 func TestRowsFull(t *testing.T) {
 	b := newBench(t, StreamConfig{BytesMax: 200 << 10})

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/wire"
@@ -25,6 +27,9 @@ const (
 	// prepared fragment some 30.
 	checkpointHeaderMax = 16 << 10
 )
+
+// MessageBytes is how much of a payload goes into one message at the server that nc is connected to.
+func MessageBytes(nc *nats.Conn) int { return min(int(nc.MaxPayload())-headersMax, MessageBytesMax) }
 
 // Publish stores the batch as one unit and returns when it is durable. It tries again on its own while the
 // server cannot be reached, has no leader or has no room. Other errors are final: ErrFenced, or what the
@@ -200,6 +205,12 @@ func (u *unit) end(ctx context.Context, msgs []message) error {
 		needed = u.p.last + 1
 		g.checkpoint = wire.CheckpointReference(needed)
 		g.msgs = append(u.checkpointMessages(), msgs...)
+	}
+	if len(g.msgs) > u.p.conf.BatchMax && u.single && len(msgs) > 1 { // messages are small here: the checkpoint takes many
+		if err := u.store(ctx, msgs[:len(msgs)-1]); err != nil {
+			return err
+		}
+		return u.end(ctx, msgs[len(msgs)-1:])
 	}
 	if len(g.msgs) > u.p.conf.BatchMax {
 		return fmt.Errorf("a unit that must be stored at once has %d messages, and an atomic batch holds %d", len(g.msgs), u.p.conf.BatchMax)

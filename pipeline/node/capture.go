@@ -69,7 +69,7 @@ func (c *capture) run(ctx context.Context) (err error) {
 	if c.shaper, err = newShaper(c.sub); err != nil {
 		return err
 	}
-	if c.form, err = newForm(c.sub, c.node.bus.BatchMax(), c.shaper); err != nil {
+	if c.form, err = newForm(c.sub, room{c.node.bus.BatchMax(), jetstream.MessageBytes(c.node.bus.NC)}, c.shaper); err != nil {
 		return err
 	}
 	conf := jetstream.Config{

@@ -18,12 +18,13 @@ import (
 	"shardcdc/pipeline/dsn"
 	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/shape"
+	"shardcdc/pipeline/wire"
 )
 
 // form is how a subscription's transactions become messages.
 type form struct {
 	output.Encoder
-	// unitBytes is how much row data a unit holds, messages into how many a transaction becomes at most (nil: one), and
+	// unitBytes is how much row data a unit holds, messages into how many a transaction becomes at most (nil: nobody counts), and
 	// unitMessages how many a unit holds; 0: no bound.
 	unitBytes    int
 	messages     func(*pipeline.Transaction) int
@@ -35,23 +36,74 @@ type form struct {
 }
 
 // A unit of several messages is an atomic batch, whose cost at the server is some milliseconds and then some microseconds for each
-// message. Its messages are those of its transactions, two or more where a transaction of many short rows becomes larger than a
-// message in JSON (row data of 2 MB, all of it NULLs under long names, 150 of 1 MB), and those of a large checkpoint.
+// message. Its messages are those of its transactions, and those of a large checkpoint, for which there is always room.
 const (
 	batchUnitBytes  = 2 << 20
 	batchMessageMax = 4000
-	batchReserve    = 200
 	// So many messages cost one server no more by themselves than as a batch, which it stages in files of their own. The
 	// servers of a cluster stage in memory, and agree on a batch as on one message.
 	batchSingly = 10
 )
 
-// newForm finds the form; batchMax is how many messages the server takes at once. shaper may be nil.
-func newForm(sub *control.Subscription, batchMax int, shaper *shape.Shaper) (form, error) {
+// room is how many messages a server takes at once, and how many bytes of a payload each of them holds.
+type room struct{ batchMax, messageBytes int }
+
+// newForm finds the form. shaper may be nil.
+func newForm(sub *control.Subscription, s room, shaper *shape.Shaper) (form, error) {
 	if sub.Format == format.Internal {
 		return form{Encoder: output.NewInternal(), unitBytes: UnitBytes}, nil
 	}
-	f := form{unitBytes: batchUnitBytes, unitMessages: min(batchMessageMax, batchMax-batchReserve)}
+	f := form{unitBytes: batchUnitBytes, unitMessages: min(batchMessageMax, s.batchMax-wire.CheckpointBytesMax/s.messageBytes-1)}
+	f, err := f.encodes(sub, shaper)
+	payloads := f.messages
+	f.messages = func(tx *pipeline.Transaction) int {
+		n := textBytesMax(tx) / s.messageBytes
+		if payloads == nil {
+			return 1 + n
+		}
+		return payloads(tx) + n
+	}
+	return f, err
+}
+
+// textBytesMax is more than a transaction becomes in any format but internal. Row data grows most where it is least: a NULL is one
+// byte, and its column's name up to 63, which become 378 when all of them need an escape, more than once in each row.
+func textBytesMax(tx *pipeline.Transaction) int {
+	const value = 12 // a byte's escape, in a key and in a row
+	const perColumn, perName = 500, 6
+	const perChange, perTable = 4000, 1000
+	n := value * int(tx.Bytes())
+	for _, f := range tx.Fragments {
+		widest := 0
+		for _, use := range f.Relations {
+			width := perColumn * len(use.Relation.Columns)
+			for i := range use.Relation.Columns {
+				width += perName * escapedMax(use.Relation.Columns[i].Name)
+			}
+			n += perTable + width // what it is called, and looks like
+			widest = max(widest, width)
+		}
+		change := perChange + widest
+		if f.Ops.Has(pipeline.Truncate) {
+			change += perTable * len(f.Relations)
+		}
+		n += change * f.Changes
+	}
+	return n
+}
+
+// escapedMax is more than a name takes between quotes.
+func escapedMax(name string) int {
+	for i := range len(name) {
+		if c := name[i]; c < ' ' || c == '"' || c == '\\' || c == '\'' || c == '`' {
+			return 6 * len(name)
+		}
+	}
+	return len(name)
+}
+
+// encodes finds the encoder, and how many payloads it makes of a transaction; nil: one.
+func (f form) encodes(sub *control.Subscription, shaper *shape.Shaper) (form, error) {
 	switch {
 	case sub.Format == format.JSON && sub.JSON.Flavour == format.Debezium:
 		return f.debezium(sub, shaper)
@@ -128,9 +180,7 @@ func (f *form) filled(b *pipeline.Batch) bool {
 	size, messages := int64(0), 0
 	for _, tx := range b.Transactions {
 		size += tx.Bytes()
-		if f.messages == nil {
-			messages++
-		} else {
+		if f.messages != nil {
 			messages += f.messages(tx)
 		}
 	}
