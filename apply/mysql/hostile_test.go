@@ -134,6 +134,10 @@ func TestCollations(t *testing.T) {
 			w.source("UPDATE t SET v = v + 10; DELETE FROM t WHERE k = 'a'")
 			w.must(w.capture()...)
 			w.same("t")
+			w.exec("ALTER TABLE t ADD PRIMARY KEY (k)")
+			w.source("UPDATE t SET k = 'a'")
+			w.must(w.capture()...)
+			w.same("t")
 		})
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/pause"
 	"shardcdc/pipeline/throwaway"
+	"shardcdc/pipeline/throwaway/program"
 	"shardcdc/test/harness"
 )
 
@@ -141,6 +142,35 @@ func TestMySQLCopied(t *testing.T) {
 	s.WaitAppliedOn("maria")
 	for table := range compared {
 		sameOnMySQL(t, s.Cluster, db, table)
+	}
+}
+
+// Workers that stand still are overtaken, at whatever they were doing, and do no harm when they go on.
+func TestMySQLStandsStill(t *testing.T) {
+	maria, db := newMariaDB(t)
+	c := harness.New(t, harness.Options{Limit: 3 * time.Minute, Targets: []control.Target{{Name: "maria", DSN: maria.DSN()}}})
+	c.Node("node")
+	workers := []*program.Program{c.Apply(), c.Worker("other")}
+	b := c.OpenBank(bank.Config{PerSecond: 150, AbandonEvery: 100, InDoubt: time.Second})
+	b.Progressed()
+	dice := rand.New(rand.NewPCG(c.Seed, 0))
+	for round := range 4 {
+		c.WaitAppliedOn("maria")
+		b.Committed(1 + dice.Int64N(50))
+		still := workers[round%2]
+		if err := still.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		b.Committed(1 + dice.Int64N(50))
+		c.WaitAppliedOn("maria")
+		if err := still.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Finish(b)
+	c.WaitAppliedOn("maria")
+	for _, table := range bank.Tables {
+		sameOnMySQL(t, c, db, table)
 	}
 }
 
