@@ -302,3 +302,30 @@ func TestSkip(t *testing.T) {
 		t.Errorf("%+v %v", list, err)
 	}
 }
+
+// A row whose key an update changed and that is deleted in the end makes room, too; and what a shard inserted and deleted behind a TRUNCATE
+// meets nothing.
+func TestMovesOfKeys(t *testing.T) {
+	for _, identity := range []string{"DEFAULT", "FULL"} {
+		t.Run(identity, func(t *testing.T) { moveKeys(t, identity) })
+	}
+}
+
+func moveKeys(t *testing.T, identity string) {
+	w := newWorld(t, 2)
+	w.source("CREATE TABLE t (id int PRIMARY KEY, v int); ALTER TABLE t REPLICA IDENTITY " + identity)
+	w.execPG(w.shards[1], "INSERT INTO t VALUES (5, 5)")
+	w.replay()
+	w.execPG(w.shards[0], "BEGIN; INSERT INTO t VALUES (9, 0), (5, 0); COMMIT")
+	w.execPG(w.shards[1], "BEGIN; INSERT INTO t VALUES (6, 6); UPDATE t SET v = 1 WHERE id = 5; UPDATE t SET id = 9 WHERE id = 5; DELETE FROM t WHERE id = 9; COMMIT")
+	if err := w.try(together(w.capture())); err != nil {
+		t.Fatal(err)
+	}
+	w.want("SELECT id, v FROM t ORDER BY id", "5|0; 6|6; 9|0")
+	w.execPG(w.shards[0], "BEGIN; TRUNCATE t; INSERT INTO t VALUES (1, 1); COMMIT")
+	w.execPG(w.shards[1], "BEGIN; TRUNCATE t; INSERT INTO t VALUES (1, 2), (3, 3); DELETE FROM t WHERE id = 1; COMMIT")
+	if err := w.try(together(w.capture())); err != nil {
+		t.Fatal(err)
+	}
+	w.want("SELECT id, v FROM t ORDER BY id", "1|1; 3|3")
+}

@@ -43,3 +43,34 @@ func TestMoveAndTruncate(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestMovesOfKeys: a row whose key an update changed and that is deleted in the end makes room, too; and what a shard inserted and deleted
+// behind a TRUNCATE meets nothing.
+func TestMovesOfKeys(t *testing.T) {
+	for _, identity := range []string{"DEFAULT", "FULL"} {
+		t.Run(identity, func(t *testing.T) { moveKeys(t, identity) })
+	}
+}
+
+func moveKeys(t *testing.T, identity string) {
+	w := newWorld(t, 2)
+	w.both("CREATE TABLE t (id int PRIMARY KEY, v int); ALTER TABLE t REPLICA IDENTITY " + identity)
+	w.shards[1].exec("INSERT INTO t VALUES (5, 5)")
+	w.replay()
+	w.shards[0].exec("BEGIN; INSERT INTO t VALUES (9, 0), (5, 0); COMMIT")
+	w.shards[1].exec("BEGIN; INSERT INTO t VALUES (6, 6); UPDATE t SET v = 1 WHERE id = 5; UPDATE t SET id = 9 WHERE id = 5; DELETE FROM t WHERE id = 9; COMMIT")
+	if err := w.try(w.together(w.capture())); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := w.target.rows("SELECT * FROM t ORDER BY id"), "5|0\n6|6\n9|0\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	w.shards[0].exec("BEGIN; TRUNCATE t; INSERT INTO t VALUES (1, 1); COMMIT")
+	w.shards[1].exec("BEGIN; TRUNCATE t; INSERT INTO t VALUES (1, 2), (3, 3); DELETE FROM t WHERE id = 1; COMMIT")
+	if err := w.try(w.together(w.capture())); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := w.target.rows("SELECT * FROM t ORDER BY id"), "1|1\n3|3\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
