@@ -76,6 +76,7 @@ func (e *Encoder) payload(tx *pipeline.Transaction, previous pipeline.CSN, k kno
 	if err := e.check(tx, previous); err != nil {
 		return err
 	}
+	e.tables.bound()
 	e.transaction(tx, previous, k.news)
 	e.buf = append(e.buf, `,"changes":[`...)
 	e.index = 0

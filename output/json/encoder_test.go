@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/format"
 
@@ -186,6 +187,29 @@ func bulk(n, rows int) *pipeline.Batch {
 		b.Transactions = append(b.Transactions, &pipeline.Transaction{CSN: pipeline.CSN(i + 1), Fragments: []*pipeline.Fragment{f}})
 	}
 	return b
+}
+
+// Tables come and go; what is remembered of them has a limit.
+func TestTablesAreForgotten(t *testing.T) {
+	e, rows := New([]string{"a"}, format.JSONOptions{}), NewRows("s", []string{"a"}, format.JSONOptions{})
+	b := bulk(1, 1)
+	f := b.Transactions[0].Fragments[0]
+	r := *f.Relations[0].Relation
+	for i := range 2*tablesMax + 10 {
+		another := r
+		another.Name = strconv.Itoa(i)
+		f.Relations[0].Relation = &another
+		for _, e := range []output.Encoder{e, rows} {
+			if _, err := e.Encode(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, w := range []*writer{&e.writer, &rows.writer} {
+		if n := max(len(w.tables.places), len(w.tables.byRelation), len(w.told)); n > tablesMax {
+			t.Errorf("%d tables are remembered", n)
+		}
+	}
 }
 
 func TestNothingIsAllocatedPerRow(t *testing.T) {
