@@ -24,6 +24,8 @@ type disk interface {
 	// create opens a file that is empty, whatever was there.
 	create(path string) (file, error)
 	rename(from, to string) error
+	// still says that a path leads to the file, or lock, that was opened under it.
+	still(path string, f io.Closer) (bool, error)
 	// syncFolder makes durable which files there are.
 	syncFolder(folder string) error
 }
@@ -94,6 +96,18 @@ func openFile(path string, flags int) (file, error) {
 }
 
 func (system) rename(from, to string) error { return os.Rename(from, to) }
+
+func (system) still(path string, f io.Closer) (bool, error) {
+	opened, err := f.(interface{ Stat() (fs.FileInfo, error) }).Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(opened, there), err
+}
 
 func (system) syncFolder(folder string) error {
 	f, err := os.Open(folder)

@@ -142,6 +142,11 @@ func (d *memory) rename(from, to string) error {
 	})
 }
 
+func (d *memory) still(path string, f io.Closer) (bool, error) {
+	open, isFile := f.(*memoryFile)
+	return !isFile || d.names[filepath.Base(path)] == open, nil
+}
+
 func (d *memory) syncFolder(string) error {
 	return d.do(d.call("sync folder"), func() {
 		for _, move := range d.moves {

@@ -12,6 +12,7 @@ import (
 	"shardcdc/apply"
 	"shardcdc/apply/schedule"
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/owner"
 )
 
 // session has the folder, from Open to Close. After an error it must be closed: the next one recovers the folder.
@@ -99,6 +100,9 @@ func (s *session) Apply(ctx context.Context, g apply.Group) error {
 	if err := s.data.Sync(); err != nil {
 		return refused(fmt.Errorf("sync %s: %w", s.name, err))
 	}
+	if err := s.intact(); err != nil {
+		return refused(err)
+	}
 	return s.commit(w.entry(&g, s.cfg.Now()))
 }
 
@@ -111,6 +115,23 @@ func turn(ctx context.Context, g *apply.Group) error {
 		return nil
 	}
 	return g.Turn(ctx)
+}
+
+// intact looks whether what is written is where others find it: a file that was removed, or whose folder was moved or mounted over, takes
+// everything that is written, and nobody will ever read it. After the error a new session finds out what is left.
+func (s *session) intact() error {
+	paths := map[string]io.Closer{s.path(owner.LockFile): s.lock}
+	if s.name != "" {
+		paths[s.path(s.name+"."+s.cfg.Format)], paths[s.path(s.name+indexEnding)] = s.data, s.index
+	}
+	for path, f := range paths {
+		if still, err := s.cfg.disk.still(path, f); err != nil {
+			return fmt.Errorf("look for %s: %w", path, err)
+		} else if !still {
+			return fmt.Errorf("%s was taken away, or replaced, while the worker wrote it", path)
+		}
+	}
+	return nil
 }
 
 // commit is the commit point: the entry's line is whole and on the disk. An error leaves it open whether it is.
@@ -143,6 +164,9 @@ func (s *session) beat(ctx context.Context, g *apply.Group) error {
 		return err
 	}
 	if err := turn(ctx, g); err != nil {
+		return err
+	}
+	if err := s.intact(); err != nil {
 		return err
 	}
 	if s.name == "" || s.full() {

@@ -205,6 +205,8 @@ type narrowFile struct {
 	full *bool
 }
 
+func (f narrowFile) Stat() (fs.FileInfo, error) { return f.file.(realFile).Stat() }
+
 func (f narrowFile) WriteAt(b []byte, at int64) (int, error) {
 	if !*f.full || at == 0 {
 		return f.file.WriteAt(b, at)
@@ -331,6 +333,64 @@ func TestCopies(t *testing.T) {
 			t.Errorf("encoder %d was told\n%s", i, diff)
 		}
 	}
+}
+
+// What is removed, moved or replaced while the worker writes takes nothing more: the next session finds what is left.
+func TestTakenAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		take func(dir string) error
+		want pipeline.CSN // where the next session is; it begins with the first transaction where the folder is empty
+		says string       // or why there is none
+	}{
+		"folder":   {os.RemoveAll, 0, ""},
+		"moved":    {func(dir string) error { return os.Rename(dir, dir+".old") }, 0, ""},
+		"lock":     {func(dir string) error { return os.Remove(dir + "/owner.lock") }, 1, ""},
+		"index":    {func(dir string) error { return os.Remove(dir + "/" + firstFile + ".index") }, 0, ""},
+		"data":     {func(dir string) error { return os.Remove(dir + "/" + firstFile + ".sql") }, 0, "is gone, and its index is there"},
+		"replaced": {func(dir string) error { return replaced(dir + "/" + firstFile + ".sql") }, 1, ""},
+	} {
+		for _, beat := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s beat=%t", name, beat), func(t *testing.T) {
+				target := folder(t, nil)
+				s := open(t, target)
+				g := groupOf(apply.Progress{}, plain(1))
+				if err := s.Apply(t.Context(), g); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.take(target.cfg.Folder); err != nil {
+					t.Fatal(err)
+				}
+				next := groupOf(g.To, plain(2))
+				if beat {
+					next = groupOf(g.To)
+				}
+				if err := s.Apply(t.Context(), next); err == nil || !strings.Contains(err.Error(), "was taken away") {
+					t.Errorf("%v", err)
+				}
+				s.Close(t.Context())
+				s, err := target.Open(t.Context())
+				if err != nil {
+					if c.says == "" || !strings.Contains(err.Error(), c.says) {
+						t.Fatal(err)
+					}
+					return
+				}
+				defer s.Close(t.Context())
+				if p, _ := s.Progress(t.Context()); p.CSN != c.want || c.says != "" {
+					t.Errorf("at %s, want %s %s", p, c.want, c.says)
+				}
+			})
+		}
+	}
+}
+
+// replaced puts another file with the same content in the place of one, as editors do.
+func replaced(path string) error {
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path+"~", b, 0o600)
+	}
+	return errors.Join(err, os.Rename(path+"~", path))
 }
 
 // A file whose index is long gets no further transactions: a start reads all of it.

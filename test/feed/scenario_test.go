@@ -20,6 +20,18 @@ type spread struct {
 	rows map[string]map[int]int // of a table: id to shard
 	only string                 // the table that is changed; empty: all
 	next int
+	// again: rows come back under ids that were there before.
+	again bool
+}
+
+// free is an id that no row has.
+func (p *spread) free(rows map[int]int) int {
+	for id := 1; p.again; id++ {
+		if _, there := rows[id]; !there {
+			return id
+		}
+	}
+	return p.next
 }
 
 // change makes some changes of both shards, as one distributed transaction does.
@@ -42,17 +54,19 @@ func (p *spread) change() (shards [2][]string) {
 		p.next++
 		switch what := p.r.IntN(12); {
 		case what < 3 || id < 0:
-			add(shard, "INSERT INTO %s VALUES (%d, 'new')", table, p.next)
-			rows[p.next] = shard
+			to := p.free(rows)
+			add(shard, "INSERT INTO %s VALUES (%d, 'new %d')", table, to, p.next)
+			rows[to] = shard
 		case what < 5:
 			add(from, "UPDATE %s SET v = v || '.' WHERE id = %d", table, id)
 		case what < 6:
 			add(from, "DELETE FROM %s WHERE id = %d", table, id)
 			delete(rows, id)
 		case what < 7:
-			add(from, "UPDATE %s SET id = %d WHERE id = %d", table, p.next, id)
+			to := p.free(rows)
+			add(from, "UPDATE %s SET id = %d WHERE id = %d", table, to, id)
 			delete(rows, id)
-			rows[p.next] = from
+			rows[to] = from
 		case what < 11: // it moves, changed or not
 			if p.r.IntN(2) == 0 {
 				add(from, "UPDATE %s SET v = 'on its way' WHERE id = %d", table, id)
