@@ -92,8 +92,10 @@ func (e *Encoder) payload(tx *pipeline.Transaction, previous pipeline.CSN, k kno
 
 // next writes a change, if it is its turn.
 func (e *Encoder) next(c *pipeline.Change) error {
-	if turn, err := e.turn(c); err != nil || !turn {
-		return err
+	if !e.plain() {
+		if turn, err := e.turn(c); err != nil || !turn {
+			return err
+		}
 	}
 	return e.change(c)
 }

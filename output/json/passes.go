@@ -47,22 +47,23 @@ type passes struct {
 func (w *writer) changes(tx *pipeline.Transaction, k known) error {
 	w.moved, w.left = k.moved, w.left[:0]
 	if k.moved == nil {
-		for i := range tx.Fragments {
-			if err := w.inPass(tx, i, moves.InOrder, k.news.in(i)); err != nil {
+		for i, f := range tx.Fragments {
+			if err := w.inPass(f, i, moves.InOrder, k.news.in(i)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
+	defer func() { w.moved = nil }()
 	for i := range tx.Fragments {
 		w.left = append(w.left, k.news.in(i))
 	}
 	for _, pass := range [2]moves.Fate{moves.First, moves.InOrder} {
-		for i := range tx.Fragments {
+		for i, f := range tx.Fragments {
 			if k.moved.None(i, pass) {
 				continue
 			}
-			if err := w.inPass(tx, i, pass, w.left[i]); err != nil {
+			if err := w.inPass(f, i, pass, w.left[i]); err != nil {
 				return err
 			}
 			w.left[i] = w.pending
@@ -72,8 +73,7 @@ func (w *writer) changes(tx *pipeline.Transaction, k known) error {
 }
 
 // inPass writes those of a fragment's changes whose turn it is.
-func (w *writer) inPass(tx *pipeline.Transaction, i int, pass moves.Fate, pending []*pipeline.Relation) error {
-	f := tx.Fragments[i]
+func (w *writer) inPass(f *pipeline.Fragment, i int, pass moves.Fate, pending []*pipeline.Relation) error {
 	w.place, w.of, w.pass, w.nth, w.pending = i, f, pass, -1, pending
 	if w.enter != nil {
 		w.enter(f)
@@ -92,9 +92,14 @@ func (w *writer) inPass(tx *pipeline.Transaction, i int, pass moves.Fate, pendin
 	return nil
 }
 
-// turn says whether it is the next change's turn, and writes the descriptions that stand in front of it.
+// plain says that the next change is written as it is; else turn has to be asked.
+func (p *passes) plain() bool {
+	p.nth++
+	return p.moved == nil && len(p.pending) == 0
+}
+
+// turn says whether it is the change's turn, and writes the descriptions that stand in front of it.
 func (w *writer) turn(c *pipeline.Change) (bool, error) {
-	w.nth++
 	if w.moved != nil && w.moved.Of(w.place, w.nth) != w.pass {
 		return false, nil
 	}

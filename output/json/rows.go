@@ -182,8 +182,10 @@ func (e *Rows) describe(r *pipeline.Relation) error {
 
 // next writes a change, if it is its turn.
 func (e *Rows) next(c *pipeline.Change) error {
-	if turn, err := e.turn(c); err != nil || !turn {
-		return err
+	if !e.plain() {
+		if turn, err := e.turn(c); err != nil || !turn {
+			return err
+		}
 	}
 	if err := e.change(c); err != nil {
 		return err

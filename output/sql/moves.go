@@ -10,7 +10,7 @@ import (
 // Rows that move between shards: package moves. Beyond movesMax changes the transaction is written in order, behind a statement that
 // raises an error.
 
-// movesMax is how many changes of one transaction are followed, about 100 bytes each. A variable for tests.
+// movesMax is how many changes of one transaction are followed, about 150 bytes each. A variable for tests.
 var movesMax = 1_000_000
 
 // moves finds out what becomes of the changes.

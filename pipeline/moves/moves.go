@@ -19,7 +19,7 @@
 //   - Order is for readers, who are told everything: nothing is left out, and what is about rows that go goes first.
 //
 // A fragment that deletes and neither inserts nor updates needs no looking at: it goes first as it is. One that does both is followed row by
-// row, and that takes memory, about 100 bytes for each change; hence Remembered, which the caller compares with its limit. Bodies are
+// row, and that takes memory, about 150 bytes for each change; hence Remembered, which the caller compares with its limit. Bodies are
 // read, never kept, so a transaction need not be in memory.
 //
 // BUG(moves): a row whose key is changed by an update, and which stays, makes room and takes it at once. Where its old key, or another
