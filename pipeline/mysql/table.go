@@ -41,6 +41,13 @@ func AppendTable(dst []byte, schema, table string) []byte {
 // 65,535 bytes at most, without what is LONGTEXT.
 const rowBytesMax = 48 << 10
 
+// pageBytesMax is the same for what has to be in the row's page, 8126 bytes: of columns that may be longer than 255 bytes no more than
+// outsideBytes each are, because the rest can be elsewhere; shorter ones are there whole.
+const (
+	pageBytesMax = 8000
+	outsideBytes = 40
+)
+
 // KeyColumns are the columns of the replica identity; none where that is the whole row, because PostgreSQL does not say then
 // which are the primary key.
 func KeyColumns(r *pipeline.Relation) (key []int) {
@@ -72,7 +79,8 @@ func AppendCreateTable(dst []byte, r *pipeline.Relation) ([]byte, error) {
 	dst = append(dst, "CREATE TABLE IF NOT EXISTS "...)
 	dst = AppendTable(dst, r.Namespace, r.Name)
 	dst = append(dst, " (\n"...)
-	bounds, narrow := keyBounds(r, key), rowBytes(r, key) <= rowBytesMax
+	bounds := keyBounds(r, key)
+	narrow := rowBytes(r, key) <= rowBytesMax && pageBytes(r, bounds) <= pageBytesMax
 	for i := range r.Columns {
 		if i > 0 {
 			dst = append(dst, ",\n"...)
@@ -139,6 +147,21 @@ func rowBytes(r *pipeline.Relation, key []int) (n int) {
 	}
 	if len(key) > 0 {
 		n += keyBytesMax
+	}
+	return n
+}
+
+// pageBytes is what columns take in the row's page.
+func pageBytes(r *pipeline.Relation, bounds map[int]int) (n int) {
+	for i := range r.Columns {
+		bytes, isKey := bounds[i]
+		if !isKey {
+			bytes = KindOf(r, i).keyBytes()
+			if bytes == 0 || bytes > 255 {
+				bytes = outsideBytes
+			}
+		}
+		n += bytes + 2
 	}
 	return n
 }
