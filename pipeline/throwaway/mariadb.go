@@ -193,20 +193,6 @@ func (m *MariaDB) Stop(ctx context.Context, mode Mode) error {
 	}
 }
 
-// Pause makes the server stand still, as when a machine hangs; Resume ends that.
-func (m *MariaDB) Pause() error { return m.signal(syscall.SIGSTOP) }
-
-// Resume ends a Pause.
-func (m *MariaDB) Resume() error { return m.signal(syscall.SIGCONT) }
-
-func (m *MariaDB) signal(sig syscall.Signal) error {
-	p := m.running()
-	if p == nil {
-		return errors.New("MariaDB does not run")
-	}
-	return p.Signal(sig)
-}
-
 // Close kills the server and removes its folder. Closing again does nothing.
 func (m *MariaDB) Close() error {
 	m.life.Lock()
@@ -241,16 +227,6 @@ func (m *MariaDB) DSN() string { return fmt.Sprintf("mysql://root@127.0.0.1:%d/c
 // DriverDSN is the same for github.com/go-sql-driver/mysql.
 func (m *MariaDB) DriverDSN() string {
 	return fmt.Sprintf("root@tcp(127.0.0.1:%d)/cdc?charset=utf8mb4&multiStatements=true", m.port)
-}
-
-// Client is MariaDB's own client, reading statements from its standard input into database cdc.
-func (m *MariaDB) Client(ctx context.Context, args ...string) (*exec.Cmd, error) {
-	program, err := mariadbProgram("mariadb")
-	if err != nil {
-		return nil, err
-	}
-	args = append([]string{"--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--port=" + strconv.Itoa(m.port), "--user=root", "--batch"}, args...)
-	return exec.CommandContext(ctx, program, append(args, "cdc")...), nil
 }
 
 // Port is the TCP port on 127.0.0.1; it stays the same for the server's life.

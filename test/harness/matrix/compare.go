@@ -30,12 +30,8 @@ func (d *Difference) add(format string, args ...any) {
 	}
 }
 
-// Compare compares the rows of all shards together with the target's, as multisets of texts. Nothing may change meanwhile.
-func (m *Matrix) Compare(ctx context.Context, shards []string, target string) (Difference, error) {
-	return Compare(ctx, m.Tables(), shards, target)
-}
-
-// Compare compares tables, given quoted and with their schemas.
+// Compare compares the rows of all shards together with the target's, as multisets of texts. Tables are given quoted and with their
+// schemas. Nothing may change meanwhile.
 func Compare(ctx context.Context, tables, shards []string, target string) (d Difference, err error) {
 	c := &comparison{}
 	defer func() { err = errors.Join(err, c.close()) }()
