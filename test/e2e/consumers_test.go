@@ -302,9 +302,11 @@ func TestConsumerNode(t *testing.T) {
 // the registry of packages leaves the test out.
 func installNode(t *testing.T, dir string) (path string) {
 	t.Helper()
-	path, err := exec.LookPath("node")
-	if err != nil {
-		t.Skip("NOT TESTED: the Node.js example, because there is no node in PATH")
+	for _, program := range []string{"npm", "node"} {
+		var err error
+		if path, err = exec.LookPath(program); err != nil {
+			t.Skipf("NOT TESTED: the Node.js example, because there is no %s in PATH", program)
+		}
 	}
 	if err := os.CopyFS(dir, os.DirFS("../../docs/consumers/node")); err != nil {
 		t.Fatal(err)
