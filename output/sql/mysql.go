@@ -24,6 +24,7 @@ SET SESSION time_zone = '+00:00';
 SET SESSION foreign_key_checks = 0;
 SET SESSION unique_checks = 1;
 SET SESSION sql_auto_is_null = 0;
+SET SESSION sql_safe_updates = 0;
 `
 }
 
