@@ -21,6 +21,9 @@ func TestCreateTables(t *testing.T) {
 	w.wants(w.run(1, append([]string{"check"}, args...)...).out, "error    target one: role cdc_maker may not make schema shop, which is to be made there. Try: "+schema,
 		"error    target one: role cdc_maker may not make tables in schema public, which is to be made there. Try: "+public)
 	w.sql(w.target, schema, public)
+	w.sql(w.a, "ALTER TABLE shop.orders REPLICA IDENTITY FULL")
+	w.wants(w.run(1, append([]string{"check"}, args...)...).out, "error    target one: tables are missing there, and would be made without a key", "does not say it: shop.orders. Try: create them with the key that the shards have")
+	w.sql(w.a, "ALTER TABLE shop.orders REPLICA IDENTITY DEFAULT")
 	w.wants(w.run(0, append([]string{"check"}, args...)...).out, "info     target one: tables are missing there, and are made before their first rows: public.accounts, shop.empty, shop.orders")
 
 	stopNode, stopWorker := w.startNode(), w.startWorker()

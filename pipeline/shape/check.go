@@ -132,6 +132,12 @@ func (s *Shape) Excluded(schema, table string) bool {
 	return t != nil && t.Exclude
 }
 
+// Keyed says whether a rule names the key of a table of the source.
+func (s *Shape) Keyed(schema, table string) bool {
+	t := s.Rule(schema, table)
+	return t != nil && len(t.Key) > 0
+}
+
 // Route is the subject behind cdc.NAME. of the rows of a table; schema and table are its names in the stream.
 func (s *Shaper) Route(schema, table string) (tokens string, ok bool) {
 	if s == nil {

@@ -39,6 +39,15 @@ const orNoCopy = "; or --copy-data=false"
 
 func (w copyWish) copies() bool { return w.targetRows != "" }
 
+// blind says whether the target would make the table without the key by which copied rows are found: the stream does not say it.
+func (w copyWish) blind(t table) bool { return w.creates && w.copies() && t.whole && len(t.key) > 0 }
+
+// blindTables is the finding about tables that are missing, and blind.
+func (w copyWish) blindTables(about, names string) Finding {
+	return faultf(about, "create them with the key that the shards have, or name it in a rule of --shape (key: […])"+w.otherwise,
+		"tables are missing there, and would be made without a key, by which copied rows are found: with REPLICA IDENTITY FULL the stream does not say it: %s", names)
+}
+
 // copyableSQL: may every row and every sent column be read?
 const copyableSQL = `
 SELECT w.schema, w.name,

@@ -157,6 +157,7 @@ func inStream(s *shape.Shape, tables []table) []table {
 		if len(key) < len(t.key) {
 			key = nil
 		}
+		t.whole = t.whole && !s.Keyed(t.schema, t.name)
 		t.columns, t.key = s.Columns(t.schema, t.name, t.columns), key
 		t.schema, t.name = s.Name(t.schema, t.name)
 		t.above = nil

@@ -16,6 +16,7 @@ type table struct {
 	permanent    bool     // neither unlogged nor of an extension: what a wildcard may choose
 	columns      []string // that are sent
 	above        []string // quoted names of the partitioned tables that it is a partition of
+	whole        bool     // REPLICA IDENTITY FULL: the stream does not say which columns are the key
 	key          []string // by which a copied row is found; only known where it was looked for
 }
 
@@ -29,14 +30,17 @@ SELECT n.nspname, c.relname, c.relpersistence = 'p'
   ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
   ARRAY(SELECT pg_catalog.format('"%s"."%s"', replace(pn.nspname, '"', '""'), replace(p.relname, '"', '""'))
     FROM pg_catalog.pg_partition_ancestors(c.oid) up JOIN pg_catalog.pg_class p ON p.oid = up.relid
-    JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace WHERE p.oid <> c.oid)
+    JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace WHERE p.oid <> c.oid),
+  c.relreplident = 'f'
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY 1, 2`
 
 // publishedSQL: what given publications hold. attnames is new in PostgreSQL 15; what is older is refused elsewhere.
 const publishedSQL = `
-SELECT DISTINCT p.schemaname::text, p.tablename::text, true, ARRAY(SELECT jsonb_array_elements_text(coalesce(nullif(to_jsonb(p) -> 'attnames', 'null'), '[]'))), '{}'::text[]
+SELECT DISTINCT p.schemaname::text, p.tablename::text, true, ARRAY(SELECT jsonb_array_elements_text(coalesce(nullif(to_jsonb(p) -> 'attnames', 'null'), '[]'))), '{}'::text[],
+  EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = p.schemaname AND c.relname = p.tablename AND c.relreplident = 'f')
 FROM pg_catalog.pg_publication_tables p WHERE p.pubname = ANY($1) ORDER BY 1, 2`
 
 // shardTables lists the tables that the subscription reads on a shard.
@@ -50,7 +54,7 @@ func shardTables(ctx context.Context, db *database, spec *Spec) ([]table, error)
 		return nil, fmt.Errorf("list the tables: %w", err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t table, err error) {
-		return t, row.Scan(&t.schema, &t.name, &t.permanent, &t.columns, &t.above)
+		return t, row.Scan(&t.schema, &t.name, &t.permanent, &t.columns, &t.above, &t.whole)
 	})
 	if err != nil || len(spec.Publications) > 0 {
 		return all, err

@@ -40,13 +40,21 @@ func checkMySQL(ctx context.Context, t *control.Target, tables []table, wish cop
 	}
 	server, seen, err := mysql.Look(ctx, expanded, wanted)
 	if err != nil {
-		return []Finding{FaultOf(about, errors.New(dsn.Scrub(unblocked(err), expanded)))}
+		f := FaultOf(about, errors.New(dsn.Scrub(unblocked(err), expanded)))
+		if f.Try == "" {
+			f.Try = "check host, port, database, user and password"
+		}
+		return []Finding{f}
 	}
 	if mysql.Old(server.Version) {
 		return []Finding{faultf(about, "MySQL 8.0 or newer, MariaDB 10.6 or newer", "version %s is too old", server.Version)}
 	}
 	l := lookedMySQL{about: about, wish: wish, forgets: server.Forgets}
-	for _, s := range seen {
+	for i, s := range seen {
+		if !s.There && wish.blind(tables[i]) {
+			l.blind = append(l.blind, s.Name)
+			continue
+		}
 		l.table(s)
 	}
 	if findings := l.findings(); len(findings) > 0 || len(tables) == 0 {
@@ -63,9 +71,9 @@ type lookedMySQL struct {
 	about string
 	wish  copyWish
 
-	missing, narrow, engines, keyless, filled, folding, places []string
-	forgets                                                    []string
-	first                                                      mysql.Seen // of those that are narrow
+	missing, narrow, engines, keyless, filled, folding, places, blind []string
+	forgets                                                           []string
+	first                                                             mysql.Seen // of those that are narrow
 }
 
 func (l *lookedMySQL) table(s mysql.Seen) {
@@ -113,6 +121,9 @@ func (l *lookedMySQL) findings() (all []Finding) {
 		add(l.places, waits, "create the databases, which have the names of the schemas (public is the DSN's database), or let the target make them (--create-tables)"+otherwise,
 			"tables are missing there, with their databases")
 		add(l.missing, waits, "create them (docs/mysql.md has the types), or let the target make them (--create-tables)"+otherwise, "tables are missing there")
+	}
+	if len(l.blind) > 0 {
+		all = append(all, l.wish.blindTables(l.about, some(l.blind)))
 	}
 	if l.narrow != nil {
 		add(l.narrow, waits, "ALTER TABLE "+l.first.Name+" ADD COLUMN `"+l.first.Missing[0]+"` …"+otherwise, "columns are missing there")

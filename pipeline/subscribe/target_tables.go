@@ -94,6 +94,7 @@ func published(shards []shardCheck) []table {
 // targetTables is what a target lacks for the tables that the shards publish, a list for each kind of fault.
 type targetTables struct {
 	missing    []table
+	blind      []table // missing, and made without their key; see copyWish
 	narrow     []table // columns are those that are missing
 	closed     map[string]bool
 	unwritable tableRights
@@ -101,9 +102,10 @@ type targetTables struct {
 
 func readTargetTables(ctx context.Context, db *database, wanted []table, wish copyWish) (*targetTables, error) {
 	schemas, names := make([]string, len(wanted)), make([]string, len(wanted))
-	columns := map[string][]string{}
+	columns, blind := map[string][]string{}, map[string]bool{}
 	for i, t := range wanted {
 		schemas[i], names[i], columns[t.quoted()] = t.schema, t.name, t.columns
+		blind[t.quoted()] = wish.blind(t)
 	}
 	rows, err := db.Query(ctx, targetTablesSQL, schemas, names, writeRights, wish.targetRows == mark.TargetTruncate)
 	if err != nil {
@@ -118,6 +120,10 @@ func readTargetTables(ctx context.Context, db *database, wanted []table, wish co
 	_, err = pgx.ForEachRow(rows, []any{&t.schema, &t.name, &there, &has, &usable, &lacks}, func() error {
 		if !usable {
 			found.closed[t.schema] = true
+		}
+		if !there && blind[t.quoted()] {
+			found.blind = append(found.blind, t)
+			return nil
 		}
 		if !there {
 			found.missing = append(found.missing, t)
@@ -150,6 +156,9 @@ func (f *targetTables) findings(about, role string, wish copyWish) (findings []F
 	}
 	if len(f.missing) > 0 {
 		found("tables are missing there: "+list(f.missing, table.plain), "it", "create them, for example with pg_dump --schema-only of one shard, or let the target make them (--create-tables)")
+	}
+	if len(f.blind) > 0 {
+		findings = append(findings, wish.blindTables(about, list(f.blind, table.plain)))
 	}
 	if len(f.narrow) > 0 {
 		first := f.narrow[0]
