@@ -43,7 +43,7 @@ const clockOffsetMax = 100 * time.Millisecond
 func Check(ctx context.Context, spec CheckSpec) ([]Finding, error) {
 	conn, err := dial(ctx, spec.DSN, "check", false)
 	if err != nil {
-		return []Finding{{Fault, "no connection: " + err.Error(), "check host, port, user, password and pg_hba.conf"}}, nil
+		return []Finding{{Fault, "no connection: " + err.Error(), "check host, port, database, user, password and pg_hba.conf"}}, nil
 	}
 	defer hangUp(conn)
 	c := &checking{conn: conn, spec: spec}

@@ -22,7 +22,7 @@ func TestCreateRefuses(t *testing.T) {
 	w.wants(r.err, "subscription bad cannot be created, nothing was changed",
 		"shard twin: it is the same database as shard a",
 		`shard b: "public"."bare" has no replica identity`, "REPLICA IDENTITY FULL",
-		"shard c: no connection: ", "check host, port, user, password and pg_hba.conf",
+		"shard c: no connection: ", "check host, port, database, user, password and pg_hba.conf",
 		"shard w: wal_level is replica. Try: ALTER SYSTEM SET wal_level = logical",
 		"target x: no connection", "target self: it is one of the shards")
 	w.nothingLeft()

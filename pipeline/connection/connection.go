@@ -36,7 +36,7 @@ func Open(ctx context.Context, text string, params map[string]string) (conn *pgx
 		config.ConnectTimeout = connectTimeout
 	}
 	if conn, err = pgx.ConnectConfig(ctx, config); err != nil {
-		return nil, "", fmt.Errorf("no connection: %s. Try: check host, port, user, password and pg_hba.conf", strings.TrimSuffix(once(dsn.Scrub(err.Error(), expanded)), "."))
+		return nil, "", fmt.Errorf("no connection: %s. Try: check host, port, database, user, password and pg_hba.conf", strings.TrimSuffix(once(dsn.Scrub(err.Error(), expanded)), "."))
 	}
 	return conn, expanded, nil
 }

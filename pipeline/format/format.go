@@ -133,13 +133,13 @@ func (f Format) Validate() error {
 	one("--sql-dialect", f.SQL.Dialect, dialects)
 	debezium := f.Name == JSON && f.JSON.Flavour == Debezium
 	if f.Name != JSON && f.JSON != (JSONOptions{}) {
-		add("the choices of JSON (--json-…) are for --format json")
+		add("the choices of JSON (--json-…) are for --format json. Try: --format json, or none of them")
 	}
 	if f.Name != SQL && f.SQL != (SQLOptions{}) {
-		add("the choices of SQL (--sql-…) are for --format sql")
+		add("the choices of SQL (--sql-…) are for --format sql. Try: --format sql, or none of them")
 	}
 	if !debezium && f.Debezium != (DebeziumOptions{}) {
-		add("the choices of Debezium (--debezium-…) are for --format json --json-flavour debezium")
+		add("the choices of Debezium (--debezium-…) are for --format json --json-flavour debezium. Try: these, or none of them")
 	}
 	if debezium && f.JSON.Layout != ByRow {
 		add("Debezium's messages are rows. Try: --json-layout row")

@@ -223,7 +223,7 @@ func (s *Spec) connectionFaults() (faults Faults) {
 		case misplaced(text):
 			faults = append(faults, faultf(about, "postgres://user@host:5432/database, or host=… dbname=…", "the DSN %s is neither a URL nor keywords", redact(text)))
 		case dsn.HasPassword(text):
-			faults = append(faults, faultf(about, "put the password into ~/.pgpass of the user that runs cdcd, or write ${VAR} for it and set VAR where cdcd and cdcctl run",
+			faults = append(faults, faultf(about, passwordTry(text),
 				"the DSN %s has a password in clear, which would be stored", dsn.Redact(text)))
 		default:
 			if err := CheckDSN(text); err != nil {
@@ -241,6 +241,15 @@ func (s *Spec) connectionFaults() (faults Faults) {
 		check("target "+t.Name, t.DSN)
 	}
 	return faults
+}
+
+// passwordTry says where a password may stand instead.
+func passwordTry(text string) string {
+	file := "put the password into ~/.pgpass of the user that runs cdcd"
+	if dsn.KindOf(text) == dsn.MySQL {
+		file = "put the password into a file of the user that runs cdcd (?passfile=…)"
+	}
+	return file + ", or write ${VAR} for it and set VAR where cdcd and cdcctl run"
 }
 
 // CheckDSN says whether a DSN can be read, as far as that does not depend on the machine that connects.
@@ -267,7 +276,7 @@ func CheckDSN(text string) error {
 	if !strings.HasPrefix(why, "failed to parse as") && !strings.HasPrefix(why, "invalid port") {
 		return nil // a file or a service that is not here
 	}
-	return fmt.Errorf("the DSN %s cannot be used: %s. Try: postgres://user@host:5432/database, or host=… dbname=…", redact(text), why)
+	return fmt.Errorf("the DSN %s cannot be used: %s. Try: postgres://user@host:5432/database, or host=… dbname=…; for targets also mysql://user@host:3306/database, or file:///folder", redact(text), why)
 }
 
 // misplaced says that there is a URL in the text that does not begin it: its password would not be recognised as one.
