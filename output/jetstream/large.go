@@ -83,7 +83,7 @@ func (w *parts) message() (*message, error) {
 			return last, nil
 		}
 	}
-	if !fits(len(w.batch), w.size, int(min(int64(limit), w.left))) {
+	if !w.u.p.fits(len(w.batch), w.size, int(min(int64(limit), w.left))) {
 		if err := w.u.store(w.ctx, w.batch); err != nil {
 			return nil, err
 		}

@@ -38,6 +38,9 @@ type Publisher struct {
 	nc     *nats.Conn
 	stream natsjs.Stream
 	limit  int // bytes of payload in one message
+	// together is how many messages of one transaction are a batch at most. A server that takes 1000 at once has room for a checkpoint
+	// beside them.
+	together int
 
 	epoch    pipeline.Seq // sequence of our epoch message: the fencing token
 	last     pipeline.Seq // of the stream's last message
@@ -103,7 +106,7 @@ func Open(ctx context.Context, nc *nats.Conn, js natsjs.JetStream, c Config) (p 
 		return nil, at, false, err
 	}
 	p = &Publisher{
-		conf: c, nc: nc, stream: s, limit: MessageBytes(nc), patience: patienceMin,
+		conf: c, nc: nc, stream: s, limit: MessageBytes(nc), together: min(c.BatchMax*4/5, togetherMax), patience: patienceMin,
 		subjects: subjectsOf(c.Subscription),
 	}
 	if p.limit < headersMax {

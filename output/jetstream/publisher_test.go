@@ -485,7 +485,7 @@ func TestChunks(t *testing.T) {
 		"many bytes": {repeat(900, 1<<20), 8},
 		"many":       {repeat(3000, 10), batchMessages},
 	} {
-		if n := chunk(c.msgs); n != c.want {
+		if n := (&Publisher{together: batchMessages}).chunk(c.msgs); n != c.want {
 			t.Errorf("%s: %d messages in the next batch, want %d", name, n, c.want)
 		}
 	}

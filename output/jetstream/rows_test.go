@@ -18,6 +18,9 @@ import (
 	"shardcdc/pipeline/wire"
 )
 
+// batchMessages is how many messages of one transaction go to a server at once that takes 1000.
+const batchMessages = 800
+
 func (b *bench) rowConfig(opts format.JSONOptions) Config {
 	c := b.config()
 	c.Format, c.Encoder = "json", outputjson.NewRows("bank", []string{"a"}, opts)

@@ -50,7 +50,7 @@ func (r *run) add(pl *output.Payload) error {
 	r.ended = pl.Transactions > 0
 	r.next = r.u.messages(r.next[:0], pl)
 	for _, m := range r.next {
-		if !fits(len(r.batch), r.size, len(m.data)) {
+		if !r.u.p.fits(len(r.batch), r.size, len(m.data)) {
 			if r.err = r.u.store(r.ctx, r.batch); r.err != nil {
 				return r.err
 			}

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	headersMax    = 60 << 10 // the server's limit for all headers of a message is 64 kB
-	batchMessages = 800      // of a batch that is a part of one transaction: a server takes 1000, of which a checkpoint may need some
-	batchBytes    = 8 << 20  // likewise
+	headersMax  = 60 << 10 // the server's limit for all headers of a message is 64 kB
+	togetherMax = 4000     // messages of a batch that is a part of one transaction: more cost no less
+	batchBytes  = 8 << 20  // of such a batch
 
 	// MessageBytesMax bounds a message where the server would take a larger one. Readers ask for so many bytes at a time, and a
 	// message that does not fit what is left of that makes them ask again: with messages of half of what is asked for (4 of
@@ -160,7 +160,7 @@ func (u *unit) resident(ctx context.Context, payloads []output.Payload) error {
 	defer func() { clear(msgs); u.p.msgs = msgs }()
 	rest := msgs
 	for u.single {
-		n := chunk(rest)
+		n := u.p.chunk(rest)
 		if n == len(rest) {
 			break
 		}
@@ -179,9 +179,9 @@ func (u *unit) store(ctx context.Context, msgs []message) error {
 
 // chunk is how many messages of a single transaction go into the next atomic batch. A server stages a batch and copies
 // it when it commits, a replicated one in memory and in one proposal, so a batch has to be small in bytes as well.
-func chunk(msgs []message) int {
+func (p *Publisher) chunk(msgs []message) int {
 	n, size := 0, 0
-	for n < len(msgs) && fits(n, size, len(msgs[n].data)) {
+	for n < len(msgs) && p.fits(n, size, len(msgs[n].data)) {
 		size += len(msgs[n].data)
 		n++
 	}
@@ -190,9 +190,9 @@ func chunk(msgs []message) int {
 
 // fits says whether a message goes into a batch of n messages and size bytes. Large ones are better stored alone: the server
 // writes them once, not twice.
-func fits(n, size, message int) bool {
+func (p *Publisher) fits(n, size, message int) bool {
 	const large = batchBytes / 8
-	return n == 0 || n < batchMessages && size+message <= batchBytes && message <= large && size <= n*large
+	return n == 0 || n < p.together && size+message <= batchBytes && message <= large && size <= n*large
 }
 
 // end stores the last messages of the unit, and with them that it is complete.
