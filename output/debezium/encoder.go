@@ -30,8 +30,8 @@ type Shard struct {
 // Encoder writes events; it is an output.Encoder.
 type Encoder struct {
 	conf   Config
-	name   string // of the subscription, as a JSON string
-	tables tables
+	name   string                  // of the subscription, as a JSON string
+	tables output.Relations[table] // what is the same for all rows of a relation
 	// What stands in front of payloads that are not of a table; empty without schemas.
 	messageSchema, messageKeySchema, boundarySchema, boundaryKeySchema string
 	content                                                            form       // of logical messages

@@ -10,16 +10,6 @@ import (
 	"shardcdc/pipeline/wire"
 )
 
-// tablesMax bounds the memory of relations; when it is reached it starts anew.
-const tablesMax = 10_000
-
-// tables remembers what is the same for all rows of a relation.
-type tables struct {
-	byRelation map[*pipeline.Relation]*table
-	relation   *pipeline.Relation // the last one asked for: rows of a table come together
-	table      *table
-}
-
 // table is a relation, ready to be written.
 type table struct {
 	relation   *pipeline.Relation
@@ -39,25 +29,7 @@ type column struct {
 	key  bool
 }
 
-func (e *Encoder) table(r *pipeline.Relation) (*table, error) {
-	t := &e.tables
-	if r == t.relation {
-		return t.table, nil
-	}
-	found := t.byRelation[r]
-	if found == nil {
-		var err error
-		if found, err = e.newTable(r); err != nil {
-			return nil, err
-		}
-		if t.byRelation == nil || len(t.byRelation) >= tablesMax {
-			t.byRelation = make(map[*pipeline.Relation]*table)
-		}
-		t.byRelation[r] = found
-	}
-	t.relation, t.table = r, found
-	return found, nil
-}
+func (e *Encoder) table(r *pipeline.Relation) (*table, error) { return e.tables.Of(r, e.newTable) }
 
 var errName = errors.New("the name is not valid UTF-8 and has no form in JSON. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal")
 

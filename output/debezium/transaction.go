@@ -40,7 +40,7 @@ func (t *transaction) begin(tx *pipeline.Transaction) {
 		c.events = 0
 	}
 	t.order = t.order[:0]
-	if t.counts == nil || len(t.counts) >= tablesMax {
+	if t.counts == nil || len(t.counts) >= output.RelationsMax {
 		t.counts = make(map[string]*collection)
 	}
 }

@@ -195,7 +195,7 @@ func TestTablesAreForgotten(t *testing.T) {
 	b := bulk(1, 1)
 	f := b.Transactions[0].Fragments[0]
 	r := *f.Relations[0].Relation
-	for i := range 2*tablesMax + 10 {
+	for i := range 2*output.RelationsMax + 10 {
 		another := r
 		another.Name = strconv.Itoa(i)
 		f.Relations[0].Relation = &another
@@ -206,7 +206,7 @@ func TestTablesAreForgotten(t *testing.T) {
 		}
 	}
 	for _, w := range []*writer{&e.writer, &rows.writer} {
-		if n := max(len(w.tables.places), len(w.tables.byRelation), len(w.told)); n > tablesMax {
+		if n := max(len(w.tables.places), len(w.told)); n > output.RelationsMax {
 			t.Errorf("%d tables are remembered", n)
 		}
 	}
@@ -248,18 +248,6 @@ func TestPayloadsAreTheCallers(t *testing.T) {
 		if string(p.Data) != before[i] {
 			t.Errorf("payload %d changed to %s", i, p.Data)
 		}
-	}
-}
-
-func TestTablesAreBounded(t *testing.T) {
-	var cache tables
-	for i := range tablesMax + 5 {
-		if _, err := cache.of(&pipeline.Relation{Name: fmt.Sprint(i)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(cache.byRelation) != 5 {
-		t.Errorf("%d tables kept, want 5", len(cache.byRelation))
 	}
 }
 

@@ -1,6 +1,7 @@
 package json
 
 import (
+	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/wire"
 )
@@ -33,7 +34,7 @@ func (t *tables) placeOf(r *pipeline.Relation, head []byte) *place {
 
 // bound begins anew when there are too many places. Not within a transaction: they count its messages.
 func (t *tables) bound() {
-	if len(t.places) >= tablesMax {
+	if len(t.places) >= output.RelationsMax {
 		*t = tables{}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/pgtype"
 )
@@ -27,7 +28,7 @@ type news [][]*pipeline.Relation
 
 // news finds out what a transaction has to tell, and takes it for told.
 func (t *told) news(tx *pipeline.Transaction) (all news) {
-	if *t == nil || len(*t) >= tablesMax {
+	if *t == nil || len(*t) >= output.RelationsMax {
 		*t = told{}
 	}
 	for n, f := range tx.Fragments {

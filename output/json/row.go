@@ -5,18 +5,14 @@ import (
 	"fmt"
 	"unicode/utf8"
 
+	"shardcdc/output"
 	"shardcdc/pipeline"
 )
 
-// tablesMax bounds the memory of relations; when it is reached it starts anew.
-const tablesMax = 10_000
-
 // tables remembers what is the same for all rows of a relation.
 type tables struct {
-	byRelation map[*pipeline.Relation]*table
-	relation   *pipeline.Relation // the last one asked for: rows of a table come together
-	table      *table
-	places     map[tableName]*place
+	relations output.Relations[table]
+	places    map[tableName]*place
 }
 
 // table is a relation, ready to be written.
@@ -37,24 +33,14 @@ type column struct {
 // quoted is the name as a JSON string.
 func (c *column) quoted() []byte { return c.name[1 : len(c.name)-1] }
 
-func (t *tables) of(r *pipeline.Relation) (*table, error) {
-	if r == t.relation {
-		return t.table, nil
+func (t *tables) of(r *pipeline.Relation) (*table, error) { return t.relations.Of(r, t.make) }
+
+func (t *tables) make(r *pipeline.Relation) (*table, error) {
+	made, err := newTable(r)
+	if err == nil {
+		made.place = t.placeOf(r, made.head)
 	}
-	found := t.byRelation[r]
-	if found == nil {
-		var err error
-		if found, err = newTable(r); err != nil {
-			return nil, err
-		}
-		if t.byRelation == nil || len(t.byRelation) >= tablesMax {
-			t.byRelation = make(map[*pipeline.Relation]*table)
-		}
-		found.place = t.placeOf(r, found.head)
-		t.byRelation[r] = found
-	}
-	t.relation, t.table = r, found
-	return found, nil
+	return made, err
 }
 
 var errName = errors.New("the name is not valid UTF-8 and has no form in JSON. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal")

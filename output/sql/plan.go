@@ -3,6 +3,7 @@ package sql
 import (
 	"fmt"
 
+	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mark"
 	"shardcdc/pipeline/moves"
@@ -60,7 +61,7 @@ func (e *Encoder) prepare(tx *pipeline.Transaction, previous pipeline.CSN) (*pla
 
 // create makes the tables that the transaction is the first to use.
 func (e *Encoder) create(p *plan, tx *pipeline.Transaction) error {
-	if len(e.created) > tablesMax {
+	if len(e.created) > output.RelationsMax {
 		clear(e.created)
 	}
 	to := &p.first

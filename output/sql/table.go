@@ -5,20 +5,16 @@ import (
 	"fmt"
 	"unicode/utf8"
 
+	"shardcdc/output"
 	"shardcdc/pipeline"
 	"shardcdc/pipeline/mysql"
 	"shardcdc/pipeline/pgtype"
 )
 
-// tablesMax bounds the memory of relations; when it is reached it starts anew.
-const tablesMax = 10_000
-
 // tables remembers what is the same for all rows of a relation.
 type tables struct {
-	dialect    dialect
-	byRelation map[*pipeline.Relation]*table
-	relation   *pipeline.Relation // the last one asked for: rows of a table come together
-	table      *table
+	dialect   dialect
+	relations output.Relations[table]
 }
 
 // table is a relation, ready to be written.
@@ -63,24 +59,7 @@ var kinds = map[string]kind{
 	"bytea": asExact, "pg_lsn": asExact, "macaddr": asExact, "xid8": asExact,
 }
 
-func (t *tables) of(r *pipeline.Relation) (*table, error) {
-	if r == t.relation {
-		return t.table, nil
-	}
-	found := t.byRelation[r]
-	if found == nil {
-		var err error
-		if found, err = newTable(t.dialect, r); err != nil {
-			return nil, err
-		}
-		if t.byRelation == nil || len(t.byRelation) >= tablesMax {
-			t.byRelation = make(map[*pipeline.Relation]*table)
-		}
-		t.byRelation[r] = found
-	}
-	t.relation, t.table = r, found
-	return found, nil
-}
+func (t *tables) of(r *pipeline.Relation) (*table, error) { return t.relations.Of(r, t.make) }
 
 var errName = errors.New("the name is not valid UTF-8 and has no form in SQL. Try: ALTER TABLE … RENAME, or cdcctl create-subscription … --format internal")
 
@@ -99,6 +78,8 @@ func checkNames(d dialect, schema, table string) error {
 	}
 	return nil
 }
+
+func (t *tables) make(r *pipeline.Relation) (*table, error) { return newTable(t.dialect, r) }
 
 func newTable(d dialect, r *pipeline.Relation) (*table, error) {
 	if err := checkNames(d, r.Namespace, r.Name); err != nil {
