@@ -34,9 +34,10 @@ test: postgresql mariadb ## Everything: unit, property, simulation, and tests on
 	$(GO) test -timeout 5m -tags invariants ./joiner/...
 
 .PHONY: test-quick
-test-quick: ## Only tests that need no PostgreSQL
-	$(GO) test ./pipeline ./pipeline/control ./pipeline/dsn ./pipeline/embedded ./pipeline/owner ./pipeline/pause ./pipeline/spill ./pipeline/wire \
-	  ./dumper/pgoutput ./joiner/... ./output/... ./apply ./test/lint ./test/sim
+test-quick: ## Only tests that need no PostgreSQL and no MariaDB
+	$(GO) test ./pipeline ./pipeline/archive ./pipeline/control ./pipeline/dsn ./pipeline/embedded ./pipeline/format ./pipeline/moves ./pipeline/mysql \
+	  ./pipeline/owner ./pipeline/pattern ./pipeline/pause ./pipeline/reading ./pipeline/shape ./pipeline/spill ./pipeline/wire ./dumper/pgoutput \
+	  ./joiner/... ./output ./output/jetstream/... ./output/json ./output/sql ./apply ./apply/files ./apply/schedule ./test/lint ./test/sim
 
 .PHONY: versions
 versions: postgresql mariadb ## The tests on real servers, on the installed PostgreSQL, 16, 17 and 18
