@@ -26,7 +26,7 @@ func (r *run) checkStream(ctx context.Context) error {
 	case p.StreamID != info.ID:
 		return &Fatal{
 			Problem: fmt.Sprintf("the stream is another one (%s) than the target was fed from (%s, at %s): its sequence numbers mean nothing here",
-				info.ID, p.StreamID, p), Try: startOver,
+				info.ID, p.StreamID, p), Try: startOver + "; or name a target that nothing was replayed on (of files: another folder)",
 		}
 	}
 	if p := r.progress; info.Last < p.Seq {
