@@ -269,7 +269,7 @@ func (c *compiler) moment(n ast.Node, literal string, k kind) typed {
 	finite := m != endOfTime && m != beginOfTime
 	switch {
 	case err != nil:
-		return c.fail(n, `%s. Try: "2026-01-31" or "2026-01-31 12:00:00"`, err)
+		return c.fail(n, `%q is %s. Try: "2026-01-31" or "2026-01-31 12:00:00"`, literal, err)
 	case k == zonedTime && !zoned:
 		return c.fail(n, "%q has no offset from UTC, and a timestamptz has one. Try: %q", literal, utc(literal))
 	case k == momentary && zoned && finite:

@@ -88,6 +88,9 @@ func TestExpressions(t *testing.T) {
 		{source: `region matches "^e.$" and region contains "u" and region startsWith "e" and not (region endsWith "e")`, want: "true"},
 		{source: `active ? region == "eu" : false`, want: "true"},
 		{source: `0 < dom < 5`, want: "true"},
+		{source: `"0044-03-15 BC" in [born] and "6f1c0d3e-0000-4000-8000-000000000001" in [tag]`, want: "true"},
+		{source: `"2026-01-01" not in ["2027-01-01", born]`, want: "true"},
+		{source: `"2026-01-01" in [born]`, with: map[int]string{5: "NULL"}, want: "null"},
 	} {
 		values := make([]pipeline.Value, len(base))
 		for i, text := range base {

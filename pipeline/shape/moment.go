@@ -2,7 +2,7 @@ package shape
 
 import (
 	"cmp"
-	"fmt"
+	"errors"
 	"math"
 	"strings"
 )
@@ -24,6 +24,9 @@ const dayMicroseconds = 24 * 60 * 60 * 1e6
 func (m moment) compare(o moment) int {
 	return cmp.Or(cmp.Compare(m.days, o.days), cmp.Compare(m.us, o.us))
 }
+
+// errMoment does not show the value, which may be one that is masked.
+var errMoment = errors.New("no date and no time")
 
 // parseMoment reads the text form of a date, a timestamp or a timestamptz in the style ISO, and of a literal. zoned says whether
 // there was an offset from UTC, which the result contains.
@@ -62,7 +65,7 @@ func parseMoment(text string) (m moment, zoned bool, err error) {
 		}
 	}
 	if r.bad || r.rest != "" {
-		return m, zoned, fmt.Errorf("%q is no date and no time", text)
+		return m, zoned, errMoment
 	}
 	return m, zoned, nil
 }

@@ -2,7 +2,7 @@ package shape
 
 import (
 	"cmp"
-	"fmt"
+	"errors"
 	"math/big"
 	"math/bits"
 	"strconv"
@@ -25,6 +25,9 @@ const (
 	notANumber    special = 2 // equal to itself, and above everything
 )
 
+// errNumber does not show the value, which may be one that is masked.
+var errNumber = errors.New("the value is no number")
+
 // parseNumber reads the text form of an integer, a numeric or a float.
 func parseNumber(text string) (number, error) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
@@ -40,12 +43,12 @@ func parseNumber(text string) (number, error) {
 	}
 	for _, c := range []byte(text) {
 		if (c < '0' || c > '9') && c != '.' && c != '-' && c != '+' && c != 'e' && c != 'E' {
-			return number{}, fmt.Errorf("%q is no number", text)
+			return number{}, errNumber
 		}
 	}
 	r, ok := new(big.Rat).SetString(text)
 	if !ok {
-		return number{}, fmt.Errorf("%q is no number", text)
+		return number{}, errNumber
 	}
 	return number{large: r}, nil
 }

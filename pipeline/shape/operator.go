@@ -122,7 +122,7 @@ func (c *compiler) in(n *ast.BinaryNode) typed {
 	if a.kind == nothing {
 		return c.fail(n.Left, "NULL is in no list. Try: == nil")
 	}
-	var of []typed
+	var of [][2]typed // an element, and what stands on the left as it is beside it: a text that stands here may be a time
 	for _, element := range list.Nodes {
 		b, left := c.node(element), a
 		if b.kind == nothing {
@@ -131,25 +131,25 @@ func (c *compiler) in(n *ast.BinaryNode) typed {
 		if c.alike(element, &left, &b); b.kind == broken {
 			return typed{}
 		}
-		of = append(of, b)
+		of = append(of, [2]typed{left, b})
 	}
 	if a.kind == broken {
 		return typed{}
 	}
 	return typed{kind: boolean, eval: func(r row) (value, error) {
-		v, err := a.eval(r)
-		if err != nil || v.null {
-			return v, err
-		}
 		out := value{}
-		for _, b := range of {
-			w, err := b.eval(r)
+		for _, pair := range of {
+			v, err := pair[0].eval(r)
+			if err != nil || v.null {
+				return v, err
+			}
+			w, err := pair[1].eval(r)
 			switch {
 			case err != nil:
 				return w, err
 			case w.null:
 				out.null = true
-			case compare(a.kind, v, w) == 0:
+			case compare(pair[1].kind, v, w) == 0:
 				return value{truth: true}, nil
 			}
 		}

@@ -163,6 +163,9 @@ func (w *rewriter) shaped(p *plan, msg []byte) error {
 		}
 	}
 	w.old, w.new = c.Old.Values(w.old[:0]), c.New.Values(w.new[:0])
+	if err := w.oldIsKnown(p); err != nil {
+		return err
+	}
 	op, err := w.decide(p)
 	if err != nil || op == 0 {
 		return err
@@ -182,6 +185,20 @@ func (w *rewriter) shaped(p *plan, msg []byte) error {
 	binary.BigEndian.PutUint32(w.out[start:], uint32(len(w.out)-start-4))
 	w.count(byte(op))
 	return err
+}
+
+// oldIsKnown: of an old row that is a key, NULL means that the value was not sent. A partition whose replica identity is not that of
+// the table above it sends another key than the table's description says.
+func (w *rewriter) oldIsKnown(p *plan) error {
+	if p.filter == nil || w.c.OldKind != pipeline.OldKey {
+		return nil
+	}
+	for i, column := range p.from.Columns {
+		if w.old[i].Kind == pipeline.Null && p.filter.used[i] {
+			return fmt.Errorf("%s: column %s of the old row, which rows looks at, was not sent: a partition has another replica identity than its table. Try: give every partition that of %s, and make the subscription anew", w.c.Op, column.Name, p.from)
+		}
+	}
+	return nil
 }
 
 // decide says what a change of a row is in the stream; 0: nothing. An update that lets a row in is its insert, one that
@@ -243,7 +260,7 @@ func (w *rewriter) fill(p *plan, values []pipeline.Value) {
 		return
 	}
 	for i := range values {
-		if values[i].Kind == pipeline.Unchanged && (w.c.OldKind == pipeline.OldFull || p.from.Columns[i].Key) {
+		if values[i].Kind == pipeline.Unchanged && (w.c.OldKind == pipeline.OldFull || w.old[i].Kind != pipeline.Null) {
 			values[i] = w.old[i]
 		}
 	}

@@ -227,12 +227,16 @@ func TestRowsThatCannotBeDecided(t *testing.T) {
 		f.Append(appendRow(append(msg, 'N'), eu, 4, true))
 		return f
 	}
+	// A partition with a key, below a table whose identity is FULL.
+	otherKey := &pipeline.Fragment{Relations: []pipeline.RelationUse{{Relation: relation(1, "a", true)}}}
+	otherKey.Append(appendRow([]byte("D\x00\x00\x00\x01K"), record{"id": text("1")}, 1, false))
 	for _, test := range []struct {
 		f    *pipeline.Fragment
 		want string
 	}{
 		{update(false, pipeline.OldKey), "an update lets a row in without the value of column note"},
 		{update(true, 0), "an update does not say what the row was before"},
+		{otherKey, "delete: column region of the old row, which rows looks at, was not sent"},
 	} {
 		b := &pipeline.Batch{Transactions: []*pipeline.Transaction{{CSN: 1, Fragments: []*pipeline.Fragment{test.f}}}}
 		err := shaper(t, "tables: [{table: public.a, rows: 'region == \"eu\"'}]").Apply(b)
