@@ -111,6 +111,8 @@ type Shard struct {
 	Publications   []string     `json:"publications"`
 	OwnPublication bool         `json:"own_publication"`
 	Start          pipeline.LSN `json:"start"` // where the slot was made
+	// Ruled are the tables that rules of the shape were for when they were captured first.
+	Ruled []shape.Ruled `json:"ruled,omitempty"`
 }
 
 // Target is a database that the stream is replayed on.

@@ -3,6 +3,7 @@ package node
 import (
 	"os"
 
+	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/copying"
 	"shardcdc/pipeline/shape"
@@ -13,7 +14,14 @@ func newShaper(sub *control.Subscription) (*shape.Shaper, error) {
 	if sub.Shape == nil {
 		return nil, nil
 	}
-	return shape.New(sub.Shape, os.LookupEnv)
+	s, err := shape.New(sub.Shape, os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	for i := range sub.Shards {
+		s.Remember(pipeline.ShardID(i), sub.Shards[i].Ruled)
+	}
+	return s, nil
 }
 
 // inStream are tables that are being copied, under the names that the stream has for them.

@@ -39,10 +39,16 @@ type expression struct {
 	root ast.Node
 }
 
+// expressionBytesMax is far more than a person writes.
+const expressionBytesMax = 16 << 10
+
 // parseExpression reads the text of a filter.
 func parseExpression(source string, at position) (*expression, error) {
 	if strings.Contains(source, "\n") {
 		at = position{}
+	}
+	if len(source) > expressionBytesMax {
+		return nil, fmt.Errorf("rows: an expression of %d bytes, at most %d are possible", len(source), expressionBytesMax)
 	}
 	e := &expression{text: source, at: at}
 	tree, err := parser.Parse(source)

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"shardcdc/pipeline/pattern"
 )
@@ -171,6 +172,9 @@ func (t *Table) validateNames() (errs []error) {
 	if slices.Contains(to, "") {
 		errs = append(errs, errors.New("rename_columns gives an empty name to a column"))
 	}
+	if slices.ContainsFunc(append(to, t.Rename), func(name string) bool { return strings.ContainsRune(name, 0) || !utf8.ValidString(name) }) {
+		errs = append(errs, errors.New("a new name holds what no name in PostgreSQL can hold: a zero byte, or what is not UTF-8"))
+	}
 	if t.Route != "" && !routeRule.MatchString(t.Route) {
 		errs = append(errs, fmt.Errorf("route %q: want up to 8 words of letters, digits, - and _ with a . between, none of which begins with _. Try: vip.accounts", t.Route))
 	}
@@ -211,6 +215,9 @@ func splitName(text string) (parts [2]string, ok bool) {
 	return parts, true
 }
 
+// redactBytesMax bounds what a mask puts into every row.
+const redactBytesMax = 200
+
 func (m Mask) validate() error {
 	ways := 0
 	for _, given := range []bool{m.Hash != "", m.Redact != nil, m.Truncate != 0, m.Nullify} {
@@ -223,6 +230,8 @@ func (m Mask) validate() error {
 		return errors.New("want exactly one way. Try: {hash: \"${VAR}\"}, {redact: \"***\"}, {truncate: 4} or {nullify: true}")
 	case m.Hash != "" && m.variable() == "":
 		return errors.New("hash does not name an environment variable of the node. Try: hash: \"${CDC_MASK_KEY}\"; a key that stands here would be stored")
+	case m.Redact != nil && (len(*m.Redact) > redactBytesMax || strings.ContainsRune(*m.Redact, 0)):
+		return fmt.Errorf("redact: want a text of at most %d bytes, none of them zero", redactBytesMax)
 	case m.Truncate < 0:
 		return fmt.Errorf("truncate %d: want the number of characters that stay", m.Truncate)
 	}
@@ -256,6 +265,11 @@ func (s *Shape) Rule(schema, table string) *Table {
 // Rewrites says whether what the stream has of the tables may differ from what statements that change tables speak of.
 func (s *Shape) Rewrites() bool {
 	return s != nil && slices.ContainsFunc(s.Tables, func(t Table) bool { return t.rewrites() })
+}
+
+// renames says whether a rule gives tables other names.
+func (s *Shape) renames() bool {
+	return s != nil && slices.ContainsFunc(s.Tables, func(t Table) bool { return t.Rename != "" })
 }
 
 func (t *Table) rewrites() bool {

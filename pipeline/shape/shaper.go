@@ -15,6 +15,8 @@ type Shaper struct {
 	// plans by version of a table; nil: it stays as it is.
 	plans map[*pipeline.Relation]*plan
 	work  rewriter
+	names map[tableID][2]string   // at the source, of the tables that have rules
+	taken map[[2]string][2]string // names in the stream: the names at the source
 	// routes by the names in the stream, of tables that were seen: an encoder asks for no other.
 	routes map[[2]string]string
 }
@@ -24,7 +26,7 @@ const plansMax = 10_000
 
 // New makes a Shaper. lookup (os.LookupEnv) finds the keys of hashes.
 func New(s *Shape, lookup func(name string) (string, bool)) (*Shaper, error) {
-	sh := &Shaper{shape: s, keys: map[string][]byte{}, plans: map[*pipeline.Relation]*plan{}, routes: map[[2]string]string{}}
+	sh := &Shaper{shape: s, keys: map[string][]byte{}, plans: map[*pipeline.Relation]*plan{}, names: map[tableID][2]string{}, taken: map[[2]string][2]string{}, routes: map[[2]string]string{}}
 	var errs []error
 	for _, name := range s.Variables() {
 		key, ok := lookup(name)
@@ -126,7 +128,7 @@ func (s *Shaper) plansOf(f *pipeline.Fragment) (plans []*plan, ruled bool, err e
 	for i, use := range f.Relations {
 		p, known := s.plans[use.Relation]
 		if !known {
-			if p, err = s.plan(use.Relation); err != nil {
+			if p, err = s.plan(f.Shard, use.Relation); err != nil {
 				return nil, false, err
 			}
 		}
@@ -140,10 +142,13 @@ func (s *Shaper) plansOf(f *pipeline.Fragment) (plans []*plan, ruled bool, err e
 	return plans, plans != nil, nil
 }
 
-func (s *Shaper) plan(r *pipeline.Relation) (p *plan, err error) {
+func (s *Shaper) plan(shard pipeline.ShardID, r *pipeline.Relation) (p *plan, err error) {
+	if err := s.named(shard, r); err != nil {
+		return nil, err
+	}
 	if t := s.shape.Rule(r.Namespace, r.Name); t != nil {
 		if p, err = t.bind(r); err != nil {
-			return nil, fmt.Errorf("the rules do not fit the table any more: %w. Try: change the table back, or cdcctl drop-subscription and create it again with rules that fit", err)
+			return nil, fmt.Errorf("the rules do not fit the table any more: %w. Try: cdcctl drop-subscription, and create it again with rules that fit", err)
 		}
 		if t.Route != "" {
 			s.routes[[2]string{p.to.Namespace, p.to.Name}] = t.Route
@@ -151,6 +156,7 @@ func (s *Shaper) plan(r *pipeline.Relation) (p *plan, err error) {
 	}
 	if len(s.plans) >= plansMax {
 		clear(s.plans)
+		clear(s.taken)
 	}
 	s.plans[r] = p
 	return p, nil

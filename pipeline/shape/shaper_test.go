@@ -277,3 +277,54 @@ func TestKeysOfHashes(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A table that is renamed does not leave its rule, and two tables do not become one.
+func TestNames(t *testing.T) {
+	const rules = `
+tables:
+  - {table: public.a, mask: {note: {redact: "***"}}, rename: x.same}
+  - {table: public.a2, mask: {note: {redact: "***"}}}
+  - {table: public.c*, exclude_columns: [note]}
+  - {table: other.b, rename: x.same}
+`
+	insert := func(shard pipeline.ShardID, id uint32, schema, name string) *pipeline.Batch {
+		f := &pipeline.Fragment{Shard: shard}
+		r := *relation(id, name, false)
+		r.Namespace = schema
+		f.Relations = []pipeline.RelationUse{{Relation: &r}}
+		f.Append(appendRow([]byte{'I', 0, 0, 0, byte(id), 'N'}, record{"id": text("7"), "region": text("eu"), "n": text("5"), "note": text("n")}, 4, false))
+		return &pipeline.Batch{Transactions: []*pipeline.Transaction{{CSN: 1, Fragments: []*pipeline.Fragment{f}}}}
+	}
+	type table struct {
+		shard        pipeline.ShardID
+		id           uint32
+		schema, name string
+	}
+	for _, c := range []struct {
+		tables []table // one after the other; the last one is judged
+		want   string
+	}{
+		{[]table{{0, 1, "public", "a"}}, ""},
+		{[]table{{0, 1, "public", "z"}}, "table public.z was public.a when its rule was found"},
+		{[]table{{0, 1, "public", "a2"}}, "table public.a2 was public.a when its rule was found"},
+		{[]table{{1, 1, "public", "z"}}, ""},  // another shard's
+		{[]table{{0, 3, "public", "c2"}}, ""}, // the same rule
+		{[]table{{0, 3, "public", "c2"}, {0, 3, "away", "c2"}}, "table away.c2 was public.c2 when"},
+		{[]table{{0, 1, "public", "a"}, {0, 4, "other", "b"}}, "tables public.a and other.b are both x.same in the stream"},
+		{[]table{{0, 9, "public", "free"}, {0, 9, "public", "c9"}}, ""}, // from no rule to one
+		{[]table{{0, 9, "public", "c9"}, {0, 9, "public", "free"}}, "table public.free was public.c9 when"},
+	} {
+		sh := shaper(t, rules)
+		sh.Remember(0, []shape.Ruled{{ID: 1, Schema: "public", Table: "a"}, {ID: 3, Schema: "public", Table: "c1"}})
+		for i, at := range c.tables {
+			err := sh.Apply(insert(at.shard, at.id, at.schema, at.name))
+			want := ""
+			if i == len(c.tables)-1 {
+				want = c.want
+			}
+			if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("%v: %v, want %s", c.tables[:i+1], err, want)
+			}
+		}
+	}
+}

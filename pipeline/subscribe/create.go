@@ -74,6 +74,9 @@ func (c *creation) run(ctx context.Context) error {
 	if err := c.provision(ctx); err != nil {
 		return err
 	}
+	if err := remember(ctx, c.sub); err != nil {
+		return err
+	}
 	return c.finish(ctx)
 }
 

@@ -54,7 +54,14 @@ func AddTables(ctx context.Context, bus *control.Bus, spec TablesSpec) (TablesCh
 	if err := c.copying(ctx, copies, tables); err != nil {
 		return TablesChange{}, notes, err
 	}
-	changed, err := c.catalog.Change(ctx, c.sub.Name, func(sub *control.Subscription) error { return include(sub, tables) })
+	joining, err := c.remember(ctx)
+	if err != nil {
+		return TablesChange{}, notes, err
+	}
+	changed, err := c.catalog.Change(ctx, c.sub.Name, func(sub *control.Subscription) error {
+		addRuled(sub, joining)
+		return include(sub, tables)
+	})
 	if err == nil {
 		err = InstallDDL(ctx, changed.Subscription)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"shardcdc/pipeline"
+	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/shape"
 )
 
@@ -165,4 +166,68 @@ func inStream(s *shape.Shape, tables []table) []table {
 	}
 	slices.SortFunc(all, func(a, b table) int { return strings.Compare(a.quoted(), b.quoted()) })
 	return all
+}
+
+// remember notes which tables of the shards have rules, as they are published now.
+func remember(ctx context.Context, sub *control.Subscription) error {
+	if sub.Shape == nil {
+		return nil
+	}
+	return parallel(len(sub.Shards), func(i int) error {
+		sh := &sub.Shards[i]
+		db, err := open(ctx, sh.DSN)
+		if err != nil {
+			return err
+		}
+		defer db.hangUp()
+		tables, err := shardTables(ctx, db, &Spec{Publications: sh.Publications})
+		if err != nil {
+			return fmt.Errorf("shard %s: %w", sh.Name, err)
+		}
+		if sh.Ruled, err = ruled(ctx, db, sub.Shape, tables); err != nil {
+			return fmt.Errorf("shard %s: %w", sh.Name, err)
+		}
+		return nil
+	})
+}
+
+// ruled are the tables that have rules.
+func ruled(ctx context.Context, db *database, s *shape.Shape, tables []table) (all []shape.Ruled, err error) {
+	facts, err := db.facts(ctx, tables)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range facts {
+		if r := f.Relation; s.Rule(r.Namespace, r.Name) != nil {
+			all = append(all, shape.Ruled{ID: r.ID, Schema: r.Namespace, Table: r.Name})
+		}
+	}
+	return all, nil
+}
+
+// remember notes which of the tables that join have rules.
+func (c *changing) remember(ctx context.Context) (joining [][]shape.Ruled, err error) {
+	joining = make([][]shape.Ruled, len(c.members))
+	if c.sub.Shape == nil {
+		return joining, nil
+	}
+	return joining, c.each(func(i int) error {
+		db, err := open(ctx, c.sub.Shards[i].DSN)
+		if err != nil {
+			return err
+		}
+		defer db.hangUp()
+		joining[i], err = ruled(ctx, db, c.sub.Shape, c.members[i].absent())
+		return err
+	})
+}
+
+// addRuled adds tables to those that are remembered; it may be repeated.
+func addRuled(sub *control.Subscription, joining [][]shape.Ruled) {
+	for i, tables := range joining {
+		sh := &sub.Shards[i]
+		for _, t := range tables {
+			sh.Ruled = append(slices.DeleteFunc(sh.Ruled, func(r shape.Ruled) bool { return r.ID == t.ID }), t)
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"shardcdc/pipeline/pause/pausetest"
 	"shardcdc/test/harness"
 )
 
@@ -110,6 +111,16 @@ FROM generate_series(%d, %d) n`, shard, region, from, to)
 	if out, err := c.Try("verify", c.Sub.Name); err == nil || !strings.Contains(out, "the subscription's rules (--shape) decide what of it is in the stream") {
 		t.Errorf("verify: %v\n%s", err, out)
 	}
+	c.Kill(node)
+	err := harness.Run(c.Ctx, c.ShardDSN(0), "ALTER TABLE people RENAME TO persons", "INSERT INTO persons VALUES (90000, 'eu', 'Zoe', 'TOPSECRET-renamed', 'TOPSECRET', 9)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Node("node")
+	pausetest.Until(c.Ctx, t, "a table without its rule stops the stream", func() bool {
+		out, _ := c.Try("status", c.Sub.Name)
+		return strings.Contains(out, "table public.persons was public.people when its rule was found")
+	})
 	store := stored(t, c.StoreDir(0))
 	if store("TOPSECRET") || store(maskKey) || !store("VISIBLE") || !store("CDC_TEST_MASK_KEY") {
 		t.Errorf("in the store: secrets %v, the key %v, other values %v, the key's name %v", store("TOPSECRET"), store(maskKey), store("VISIBLE"), store("CDC_TEST_MASK_KEY"))
