@@ -83,6 +83,7 @@ func TestInspect(t *testing.T) {
 	w.wants(w.run(0, "durations", "bank").out, "FROM", "committed", "applied on target1", "SLOWEST")
 	w.wants(w.run(0, "durations", "bank", "--from-csn", "18446744073709551615").out, "There is no transaction in this range")
 	w.offline(t, all, csns)
+	w.run(0, "drop-subscription", "bank")
 }
 
 // offline looks at the same in a file, and carries it to another NATS.
