@@ -247,7 +247,7 @@ func malformed(err error) error {
 		ours    *sendError
 		read    *apply.ReadError
 	)
-	if errors.As(err, &blocked) || errors.As(err, &fatal) || errors.As(err, &ours) || errors.As(err, &read) {
+	if err == nil || errors.As(err, &blocked) || errors.As(err, &fatal) || errors.As(err, &ours) || errors.As(err, &read) {
 		return err
 	}
 	return &apply.Fatal{Problem: "the stream holds what cannot be read", Err: err}
