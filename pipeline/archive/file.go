@@ -27,6 +27,13 @@ const (
 	blockBytes = 4 << 20
 	// blockBytesMax is the largest block that is read: more than the largest message that a NATS server takes.
 	blockBytesMax = 128 << 20
+
+	// messageBytesMin is what the shortest message takes in a block: a time, and the lengths of a subject, a header and the data.
+	messageBytesMin = 8 + 1 + 1 + 1
+	// headerValuesMax is more than a message of a subscription's stream has; a file cannot claim memory with them.
+	headerValuesMax = 1024
+	// firstMax leaves room for every message that a file can hold behind it.
+	firstMax = 1 << 62
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -104,11 +111,14 @@ func takeMessage(b []byte) (m *reading.Message, rest []byte, err error) {
 	}
 	m.Subject = string(subject)
 	n, size := binary.Uvarint(b)
-	if size <= 0 || n > uint64(len(b)) {
+	if size <= 0 {
 		return nil, nil, errShort
 	}
+	if n > headerValuesMax {
+		return nil, nil, fmt.Errorf("%d header values, and %d at most", n, headerValuesMax)
+	}
 	b = b[size:]
-	m.Header = make(map[string][]string, n)
+	m.Header = make(map[string][]string)
 	for range n {
 		var name, value []byte
 		if name, b, err = takeString(b); err != nil {

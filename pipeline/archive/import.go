@@ -34,6 +34,9 @@ type Options struct {
 	Name string
 	// Targets that the stream is replayed on. Those of an earlier import stay.
 	Targets []control.Target
+	// DDL is what targets do with statements that change tables (control.DDLCapture and others); empty: as it was exported, or
+	// as an earlier import said.
+	DDL string
 	// Progress, if set, is called after every batch.
 	Progress func(at pipeline.Seq)
 }
@@ -68,6 +71,8 @@ type importing struct {
 	options Options
 	name    string
 	catalog *control.Catalog
+	sub     *control.Subscription // the entry as it will be
+	adds    bool                  // a target to an entry that is there
 	done    Imported
 	from    string // prefix of subjects in the file
 	to      string // and in the stream
@@ -83,9 +88,16 @@ func (i *importing) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// Before anything is stored: a stream without an entry would be left.
+	if err := i.sub.Validate(); err != nil {
+		return err
+	}
 	stream, err := i.stream(ctx, there)
 	if err != nil {
 		return err
+	}
+	if first, _ := stream.Borders(); there && i.adds && first > 1 {
+		return fmt.Errorf("the stream begins at sequence %d here, so a target that is added now would miss what was before. Try: --name with another one, and the files from the stream's beginning on", first)
 	}
 	next, err := i.next(ctx, stream)
 	if err != nil {
@@ -98,14 +110,17 @@ func (i *importing) run(ctx context.Context) (err error) {
 	return i.register(ctx, there)
 }
 
-// entry looks for the subscription. One that is captured here is not to be written into.
+// entry looks for the subscription, and sets what its entry will be. One that is captured here is not to be written into.
 func (i *importing) entry(ctx context.Context) (there bool, err error) {
 	e, err := i.catalog.Get(ctx, i.name)
 	if errors.Is(err, control.ErrNotFound) {
 		if i.options.Targets != nil && i.file.Head.First > 1 {
 			return false, fmt.Errorf("the file begins at sequence %d, not at the stream's beginning, so a target would miss what is before. Try: import the files before it first; or leave --target out, and the stream can be read", i.file.Head.First)
 		}
-		return false, nil
+		sub := *i.file.Head.Subscription
+		sub.Name, sub.Targets, sub.State, sub.Imported = i.name, nil, control.Active, true
+		i.sub = &sub
+		return false, i.change(i.sub)
 	}
 	switch {
 	case err != nil:
@@ -117,7 +132,11 @@ func (i *importing) entry(ctx context.Context) (there bool, err error) {
 	case e.State == control.Dropping:
 		return true, fmt.Errorf("subscription %s is being dropped. Try: cdcctl drop-subscription %s, which goes on", i.name, i.name)
 	}
-	return true, nil
+	i.sub = e.Subscription
+	had := len(i.sub.Targets)
+	err = i.change(i.sub)
+	i.adds = len(i.sub.Targets) > had
+	return true, err
 }
 
 // stream opens the stream, and makes it when neither it nor an entry is there.
@@ -291,23 +310,27 @@ func stored(answer []byte) (pipeline.Seq, error) {
 	return ack.Seq, nil
 }
 
-// register makes the catalog's entry, or adds targets to it.
+// register makes the catalog's entry, or changes it.
 func (i *importing) register(ctx context.Context, there bool) error {
 	if !there {
-		sub := *i.file.Head.Subscription
-		sub.Name, sub.Targets, sub.State, sub.Imported = i.name, i.options.Targets, control.Active, true
 		i.done.Created = true
-		return i.catalog.Create(ctx, &sub)
+		return i.catalog.Create(ctx, i.sub)
 	}
-	_, err := i.catalog.Change(ctx, i.name, func(sub *control.Subscription) error {
-		for _, t := range i.options.Targets {
-			if err := addTarget(sub, t); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	_, err := i.catalog.Change(ctx, i.name, i.change)
 	return err
+}
+
+// change makes of an entry what the options ask for.
+func (i *importing) change(sub *control.Subscription) error {
+	if i.options.DDL != "" {
+		sub.DDL = i.options.DDL
+	}
+	for _, t := range i.options.Targets {
+		if err := addTarget(sub, t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addTarget adds a target that is not there yet.

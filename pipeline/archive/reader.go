@@ -96,8 +96,8 @@ func (f *File) scan() error {
 		}
 		switch kind {
 		case sectionHead:
-			if err := decodeJSON(payload, &f.Head); err != nil || f.Head.Subscription == nil || f.Head.First == 0 {
-				return damaged("head: %v", err)
+			if err := decodeJSON(payload, &f.Head); err != nil || f.Head.Subscription == nil || f.Head.First == 0 || f.Head.First > firstMax {
+				return damaged("head, of sequence %d on: %v", f.Head.First, err)
 			}
 			if err := f.Head.Subscription.Validate(); err != nil {
 				return err
@@ -126,7 +126,7 @@ func (f *File) addBlock(payload []byte, end int64, next pipeline.Seq) (pipeline.
 		first: pipeline.Seq(binary.BigEndian.Uint64(payload)), messages: binary.BigEndian.Uint32(payload[8:]), raw: binary.BigEndian.Uint32(payload[12:]),
 		at: end - int64(len(payload)-blockSize), packed: uint32(len(payload) - blockSize),
 	}
-	if b.first != next || b.messages == 0 || b.raw > blockBytesMax {
+	if b.first != next || b.messages == 0 || b.messages > b.raw/messageBytesMin || b.raw > blockBytesMax {
 		return 0, damaged("a block of %d messages and %d bytes from sequence %d where %d is next", b.messages, b.raw, b.first, next)
 	}
 	f.blocks = append(f.blocks, b)

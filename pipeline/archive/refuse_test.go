@@ -2,15 +2,20 @@ package archive
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"shardcdc/pipeline"
 	"shardcdc/pipeline/control"
 	"shardcdc/pipeline/embedded/natstest"
 	"shardcdc/pipeline/format"
 	"shardcdc/pipeline/reading"
+	"shardcdc/pipeline/wire"
 )
 
 func wants(t *testing.T, err error, parts ...string) {
@@ -70,6 +75,8 @@ func TestImportRefuses(t *testing.T) {
 	if first, last := s.Borders(); first != 4 || last != 4 {
 		t.Errorf("sequence %d to %d", first, last)
 	}
+	wants(t, try(three, Options{Name: "late", Targets: target}), "begins at sequence 4", "would miss what")
+	wants(t, try(all, Options{Name: "late", Targets: target}), "the stream begins at sequence 4 here", "would miss what")
 }
 
 // No damaged file is taken, wherever the damage is.
@@ -111,4 +118,56 @@ func TestDamage(t *testing.T) {
 	wants(t, err, "damaged or was cut off")
 	_, _, err = Export(context.Background(), o.live(), o.sub, path, Range{})
 	wants(t, err, "it exists already")
+}
+
+// What the catalog would refuse is refused before anything is stored, for a new subscription and for one that is there.
+func TestImportChecksFirst(t *testing.T) {
+	o := newOrigin(t, format.Format{Name: format.Internal})
+	o.sub.DDL = control.DDLCapture
+	o.publish(1)
+	one := o.export(Range{})
+	o.publish(1)
+	two := o.export(Range{})
+	there := natstest.Bus(t)
+	ctx := t.Context()
+	mysql := []control.Target{{Name: "m", DSN: "mysql://x@y/z"}}
+	try := func(path string, opts Options) error { _, err := Import(ctx, there, open(t, path), opts); return err }
+
+	wants(t, try(one, Options{Targets: mysql}), "ddl capture: target m is MySQL", "--ddl stop or ignore")
+	if _, err := there.JS.Stream(ctx, wire.StreamName("bank")); !errors.Is(err, natsjs.ErrStreamNotFound) {
+		t.Errorf("a refused import left a stream: %v", err)
+	}
+	wants(t, try(one, Options{DDL: "maybe"}), `ddl "maybe" is unknown`)
+	if err := try(one, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	before := lastOf(t, there)
+	wants(t, try(two, Options{Targets: mysql}), "ddl capture: target m is MySQL")
+	if last := lastOf(t, there); last != before {
+		t.Errorf("a refused import went on from %d to %d", before, last)
+	}
+	if err := try(two, Options{Targets: mysql, DDL: control.DDLStop}); err != nil {
+		t.Fatal(err)
+	}
+	if err := try(two, Options{}); err != nil { // what was said before stays
+		t.Fatal(err)
+	}
+	catalog, err := control.OpenCatalog(ctx, there.JS, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := catalog.Get(ctx, "bank")
+	if err != nil || e.DDL != control.DDLStop || len(e.Targets) != 1 || lastOf(t, there) == before {
+		t.Errorf("entry %+v %v", e.Subscription, err)
+	}
+}
+
+func lastOf(t *testing.T, bus *control.Bus) pipeline.Seq {
+	t.Helper()
+	s, err := reading.Live(t.Context(), bus.JS, "bank")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, last := s.Borders()
+	return last
 }

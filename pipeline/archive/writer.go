@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/nats-io/nats.go"
@@ -21,7 +22,7 @@ import (
 // Writer writes a file. Nothing has the file's name before Finish, or after Abort.
 type Writer struct {
 	path string
-	file *os.File // path with partSuffix
+	file *os.File // path with partSuffix, locked
 	pack *zstd.Encoder
 
 	next     pipeline.Seq // that Add takes
@@ -32,23 +33,18 @@ type Writer struct {
 	packed   []byte
 }
 
-// partSuffix is behind the name of a file that is being written. One that was left by a crash is written over.
+// partSuffix is behind the name of a file that is being written, which is locked meanwhile. One that was left by a crash is
+// written over.
 const partSuffix = ".part"
 
-// Create begins a file. It must not exist.
+// Create begins a file. It must not exist, and nobody else may be writing it.
 func Create(path string, h Head) (w *Writer, err error) {
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-		if err == nil {
-			err = errors.New("it exists already. Try: another name; files that follow each other may overlap")
-		}
-		return nil, fmt.Errorf("file %s: %w", path, err)
-	}
 	w = &Writer{path: path, next: h.First, first: h.First}
 	w.end.Last = h.First - 1
 	if w.pack, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1)); err != nil {
 		return nil, err
 	}
-	if w.file, err = os.OpenFile(path+partSuffix, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600); err != nil {
+	if w.file, err = openPart(path); err != nil {
 		return nil, fmt.Errorf("file %s: %w", path, err)
 	}
 	head, err := json.Marshal(h)
@@ -62,6 +58,64 @@ func Create(path string, h Head) (w *Writer, err error) {
 		return nil, errors.Join(err, w.Abort())
 	}
 	return w, nil
+}
+
+// openPart opens path with partSuffix, empty and locked: who holds the lock is the only one that writes it, names it or removes it.
+func openPart(path string) (*os.File, error) {
+	for {
+		if err := vacant(path); err != nil {
+			return nil, err
+		}
+		// Not emptied before it is locked: it may be somebody else's.
+		f, err := os.OpenFile(path+partSuffix, os.O_CREATE|os.O_WRONLY|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		mine, err := lockPart(f)
+		if mine && err == nil {
+			if err = vacant(path); err == nil {
+				err = f.Truncate(0)
+			}
+			if err == nil {
+				return f, nil
+			}
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lockPart locks an opened file. It is not ours if who had the lock before has named or removed it since it was opened.
+func lockPart(f *os.File) (mine bool, err error) {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = fmt.Errorf("another export writes %s. Try: another name, or wait for its end", f.Name())
+		}
+		return false, err
+	}
+	opened, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	named, err := os.Lstat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(opened, named), err
+}
+
+// vacant says whether nothing has the name.
+func vacant(path string) error {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = errors.New("it exists already. Try: another name; files that follow each other may overlap")
+	}
+	return err
 }
 
 // Add adds the next message: sequences have no gap.
@@ -128,19 +182,16 @@ func (w *Writer) finish() error {
 	if err := w.file.Sync(); err != nil {
 		return err
 	}
+	// Other exports are kept out by the lock. A link would refuse also what comes right now, but not every file system has links.
+	if err := vacant(w.path); err != nil {
+		return err
+	}
+	if err := os.Rename(w.file.Name(), w.path); err != nil {
+		return err
+	}
 	file := w.file
 	w.file = nil
-	if err := file.Close(); err != nil {
-		return err
-	}
-	// A link fails where a file of the name has come meanwhile, which a rename would replace.
-	if err := os.Link(w.path+partSuffix, w.path); err != nil {
-		return err
-	}
-	if err := os.Remove(w.path + partSuffix); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(w.path))
+	return errors.Join(file.Close(), syncFolder(filepath.Dir(w.path)))
 }
 
 // Abort removes what was written. After Finish it does nothing.
@@ -150,7 +201,7 @@ func (w *Writer) Abort() error {
 	}
 	file := w.file
 	w.file = nil
-	return errors.Join(file.Close(), os.Remove(file.Name()))
+	return errors.Join(os.Remove(file.Name()), file.Close()) // the close unlocks it
 }
 
 func syncFolder(path string) error {
