@@ -134,8 +134,8 @@ func (a *alteration) apply(ctx context.Context, bus *control.Bus, catalog *contr
 	if err := a.change(e.Subscription); err != nil {
 		return nil, err
 	}
-	if err := e.Captured(); err != nil && a.flags.Changed("ddl") {
-		return nil, err
+	if e.Imported && a.flags.Changed("ddl") { // the triggers are elsewhere
+		return nil, fmt.Errorf("subscription %s was imported: what its targets do with statements is said to import. Try: cdcctl import FILE --ddl %s, with a file that was imported already", name, e.DDL)
 	}
 	if a.streamChanges() {
 		if err := jetstream.SetBytesMax(ctx, bus.JS, name, e.Incarnation, int64(a.stream)); err != nil {

@@ -37,7 +37,7 @@ func exportCommand() *cobra.Command {
 --to-csn to its present end. What is published meanwhile is not in the file.
 
 The file is packed and has checksums. It gets its name when it is whole and on the disk; a command that was killed leaves FILE.part,
-which the next one writes over. It holds the rows, the names of tables and shards and the subscription's settings, and no
+which the next one writes over; one that still writes it keeps others out. It holds the rows, the names of tables and shards and the subscription's settings, and no
 DSN: keep it as you keep the rows.
 
 Of a series of files each begins with --from-csn and the CSN that the one before ended with: they overlap by a unit, which import

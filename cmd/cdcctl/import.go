@@ -20,6 +20,7 @@ func importCommand() *cobra.Command {
 		nats    cli.NATS
 		out     output
 		name    string
+		ddl     string
 		targets []string
 	)
 	cmd := &cobra.Command{
@@ -40,7 +41,7 @@ Exit codes: 0 the stream has all of the file; 1 it has not, and why; 2 called in
 			if err != nil {
 				return err
 			}
-			options := archive.Options{Name: name}
+			options := archive.Options{Name: name, DDL: ddl}
 			if options.Targets, err = importTargets(targets); err != nil {
 				return err
 			}
@@ -80,6 +81,7 @@ Exit codes: 0 the stream has all of the file; 1 it has not, and why; 2 called in
 	fl := cmd.Flags()
 	fl.StringVar(&name, "name", "", "of the subscription here; default: as it was exported")
 	fl.StringArrayVar(&targets, "target", nil, "DSN, or NAME=DSN, of a database to replay on (repeatable); those of an earlier import stay")
+	fl.StringVar(&ddl, "ddl", "", "statements that change tables: targets run them (capture), stop there and say what to run (stop), or pass over them (ignore); default: as it was exported, or as an earlier import said")
 	out.add(fl)
 	nats.Add(fl, cli.DefaultURL)
 	return cmd
@@ -106,11 +108,16 @@ func importTargets(texts []string) (targets []control.Target, err error) {
 		switch {
 		case err != nil:
 			faults = append(faults, fmt.Errorf("--target %w", err))
+		case to == "":
+			faults = append(faults, fmt.Errorf("--target %s: the DSN is empty. Try: %s=postgres://user@host:5432/database", name, name))
 		case dsn.HasPassword(to):
 			faults = append(faults, fmt.Errorf("--target %s: the DSN %s has a password in clear, which would be stored. Try: ~/.pgpass of the user that runs cdcd, or ${VAR} for it", name, dsn.Redact(to)))
 		default:
 			if err := control.CheckName("target", name); err != nil {
 				faults = append(faults, err)
+			}
+			if err := subscribe.CheckDSN(to); err != nil {
+				faults = append(faults, fmt.Errorf("--target %s: %w", name, err))
 			}
 			targets = append(targets, control.Target{Name: name, DSN: to})
 		}
