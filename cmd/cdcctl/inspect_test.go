@@ -125,6 +125,8 @@ func (w *world) offline(t *testing.T, all string, csns []string) {
 	for _, refused := range [][]string{{"check", "copy"}, {"add-table", "copy", "public.x"}, {"wait", "copy", "--for", "published"}, {"verify", "copy"}} {
 		w.wants(w.run(1, on(refused...)...).err, "subscription copy was imported: its shards are elsewhere. Try: ")
 	}
+	w.wants(w.run(1, on("alter-subscription", "copy", "--ddl", "stop")...).err, "Try: cdcctl import FILE --ddl stop")
+	w.run(0, on("import", file, "--name", "copy", "--ddl", "stop")...)
 	w.replayed(t, there.URL(), copied)
 	if got := w.run(0, on("tail", "copy", "--follow=false")...).out; !strings.HasPrefix(got, all) {
 		t.Errorf("tail of what was imported:\n%s\nwant\n%s", got, all)
