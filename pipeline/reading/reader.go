@@ -45,8 +45,10 @@ type Reader struct {
 	collector                      *wire.Collector
 	large                          largePayload // instead of the collector: the unfinished payload, when it is too large
 	decoder                        wire.Decoder
-	began                          pipeline.Seq // of the first message
+	began                          pipeline.Seq // of the first message, or of the first one behind a gap
+	next                           pipeline.Seq // of the message that has to follow; 0: any may
 	whole                          bool         // the reading has the unit's beginning
+	ended                          bool         // and a unit to its end: from there on nothing may be missing
 	parts                          int          // messages of the payload so far
 	row                            rows         // of the layout row
 	unit                           []*Transaction
@@ -87,8 +89,8 @@ func (r *Reader) Add(m *Message) ([]*Transaction, error) {
 }
 
 func (r *Reader) add(m *Message) ([]*Transaction, error) {
-	if r.began == 0 {
-		r.began = m.Seq
+	if err := r.follows(m); err != nil {
+		return nil, err
 	}
 	if m.Subject == r.epochs {
 		r.forget() // a new writer: whatever the one before left unfinished stays so
@@ -103,6 +105,7 @@ func (r *Reader) add(m *Message) ([]*Transaction, error) {
 	if !r.whole { // the reading began in the middle of a unit
 		return nil, nil
 	}
+	r.ended = r.ended || m.Ends()
 	if !r.carries(m) {
 		return nil, nil
 	}
@@ -126,6 +129,22 @@ func (r *Reader) add(m *Message) ([]*Transaction, error) {
 		return nil, nil
 	}
 	return r.end(m)
+}
+
+// follows says that no message is missing in front of this one. What was removed from a stream's beginning leaves epochs behind with
+// nothing between them (jetstream.Publisher, of a full stream), and perhaps the rest of a unit: the reading begins behind them. Once it
+// had a whole unit, what is missing was removed from under it.
+func (r *Reader) follows(m *Message) error {
+	gap := m.Seq != r.next
+	if gap && r.ended {
+		return fmt.Errorf("it follows sequence %d: what is between was removed from the stream while it was read. Try: cdcctl tail --from-seq %d, to read what is left", r.next-1, m.Seq)
+	}
+	if gap {
+		r.forget()
+		r.began, r.whole = m.Seq, false
+	}
+	r.next = m.Seq + 1
+	return nil
 }
 
 // carries says whether a message is about a transaction: rows, or the transaction itself.
@@ -196,7 +215,7 @@ func (r *Reader) payload(m *Message) (txs []*Transaction, complete bool, err err
 			txs = append(txs, &Transaction{Head: h})
 		}
 		if r.layout == format.ByRow {
-			return r.row.largeRow(m, n), true, nil
+			return nil, true, r.row.largeRow(m, n, heads[0].Bytes)
 		}
 		return txs, true, nil
 	}

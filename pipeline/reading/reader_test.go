@@ -203,8 +203,16 @@ func TestRowsLarge(t *testing.T) {
 	parts := wire.Split(row, 100)
 	p.send(wire.TableSubject("s", "p", "t"), 9, parts, len(parts), false)
 	p.send(wire.Subject("s"), 9, [][]byte{[]byte(endText)}, 1, true)
-	if len(p.got) != 1 || !p.got[0].TooLarge || p.got[0].JSON != nil || len(p.got[0].Tables) != 2 || p.got[0].Messages != len(parts)+1 {
-		t.Errorf("%+v", p.got)
+	if len(p.got) != 1 || !p.got[0].TooLarge || p.got[0].JSON != nil || len(p.got[0].Tables) != 2 || p.got[0].Messages != len(parts)+1 || p.got[0].Bytes != int64(len(row)) {
+		t.Errorf("%+v, of %d bytes", p.got, len(row))
+	}
+	for k, data := range parts {
+		_, err := p.r.Add(&Message{Seq: p.seq + 1 + pipeline.Seq(k), Subject: wire.TableSubject("s", "p", "t"), Data: data, Header: nats.Header{
+			wire.HeaderCSN: {"x"}, wire.HeaderUnit: {strconv.Itoa(int(p.unit))}, wire.HeaderPart: {wire.PartHeader(k+1, len(parts))},
+		}})
+		if last := k == len(parts)-1; (err != nil) != last || last && !strings.Contains(err.Error(), wire.HeaderCSN) {
+			t.Errorf("part %d of a row of no CSN: %v", k+1, err)
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ type Debezium struct {
 func (r *rows) reset() { *r = rows{limit: r.limit} }
 
 // note counts a message of a transaction; another one than before begins anew.
-func (r *rows) note(m *Message, messages int, size int) error {
+func (r *rows) note(m *Message, messages int, size int64) error {
 	csn, err := pipeline.ParseCSN(m.Header.Get(wire.HeaderCSN))
 	if err != nil {
 		return fmt.Errorf("header %s: %w", wire.HeaderCSN, err)
@@ -53,7 +53,7 @@ func (r *rows) note(m *Message, messages int, size int) error {
 		r.csn, r.first = csn, m.Seq-pipeline.Seq(messages-1)
 	}
 	r.messages += messages
-	r.bytes += int64(size)
+	r.bytes += size
 	if r.bytes > int64(r.limit) {
 		r.tooLarge, r.stored = true, nil
 	}
@@ -62,7 +62,7 @@ func (r *rows) note(m *Message, messages int, size int) error {
 
 // add takes a row.
 func (r *rows) add(m *Message, messages int, payload []byte) error {
-	if err := r.note(m, messages, len(payload)); err != nil || r.tooLarge {
+	if err := r.note(m, messages, int64(len(payload))); err != nil || r.tooLarge {
 		return err
 	}
 	r.stored = append(r.stored, Row{
@@ -71,11 +71,12 @@ func (r *rows) add(m *Message, messages int, payload []byte) error {
 	return nil
 }
 
-// largeRow takes a row that alone is too large.
-func (r *rows) largeRow(m *Message, parts int) []*Transaction {
-	if err := r.note(m, parts, r.limit+1); err != nil {
-		r.tooLarge = true
+// largeRow takes a row that alone is too large: its size is all that is there of it.
+func (r *rows) largeRow(m *Message, parts int, size int64) error {
+	if err := r.note(m, parts, size); err != nil {
+		return err
 	}
+	r.tooLarge, r.stored = true, nil
 	return nil
 }
 

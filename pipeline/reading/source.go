@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -58,6 +59,9 @@ var (
 
 // pullBytes is what is in flight of a live stream; a limit in messages hangs on large ones.
 const pullBytes = 8 << 20
+
+// quiet is how long nothing comes before Read asks whether something is left.
+const quiet = time.Second
 
 // Stream is a Source in JetStream.
 type Stream struct {
@@ -117,23 +121,71 @@ func (s *Stream) Read(ctx context.Context, from pipeline.Seq, follow bool, fn fu
 		return fmt.Errorf("read stream %s: %w", s.name, err)
 	}
 	defer messages.Stop()
-	for {
-		m, err := next(ctx, messages)
+	end := last
+	if follow {
+		end = math.MaxUint64
+	}
+	for seq := from; seq <= end; {
+		m, err := s.next(ctx, messages, seq, end)
 		if err != nil {
 			return fmt.Errorf("read stream %s: %w", s.name, err)
 		}
+		if m == nil || m.Seq > end {
+			return nil
+		}
+		seq = m.Seq + 1
 		if err := fn(m); errors.Is(err, ErrStop) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		if !follow && m.Seq >= last {
-			return nil
+	}
+	return nil
+}
+
+// next is the next message, from a sequence on; nil when there is none up to end. The last ones may be removed while the stream is
+// read, and nothing comes then.
+func (s *Stream) next(ctx context.Context, messages jetstream.MessagesContext, from, end pipeline.Seq) (*Message, error) {
+	for {
+		patience, cancel := ctx, context.CancelFunc(func() {})
+		if end < math.MaxUint64 {
+			patience, cancel = context.WithTimeout(ctx, quiet)
+		}
+		m, err := received(patience, messages)
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return m, err
+		}
+		if some, err := s.has(ctx, from, end); err != nil || !some {
+			return nil, err
 		}
 	}
 }
 
-func next(ctx context.Context, messages jetstream.MessagesContext) (*Message, error) {
+// has says whether there are messages between two sequences, by the stream's leader: a replica may not know all of them yet.
+func (s *Stream) has(ctx context.Context, from, to pipeline.Seq) (bool, error) {
+	stream, err := s.js.Stream(ctx, s.name) // this one's Borders stay as they are
+	if err != nil {
+		return false, err
+	}
+	info, err := stream.Info(ctx, jetstream.WithDeletedDetails(true))
+	if err != nil {
+		return false, err
+	}
+	from, to = max(from, pipeline.Seq(info.State.FirstSeq)), min(to, pipeline.Seq(info.State.LastSeq))
+	if from > to {
+		return false, nil
+	}
+	gone := pipeline.Seq(0)
+	for _, seq := range info.State.Deleted {
+		if s := pipeline.Seq(seq); s >= from && s <= to {
+			gone++
+		}
+	}
+	return gone < to-from+1, nil
+}
+
+func received(ctx context.Context, messages jetstream.MessagesContext) (*Message, error) {
 	msg, err := messages.Next(jetstream.NextContext(ctx))
 	if err != nil {
 		return nil, err
