@@ -15,9 +15,8 @@ import (
 type Encoder struct {
 	writer
 
-	buffers  output.Buffers
-	payloads [2][]output.Payload // used in turn, as the buffers
-	ends     []int               // scratch: where payloads end in the buffer
+	texts output.Texts
+	write func(tx *pipeline.Transaction, previous pipeline.CSN) error // resident
 
 	// Of the running Encode, or of the large payload that is written.
 	out   io.Writer // where the buffer goes when it is full; nil: it grows
@@ -30,6 +29,7 @@ var _ output.Encoder = (*Encoder)(nil)
 func New(shards []string, opts format.JSONOptions) *Encoder {
 	e := &Encoder{writer: newWriter(shards, opts)}
 	e.passes = passes{describe: e.describe, each: e.next}
+	e.write = e.resident
 	return e
 }
 
@@ -43,32 +43,24 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 			return e.large(b)
 		}
 	}
-	e.buf = e.buffers.Take(0)
-	defer func() { // also after an error: the next Encode must not use what the payloads before are in
-		e.buffers.Keep(e.buf)
-		e.buf = nil
-		e.payloads[0], e.payloads[1] = e.payloads[1], e.payloads[0]
-	}()
-	clear(e.payloads[0])
-	e.ends = e.ends[:0]
-	previous := b.Previous
-	for _, tx := range b.Transactions {
-		k, err := e.know(tx)
-		if err == nil {
-			err = e.payload(tx, previous, k)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
-		}
-		previous, e.ends = tx.CSN, append(e.ends, len(e.buf))
+	return e.texts.Encode(b, &e.buf, e.write)
+}
+
+// resident writes a transaction that is in memory.
+func (e *Encoder) resident(tx *pipeline.Transaction, previous pipeline.CSN) error {
+	k, err := e.know(tx)
+	if err == nil {
+		err = e.payload(tx, previous, k)
 	}
-	payloads, start := e.payloads[0][:0], 0
-	for i, end := range e.ends { // only now: the buffer has stopped moving
-		payloads = append(payloads, output.Payload{Data: e.buf[start:end:end], CSN: b.Transactions[i].CSN, Transactions: 1})
-		start = end
+	return failed(tx, err)
+}
+
+// failed names the transaction of an error.
+func failed(tx *pipeline.Transaction, err error) error {
+	if err == nil {
+		return nil
 	}
-	e.payloads[0] = payloads
-	return payloads, nil
+	return fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
 }
 
 // payload writes a transaction.
@@ -138,7 +130,7 @@ func (e *Encoder) change(c *pipeline.Change) error {
 		return e.failed(e.of, c.Op.String(), err)
 	}
 	e.buf = append(e.buf, '}')
-	if e.out != nil && len(e.buf) >= flushBytes {
+	if e.out != nil && len(e.buf) >= output.FlushBytes {
 		return e.flush()
 	}
 	return nil

@@ -113,7 +113,7 @@ func (e *Rows) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 			err = e.rows(tx, previous, k)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
+			return nil, failed(tx, err)
 		}
 		previous = tx.CSN
 	}

@@ -28,7 +28,7 @@ func (e *Rows) series(b *pipeline.Batch) ([]output.Payload, error) {
 		k, err = e.know(tx)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("encode csn %s as json: %w", tx.CSN, err)
+		return nil, failed(tx, err)
 	}
 	s := &series{e: e, tx: tx, known: k, previous: b.Previous}
 	return []output.Payload{{Series: s, CSN: tx.CSN, Transactions: 1}}, nil
@@ -37,10 +37,10 @@ func (e *Rows) series(b *pipeline.Batch) ([]output.Payload, error) {
 // Each makes the payloads. One of them is in memory.
 func (s *series) Each(fn func(*output.Payload) error) error {
 	e := s.e
-	e.to, e.buf, e.ends, e.ids = fn, make([]byte, 0, flushBytes), e.ends[:0], e.ids[:0]
+	e.to, e.buf, e.ends, e.ids = fn, make([]byte, 0, output.FlushBytes), e.ends[:0], e.ids[:0]
 	defer func() { e.to, e.buf, e.one = nil, nil, made{} }()
 	if err := e.rows(s.tx, s.previous, s.known); err != nil {
-		return fmt.Errorf("encode csn %s as json: %w", s.tx.CSN, err)
+		return failed(s.tx, err)
 	}
 	return nil
 }
@@ -51,7 +51,7 @@ func (e *Rows) pass() error {
 		return err
 	}
 	if cap(e.buf) > output.BufferMax { // of a rare row
-		e.buf = make([]byte, 0, flushBytes)
+		e.buf = make([]byte, 0, output.FlushBytes)
 	}
 	e.buf, e.ends, e.ids = e.buf[:0], e.ends[:0], e.ids[:0]
 	return nil

@@ -34,9 +34,8 @@ type Encoder struct {
 	created map[string]bool // by the name as it is written
 	copies  copies
 
-	buffers  output.Buffers
-	payloads [2][]output.Payload // used in turn, as the buffers
-	ends     []int               // scratch: where payloads end in the buffer
+	texts output.Texts
+	write func(tx *pipeline.Transaction, previous pipeline.CSN) error // resident
 
 	// Of the running Encode, or of the large payload that is written.
 	out      io.Writer // where the buffer goes when it is full; nil: it grows
@@ -58,7 +57,7 @@ var _ output.Encoder = (*Encoder)(nil)
 func New(conf Config) *Encoder {
 	e := &Encoder{conf: conf, dialect: dialectOf(conf.Options), created: make(map[string]bool), copies: make(copies)}
 	e.tables.dialect = e.dialect
-	e.each = e.next
+	e.each, e.write = e.next, e.resident
 	return e
 }
 
@@ -77,35 +76,23 @@ func (e *Encoder) Encode(b *pipeline.Batch) ([]output.Payload, error) {
 			return e.large(b)
 		}
 	}
-	e.buf = e.buffers.Take(0)
-	defer func() { // also after an error: the next Encode must not use what the payloads before are in
-		e.buffers.Keep(e.buf)
-		e.buf = nil
-		e.payloads[0], e.payloads[1] = e.payloads[1], e.payloads[0]
-	}()
-	clear(e.payloads[0])
-	e.ends = e.ends[:0]
-	previous := b.Previous
-	for _, tx := range b.Transactions {
-		p, err := e.prepare(tx, previous)
-		if err == nil {
-			err = e.transaction(tx, previous, p)
-		}
-		if err != nil {
-			return nil, failed(tx, err)
-		}
-		previous, e.ends = tx.CSN, append(e.ends, len(e.buf))
-	}
-	payloads, start := e.payloads[0][:0], 0
-	for i, end := range e.ends { // only now: the buffer has stopped moving
-		payloads = append(payloads, output.Payload{Data: e.buf[start:end:end], CSN: b.Transactions[i].CSN, Transactions: 1})
-		start = end
-	}
-	e.payloads[0] = payloads
-	return payloads, nil
+	return e.texts.Encode(b, &e.buf, e.write)
 }
 
+// resident writes a transaction that is in memory.
+func (e *Encoder) resident(tx *pipeline.Transaction, previous pipeline.CSN) error {
+	p, err := e.prepare(tx, previous)
+	if err == nil {
+		err = e.transaction(tx, previous, p)
+	}
+	return failed(tx, err)
+}
+
+// failed names the transaction of an error.
 func failed(tx *pipeline.Transaction, err error) error {
+	if err == nil {
+		return nil
+	}
 	return fmt.Errorf("encode csn %s as sql: %w", tx.CSN, err)
 }
 
@@ -182,7 +169,7 @@ func (e *Encoder) next(c *pipeline.Change) error {
 	if err := e.change(c); err != nil {
 		return fmt.Errorf("shard %q: %s: %w", e.conf.Shards[e.of.Shard], c.Op, err)
 	}
-	if e.out != nil && len(e.buf) >= flushBytes {
+	if e.out != nil && len(e.buf) >= output.FlushBytes {
 		return e.flush()
 	}
 	return nil

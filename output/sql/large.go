@@ -8,22 +8,7 @@ import (
 	"shardcdc/pipeline"
 )
 
-// flushBytes is how much of a large payload is kept before it is written; the row that exceeds it is kept whole.
-const flushBytes = 64 << 10
-
-// large is the payload of a transaction that is not in memory, written row by row.
-type large struct {
-	e        *Encoder
-	tx       *pipeline.Transaction
-	plan     *plan
-	previous pipeline.CSN
-	size     int64
-}
-
-var _ output.Large = (*large)(nil)
-
-// large prepares the payload of a batch that is one transaction. Its size is found by writing it to nowhere, which also
-// finds every error that its rows have.
+// large prepares the payload of a batch that is one transaction, which is not in memory.
 func (e *Encoder) large(b *pipeline.Batch) ([]output.Payload, error) {
 	tx := b.Transactions[0]
 	if len(b.Transactions) > 1 {
@@ -33,43 +18,24 @@ func (e *Encoder) large(b *pipeline.Batch) ([]output.Payload, error) {
 	if err != nil {
 		return nil, failed(tx, err)
 	}
-	l := &large{e: e, tx: tx, plan: p, previous: b.Previous}
-	if l.size, err = l.WriteTo(io.Discard); err != nil {
+	previous := b.Previous
+	l, err := output.Written(func(w io.Writer) error {
+		e.out, e.buf = w, make([]byte, 0, 2*output.FlushBytes)
+		defer func() { e.out, e.buf = nil, nil }()
+		err := e.transaction(tx, previous, p)
+		if err == nil {
+			err = e.flush()
+		}
+		return failed(tx, err)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return []output.Payload{{Large: l, CSN: tx.CSN, Transactions: 1}}, nil
-}
-
-func (l *large) Size() int64 { return l.size }
-
-func (l *large) WriteTo(w io.Writer) (int64, error) {
-	out := &counted{w: w}
-	l.e.out, l.e.buf = out, make([]byte, 0, 2*flushBytes)
-	defer func() { l.e.out, l.e.buf = nil, nil }()
-	err := l.e.transaction(l.tx, l.previous, l.plan)
-	if err == nil {
-		err = l.e.flush()
-	}
-	if err != nil {
-		err = failed(l.tx, err)
-	}
-	return out.n, err
 }
 
 func (e *Encoder) flush() error {
 	_, err := e.out.Write(e.buf)
 	e.buf = e.buf[:0]
 	return err
-}
-
-// counted counts what is written.
-type counted struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counted) Write(b []byte) (int, error) {
-	n, err := c.w.Write(b)
-	c.n += int64(n)
-	return n, err
 }
