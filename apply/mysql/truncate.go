@@ -82,7 +82,7 @@ func (s *session) decide(found []*emptied) (o order, err error) {
 		case none, !all && s.cfg.Truncate == Ignore:
 			continue
 		case !all && s.cfg.Truncate == Stop:
-			return o, x.partial(s.cfg)
+			return o, apply.EmptiedInPart(x.plan.table.name.String(), s.cfg.Subscription, len(x.shards), s.cfg.Shards)
 		}
 		for fragment, i := range x.at {
 			o.last[place{fragment, x.plan.table}] = i
@@ -106,13 +106,4 @@ func (s *session) here(x *emptied) (all, none bool) {
 		}
 	}
 	return n == len(cp.arrived), n == 0
-}
-
-func (x *emptied) partial(cfg *Config) error {
-	return &apply.Blocked{
-		Table: x.plan.table.name.String(),
-		Problem: fmt.Sprintf("TRUNCATE ran on %d of %d shards; on the target the rows of all shards are in one table, and all of them would go",
-			len(x.shards), cfg.Shards),
-		Try: "cdcctl alter-subscription " + cfg.Subscription + " --truncate apply (empty the table), or --truncate ignore (keep it, then DELETE that shard's rows by hand)",
-	}
 }

@@ -185,25 +185,11 @@ func (t *table) keyless() error {
 
 // holdRows says which tables have to be emptied by a person.
 func holdRows(full []*table, merge bool) error {
-	if len(full) == 0 {
-		return nil
+	names := make([]string, len(full))
+	for i, t := range full {
+		names[i] = t.name.String()
 	}
-	b := &apply.Blocked{
-		Table: full[0].name.String(), Problem: "holds rows on the target already",
-		Try: "TRUNCATE it on the target, or create the subscription with --if-target-has-rows truncate or merge; it goes on by itself",
-	}
-	if merge {
-		b.Problem += ", and has no key by which copied rows could take their place"
-		b.Try = "TRUNCATE it on the target; it goes on by itself"
-	}
-	if more := full[1:]; len(more) > 0 {
-		names := make([]string, min(len(more), 5))
-		for i := range names {
-			names[i] = more[i].name.String()
-		}
-		b.Problem += fmt.Sprintf("; so do %d more: %s", len(more), strings.Join(names, ", "))
-	}
-	return b
+	return apply.HoldRows(names, merge, "TRUNCATE it on the target")
 }
 
 // empty empties tables: with TRUNCATE, but with DELETE those that a table outside refers to, which PostgreSQL does not

@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -99,7 +98,7 @@ func (s *session) decide(tables []*found) (o order, err error) {
 			case TruncateIgnore:
 				continue
 			case TruncateStop:
-				return o, x.partial(s.cfg)
+				return o, apply.EmptiedInPart(x.table.name.String(), s.cfg.Subscription, len(x.shards), s.cfg.Shards)
 			case TruncateApply:
 			}
 		}
@@ -130,15 +129,6 @@ func (s *session) here(x *found) (all, none bool) {
 		}
 	}
 	return n == len(cp.arrived), n == 0
-}
-
-func (x *found) partial(cfg *Config) error {
-	return &apply.Blocked{
-		Table: x.table.name.String(),
-		Problem: fmt.Sprintf("TRUNCATE ran on %d of %d shards; on the target the rows of all shards are in one table, and all of them would go",
-			len(x.shards), cfg.Shards),
-		Try: "cdcctl alter-subscription " + cfg.Subscription + " --truncate apply (empty the table), or --truncate ignore (keep it, then DELETE that shard's rows by hand)",
-	}
 }
 
 func truncateSQL(tables []*found, flags byte) string {
